@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The only build file. Everything lands in out/<V>/; nothing is written beside
+# the sources. `make help` lists the targets, `make deps` installs what a bare
+# Debian 12 lacks.
+#
+#   V=debug     -O1, DEBUG_CHECK and fault points on (default)
+#     release   -O2 with hardening, no fault points: what is installed
+#     asan      debug plus AddressSanitizer and UndefinedBehaviorSanitizer
+#     tsan      debug plus ThreadSanitizer
+#     cov       debug plus gcov
+#     fuzz      clang's libFuzzer plus the flags of asan (made by `make fuzz`)
+#   CC=clang    another compiler (fuzz always takes clang)
+#   WERROR=     warnings do not stop the build
+#   JOBS=N      parallelism of the targets that build several variants
+#   SEED= STEPS= SEEDS=     what `make sim` plays
+#   DEMO=small  the demo for a laptop
+#   FUZZ_S=60   seconds per target of `make fuzz`; SOAK_MIN=60 minutes of soak
+#   PREFIX= DESTDIR= SYSCONFDIR=   where `make install` puts things
+#
+# Layers are static libraries: a unit test names the ones it may link on its
+# second line (/* LAYERS: store base */), so an illegal call does not link.
+
+V ?= debug
+O := out/$(V)
+JOBS ?= $(shell nproc)
+VERSION := 0.1.0
+WERROR ?= -Werror
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+FUZZ_S ?= 60
+SOAK_MIN ?= 60
+
+# ---- Flags -----------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum \
+  -Wmissing-prototypes -Wstrict-prototypes -Wcast-qual $(WERROR)
+DEBUG := -O1 -g -fno-omit-frame-pointer -DPIKV_DEBUG -DPIKV_FAULTS
+HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
+  -fstack-clash-protection -fcf-protection
+UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=all
+
+FLAGS_debug := $(DEBUG)
+FLAGS_release := -O2 -g $(HARDEN)
+FLAGS_asan := $(DEBUG) $(UBSAN)
+FLAGS_tsan := $(DEBUG) -fsanitize=thread
+FLAGS_cov := $(DEBUG) --coverage
+FLAGS_fuzz := $(DEBUG) $(UBSAN) -fsanitize=fuzzer-no-link
+LINK_release := -Wl,-z,relro,-z,now
+ifeq ($(filter $(V),debug release asan tsan cov fuzz),)
+$(error V=$(V) is not one of debug release asan tsan cov fuzz)
+endif
+ifeq ($(V),fuzz)
+CC := clang
+endif
+
+FLAGS := $(FLAGS_$(V))
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPIKV_VERSION='"$(VERSION)"' \
+  -I. -Idaemon -Iout/gen $(WARN) $(FLAGS) -fPIC -MMD -MP $(CFLAGS)
+# ThreadSanitizer's runtime does not survive -Wl,-z,now in old kernels, so the
+# linker hardening stays with release.
+ALL_LDFLAGS = $(FLAGS) -Wl,--as-needed $(LINK_$(V)) $(LDFLAGS)
+PIE := -pie
+
+BASE_LIBS := -lisal -lpthread
+DAEMON_LIBS := -luv -lucp -lucs -lprotobuf-c -ljansson -lmicrohttpd \
+  $(BASE_LIBS) -ldl
+CLIENT_LIBS := -lprotobuf-c $(BASE_LIBS) -ldl
+TEST_LIBS := -lcheck_pic -lsubunit -lrt -lm $(DAEMON_LIBS)
+
+# ---- What there is ---------------------------------------------------------
+
+LAYERS := server rpc store base
+src = $(sort $(wildcard $(1)))
+objs = $(patsubst %.c,$(O)/obj/%.o,$(1))
+
+PROTO_OBJ := $(O)/obj/gen/pikv.pb-c.o
+MAIN_OBJ := $(call objs,$(call src,daemon/main.c))
+# The daemon's code that libpikv also carries, under local names.
+LIBPIKV_SHARED := $(call src,daemon/rpc/frame.c daemon/rpc/msg.c \
+  daemon/rpc/ring.c daemon/base/*.c)
+LIBPIKV_OBJS := $(call objs,$(call src,client/pikv*.c) $(LIBPIKV_SHARED)) \
+  $(PROTO_OBJ)
+CTL_OBJS := $(call objs,$(call src,client/ctl/*.c))
+BENCH_OBJS := $(call objs,$(call src,bench/*.c))
+TESTLIB_OBJS := $(call objs,$(call src,tests/lib/*.c))
+
+LAYER_LIBS := $(foreach l,$(LAYERS) proto,$(O)/lib$(l).a)
+UNIT := $(patsubst tests/unit/%.c,$(O)/unit/%,$(call src,tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(call src,tests/fuzz/fuzz_*.c))
+SIM := $(patsubst tests/sim/%.c,$(O)/sim_%,$(call src,tests/sim/*.c))
+LIBPIKV := $(if $(call src,client/pikv*.c),$(O)/libpikv.so $(O)/libpikv.a)
+PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
+  $(if $(BENCH_OBJS),$(O)/pikv-bench)
+
+.PHONY: all help deps programs tests demo check bench fuzz fuzzers sim soak \
+  install docs format clean
+.DEFAULT_GOAL := all
+.SECONDEXPANSION:
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: programs ## programs and libpikv of variant V
+programs: $(PROGRAMS) $(LIBPIKV)
+tests: $(UNIT) $(FUZZ) $(SIM) ## test binaries of variant V
+fuzzers: $(FUZZ)
+
+help: ## this list; the options are in the head of the Makefile
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n '/^#   V=/,/^# *$$/s/^# \?//p' Makefile
+
+# ---- Compile ---------------------------------------------------------------
+
+# VERBOSE=1 shows whole commands.
+say = $(if $(VERBOSE),,@)mkdir -p $(@D) && echo "  $(1) $@" &&
+compile = $(call say,CC  ) $(CC) $(ALL_CFLAGS)
+link = $(call say,LINK) $(CC) $(ALL_LDFLAGS)
+
+out/gen/pikv.pb-c.h: proto/pikv.proto
+	$(call say,GEN ) protoc-c --proto_path=proto --c_out=out/gen pikv.proto
+out/gen/pikv.pb-c.c: out/gen/pikv.pb-c.h ;
+
+# The generated code is not held to our warnings.
+$(PROTO_OBJ): out/gen/pikv.pb-c.c Makefile
+	$(compile) -w -c -o $@ $<
+
+# suite() and LLVMFuzzerTestOneInput() are declared by whoever calls them.
+$(O)/obj/tests/%.o: WARN += -Wno-missing-prototypes
+
+$(O)/obj/%.o: %.c Makefile | out/gen/pikv.pb-c.h
+	$(compile) -c -o $@ $<
+
+define layer_lib
+$(O)/lib$(1).a: $$(call objs,$$(call src,daemon/$(1)/*.c))
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_lib,$(l))))
+$(O)/libproto.a: $(PROTO_OBJ)
+$(O)/libtest.a: $(TESTLIB_OBJS)
+$(O)/lib%.a:
+	$(call say,AR  ) rm -f $@ && $(AR) rcsD $@ $^
+
+# ---- Link ------------------------------------------------------------------
+
+group = -Wl,--start-group $(1) -Wl,--end-group
+
+$(O)/pikvd: $(MAIN_OBJ) $(LAYER_LIBS)
+	$(link) $(PIE) -o $@ $(MAIN_OBJ) $(call group,$(LAYER_LIBS)) $(DAEMON_LIBS)
+
+# One object whose only global names are the public pikv_x: a host program's
+# own crc32c never meets ours, linked statically either. (pikv__x is protobuf's.)
+$(O)/libpikv.a: $(LIBPIKV_OBJS)
+	$(call say,AR  ) rm -f $@ && $(LD) -r -o $(@:.a=.o) $^ && objcopy --wildcard \
+	  --keep-global-symbol='pikv_[a-z]*' $(@:.a=.o) && $(AR) rcsD $@ $(@:.a=.o)
+$(O)/libpikv.so.1: $(LIBPIKV_OBJS) client/libpikv.map
+	$(link) -shared -Wl,-soname,libpikv.so.1 $(if $(findstring sanitize,\
+	  $(FLAGS)),,-Wl,-z,defs) -Wl,--version-script=client/libpikv.map \
+	  -o $@ $(LIBPIKV_OBJS) $(CLIENT_LIBS)
+$(O)/libpikv.so: $(O)/libpikv.so.1
+	ln -sf $(<F) $@
+
+$(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a
+	$(link) $(PIE) -o $@ $^ $(CLIENT_LIBS) -ljansson
+# The bench also runs the daemon's policy code, hence libstore.
+$(O)/pikv-bench: $(BENCH_OBJS) $(O)/libpikv.a $(O)/libstore.a $(O)/libbase.a
+	$(link) $(PIE) -o $@ $^ $(CLIENT_LIBS) -ljansson -lm
+
+layers_of = $(or $(shell sed -n \
+  '2s/.*LAYERS: *\([a-z ]*[a-z]\).*/\1/p' $(1)),$(LAYERS) proto)
+test_libs = $(foreach l,$(call layers_of,$(1)),$(O)/lib$(l).a)
+# Tests of libpikv's inside name `client` as a layer.
+$(O)/libclient.a: $(call objs,$(call src,client/pikv*.c))
+
+$(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libtest.a \
+  $$(call test_libs,tests/unit/$$*.c)
+	$(link) $(PIE) -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+$(O)/sim_%: $(O)/obj/tests/sim/%.o $(O)/libtest.a $(LAYER_LIBS)
+	$(link) $(PIE) -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+
+ifeq ($(V),fuzz)
+FUZZ_MAIN := -fsanitize=fuzzer
+else
+FUZZ_MAIN := $(O)/obj/tests/fuzz/replay.o
+endif
+$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(filter %.o,$(FUZZ_MAIN)) \
+  $(O)/libtest.a $(LAYER_LIBS)
+	$(link) $(PIE) -o $@ $< $(FUZZ_MAIN) $(call group,$(filter %.a,$^)) \
+	  $(TEST_LIBS)
+
+# ---- What people run -------------------------------------------------------
+
+deps: ## install the Debian packages that are missing
+	@.ci/deps.sh build
+
+demo: ## build, start pikvd, replay a conversation trace, print one table
+	@.ci/deps.sh build
+	@$(MAKE) -s -j$(JOBS) V=release all
+	@DEMO=$(DEMO) ./bench/demo.sh
+
+check: ## all tests; the last line is "N passed, N failed"
+	@.ci/deps.sh check
+	@$(MAKE) -s -j$(JOBS) V=debug all tests
+	@$(MAKE) -s -j$(JOBS) V=asan all tests
+	@$(MAKE) -s -j$(JOBS) V=tsan tests
+	@$(MAKE) -s -j$(JOBS) V=release all tests
+	@.ci/test.py
+
+bench: ## compare with Redis, memcached, sockets and memcpy
+	@.ci/deps.sh bench
+	@$(MAKE) -s -j$(JOBS) V=release all
+	@./bench/compare.sh
+
+fuzz: ## each fuzz target for FUZZ_S seconds, from its corpus
+	@.ci/deps.sh fuzz
+	@$(MAKE) -s -j$(JOBS) V=fuzz fuzzers
+	@.ci/fuzz.sh out/fuzz/fuzz $(FUZZ_S)
+
+sim: ## the whole node under a virtual clock: SEED= STEPS= SEEDS=
+	@$(MAKE) -s -j$(JOBS) V=release out/release/sim_swarm
+	@out/release/sim_swarm $(if $(SEED),SEED=$(SEED)) \
+	  $(if $(STEPS),STEPS=$(STEPS)) $(if $(SEEDS),SEEDS=$(SEEDS))
+
+soak: ## simulator and end-to-end tests again and again for SOAK_MIN minutes
+	@.ci/deps.sh check
+	@$(MAKE) -s -j$(JOBS) V=asan all tests
+	@$(MAKE) -s -j$(JOBS) V=release all tests
+	@.ci/test.py --soak $(SOAK_MIN)
+
+docs: $(O)/pikvd ## write docs/reference and config/pikvd.json from the tables
+	@.ci/check.py --pikvd $(O)/pikvd --write
+
+format: ## clang-format all C files in place
+	clang-format -i $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+
+clean: ## remove out/
+	rm -rf out
+
+# ---- Install ---------------------------------------------------------------
+
+D = $(DESTDIR)$(PREFIX)
+MAN := $(call src,docs/man/*.scd)
+
+install: ## as V=release into DESTDIR and PREFIX
+	@$(MAKE) -s -j$(JOBS) V=release all
+	install -d $(D)/sbin $(D)/bin $(D)/lib/pkgconfig $(D)/include \
+	  $(D)/lib/systemd/system $(D)/lib/sysusers.d $(D)/lib/tmpfiles.d \
+	  $(DESTDIR)$(SYSCONFDIR)/pikvd
+	install -m 755 out/release/pikvd $(D)/sbin/
+	install -m 755 out/release/pikvctl out/release/pikv-bench $(D)/bin/
+	install -m 644 out/release/libpikv.so.1 out/release/libpikv.a $(D)/lib/
+	ln -sf libpikv.so.1 $(D)/lib/libpikv.so
+	install -m 644 client/pikv.h $(D)/include/
+	sed 's,@PREFIX@,$(PREFIX),;s,@VERSION@,$(VERSION),' client/pikv.pc.in \
+	  > $(D)/lib/pkgconfig/pikv.pc
+	for f in $(wildcard systemd/*.service); do sed \
+	  's,/usr/sbin/,$(PREFIX)/sbin/,;s,/etc/pikvd,$(SYSCONFDIR)/pikvd,' $$f \
+	  > $(D)/lib/systemd/system/$${f##*/}; done
+	for f in $(wildcard systemd/*sysusers*); do \
+	  install -m 644 $$f $(D)/lib/sysusers.d/pikvd.conf; done
+	for f in $(wildcard systemd/*tmpfiles*); do \
+	  install -m 644 $$f $(D)/lib/tmpfiles.d/pikvd.conf; done
+	test -e $(DESTDIR)$(SYSCONFDIR)/pikvd/pikvd.json || install -m 644 \
+	  config/pikvd.json $(DESTDIR)$(SYSCONFDIR)/pikvd/
+	if command -v scdoc > /dev/null; then for f in $(MAN); do \
+	  n=$$(basename $$f .scd); d=$(D)/share/man/man$${n##*.}; \
+	  mkdir -p $$d && scdoc < $$f > $$d/$$n; done; fi
+
+-include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

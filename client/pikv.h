@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libpikv: the client of pikvd. Asynchronous, batch first, one eventfd per
+ * handle, a deadline on every call.
+ *
+ *     struct pikv *kv;
+ *     if (pikv_open(NULL, &kv) != PIKV_OK) ...      // shm:/run/pikvd/pikvd.sock
+ *     uint32_t ns;
+ *     struct pikv_namespace d = {.name = "demo", .create = true};
+ *     pikv_namespace_open(kv, &d, &ns, NULL);
+ *     struct pikv_put p = {.key = {.key = {"k1", 2}}, .data = {buf, len}};
+ *     struct pikv_result r;
+ *     pikv_put_sync(kv, ns, &p, 1, NULL, &r);
+ *
+ * Buffers. Any pointer works. Memory registered with pikv_mem_alloc() or
+ * pikv_mem_register_fd() is read and written by a daemon on the same host
+ * directly (one copy in all); other memory goes through a staging area of the
+ * library (one copy more). Sizes are bytes.
+ *
+ * Ownership. Item arrays, keys, buffers and the result array of a call belong
+ * to the caller and must stay valid and unchanged until the call's completion
+ * is taken with pikv_drain() or pikv_poll() (item arrays and key bytes may go
+ * as soon as the submitting call returned). After the completion nothing of the
+ * caller's is touched, a timeout included: late bytes are dropped.
+ *
+ * Threads. Every function may be called from any thread, except pikv_close(),
+ * which must be the last. A progress thread per handle moves bytes and makes
+ * the eventfd readable; a caller that spins uses pikv_poll() instead, which
+ * takes over the progress while it is called. Nothing blocks in a submit.
+ *
+ * Host process. No signal handlers, no environment changes, no abort, no output.
+ * UCX (libucp) is opened at run time, only for "ucx:" addresses. After fork()
+ * the child's calls on the parent's handle answer PIKV_FORKED.
+ *
+ * Errors are 0 or negative; pikv_error_who() says who acts: nobody, retry
+ * later, ask another node, give up. A miss is always a legal answer. */
+#ifndef PIKV_H
+#define PIKV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PIKV_VERSION "0.1.0"
+
+/* The rows of docs/reference/errors.md; checked against it when built. */
+enum pikv_error {
+    PIKV_OK = 0,
+    PIKV_MISS = -1,
+    PIKV_EXISTS = -2,
+    PIKV_PENDING = -3,
+    PIKV_PARTIAL = -4,
+    PIKV_TIMEOUT = -5,
+    PIKV_BUSY = -6,
+    PIKV_RETRY = -7,
+    PIKV_VERSION_DIFFERS = -8,
+    PIKV_MISMATCH = -9,
+    PIKV_BAD_REQUEST = -10,
+    PIKV_LIMIT = -11,
+    PIKV_UNSUPPORTED = -12,
+    PIKV_BAD_VERSION = -13,
+    PIKV_NO_NAMESPACE = -14,
+    PIKV_STALE_GENERATION = -15,
+    PIKV_NO_LAYOUT = -16,
+    PIKV_NO_MEM = -17,
+    PIKV_MEM_FAULT = -18,
+    PIKV_DENIED = -19,
+    PIKV_PIN_LIMIT = -20,
+    PIKV_TOO_SMALL = -21,
+    PIKV_CORRUPT = -22,
+    PIKV_NO_SPACE = -23,
+    PIKV_STALE = -24,
+    PIKV_WRONG_NODE = -25,
+    PIKV_STALE_EPOCH = -26,
+    PIKV_CANCELED = -27,
+    PIKV_PEER_GONE = -28,
+    PIKV_NO_SERVER = -29,
+    PIKV_NO_BASIS = -30,
+    PIKV_FORKED = -31,
+    PIKV_CLOSED = -32,
+    PIKV_NO_MEMORY = -33,
+    PIKV_IO = -34,
+    PIKV_CONFIG = -35,
+    PIKV_DRAINING = -36,
+    PIKV_INTERNAL = -37,
+};
+
+enum pikv_who {
+    PIKV_WHO_NOBODY, /* a normal answer */
+    PIKV_WHO_RETRY,  /* the same call later */
+    PIKV_WHO_OTHER,  /* another node, or open again */
+    PIKV_WHO_GIVEUP, /* a person must act */
+};
+
+const char *pikv_error_name(int code);
+const char *pikv_error_text(int code);
+enum pikv_who pikv_error_who(int code);
+
+/* ---- handle ---------------------------------------------------------------*/
+
+struct pikv; /* opaque */
+
+struct pikv_options {
+    const char *address; /* "shm:PATH" or "ucx:HOST:PORT"; NULL: $PIKV_ADDRESS
+                          * or shm:/run/pikvd/pikvd.sock */
+    const char *engine;  /* your name, for `pikvctl clients`; NULL: program */
+    const char *model;
+    uint32_t dp_rank, tp_rank, pp_rank;
+    uint32_t connect_ms;     /* 0: 1000 */
+    uint32_t inflight_max;   /* calls in flight, more answer BUSY; 0: 256 */
+    uint64_t staging_bytes;  /* for unregistered buffers; 0: 64 MiB */
+    bool no_progress_thread; /* the caller drives with pikv_poll() only */
+};
+
+/* Connects and says HELLO. Blocks at most connect_ms. options may be NULL.
+ * NO_SERVER, TIMEOUT, BAD_VERSION, DENIED, NO_MEMORY. */
+int pikv_open(const struct pikv_options *options, struct pikv **kv_out);
+/* Ends the handle: calls in flight complete with CANCELED internally, their
+ * buffers are no longer touched on return. NULL ok. */
+void pikv_close(struct pikv *kv);
+/* Words about the last failed open or namespace call of this thread, such as
+ * the differing fingerprint field; "" if none. */
+const char *pikv_last_error(void);
+
+struct pikv_info {
+    char server[64];   /* "pikvd 0.1.0" */
+    char transport[8]; /* "shm" or "ucx" */
+    uint32_t lanes;
+    uint32_t batch_keys_max; /* items per call */
+    uint64_t block_bytes_max;
+    uint32_t pin_ttl_ms_max;
+    uint64_t boot; /* random id of the daemon's run */
+};
+int pikv_info(struct pikv *kv, struct pikv_info *out);
+
+/* ---- memory -----------------------------------------------------------------*/
+
+/* Allocates shared memory, maps and registers it. Freed by pikv_mem_free or
+ * with the handle (the mapping goes too). */
+int pikv_mem_alloc(struct pikv *kv, size_t bytes, void **addr_out);
+void pikv_mem_free(struct pikv *kv, void *addr);
+/* Registers memory that the caller has mapped from fd at offset (a memfd, a
+ * file on tmpfs or disk). Sealed memfds (F_SEAL_SHRINK) are mapped by the
+ * daemon; others are used through the fd, so that truncating them harms only
+ * the caller. fd is duplicated. */
+int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset,
+                         size_t bytes, void *addr);
+int pikv_mem_unregister(struct pikv *kv, void *addr);
+
+/* ---- namespaces -------------------------------------------------------------*/
+
+struct pikv_group {
+    uint32_t id;       /* 0 to 15 */
+    const char *kind;  /* "attention", "mla", "sliding", "recurrent", "indexer",
+                        * "draft", "opaque" */
+    uint32_t layers, kv_heads, head_dim, tokens_per_block;
+    const char *dtype, *order;
+    uint64_t block_bytes; /* registered size: gets an exact size class */
+};
+
+struct pikv_namespace {
+    const char *name;
+    /* Fingerprint: what must be equal to share blocks. NULL is "". */
+    const char *model, *weights_version, *tokenizer_hash, *hash_seed, *dtype,
+        *scale_format, *parallel_layout;
+    const struct pikv_group *groups;
+    uint32_t group_n;
+    bool create;
+    /* Settings on creation; NULL / 0: the server's defaults. */
+    const char *policy, *loans;
+    uint32_t share, ttl_ms;
+    uint64_t quota_bytes;
+};
+
+/* What a call may carry beside its items. NULL or zeros: defaults. */
+struct pikv_call {
+    uint32_t deadline_us; /* whole call; 0: the op's default (reference/ops) */
+    uint32_t soft_us;     /* GET: after this, answer what is ready (PARTIAL) */
+    uint32_t pin_ttl_ms;  /* LOOKUP, PIN */
+    bool promote;         /* LOOKUP */
+    bool verify;          /* GET: check the crc of whole blocks (loans too) */
+    uint8_t accept_lossy; /* GET: 1 takes lossy blocks up to max_err */
+    float max_err;
+    uint64_t trace;       /* opaque, for logs */
+    void *user;           /* comes back in the completion */
+};
+
+/* Blocking; the deadline of call applies. MISMATCH: pikv_last_error() names
+ * the field. ns_out is a handle-local id. */
+int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *ns,
+                        uint32_t *ns_out, const struct pikv_call *call);
+/* Flush: a new generation, O(1); old blocks are never found again. */
+int pikv_namespace_bump(struct pikv *kv, uint32_t ns,
+                        const struct pikv_call *call);
+
+/* ---- data -------------------------------------------------------------------*/
+
+struct pikv_bytes {
+    const void *p;
+    size_t len;
+};
+
+struct pikv_buf {
+    void *p;
+    size_t len;
+};
+
+/* A key within a namespace. */
+struct pikv_key {
+    struct pikv_bytes key;    /* 1 to 1024 bytes */
+    struct pikv_bytes route;  /* 0 to 32 bytes; none: the key is the route */
+    const uint8_t *scope;     /* 16 bytes of salt, or NULL */
+    uint16_t group;
+    uint8_t cls;              /* 0 kv, 1 expert, 2 blob */
+};
+
+struct pikv_put {
+    struct pikv_key key;      /* .key = {.key = {"k1", 2}} */
+    struct pikv_bytes data;   /* one run, or: */
+    const struct pikv_bytes *iov; /* gather list, iov_n > 0 */
+    uint32_t iov_n;
+    struct pikv_bytes parent; /* key bytes of the preceding block, if any */
+    const uint32_t *crc32c;   /* of the bytes: the server refuses others */
+    uint32_t page, token_end, token_n, ttl_ms, pin_ttl_ms;
+    uint64_t affinity;
+    uint64_t labels[4];
+    uint8_t priority;
+    bool durable, client_keeps_copy;
+};
+
+struct pikv_get {
+    struct pikv_key key;
+    struct pikv_buf data;         /* one run, or: */
+    const struct pikv_buf *iov;   /* scatter list, iov_n > 0 */
+    uint32_t iov_n;
+    uint64_t off;                 /* range start; length = room in the buffer */
+    uint64_t if_version;          /* 0 any */
+    bool loan;                    /* shm: lend the block instead of a copy */
+};
+
+/* One item's answer. */
+struct pikv_result {
+    int status;        /* enum pikv_error */
+    uint8_t state;     /* LOOKUP: 0 MISS, 1 PENDING, 2 HIT */
+    uint8_t tier;      /* 0 dram, 1 ssd, 2 hbm */
+    bool pinned;
+    bool lossy;
+    uint64_t version;
+    uint64_t len;      /* stored length of the whole block */
+    uint64_t moved;    /* bytes delivered into the buffer */
+    uint32_t crc32c;   /* of the whole block */
+    uint32_t eta_us;
+    const void *loan;  /* GET with loan: the bytes, read-only, len bytes */
+    uint64_t loan_id;
+};
+
+struct pikv_completion {
+    uint64_t id;
+    void *user;
+    int status;   /* of the whole call; per item in the results */
+    uint32_t n;   /* items */
+    uint32_t prefix; /* LOOKUP: longest restorable prefix, in positions */
+    uint32_t count;  /* EVICT: blocks dropped */
+    struct pikv_result *results; /* the array given at submit */
+};
+
+/* Submit: returns 0 and an id, or an error at once (nothing was sent, no
+ * completion comes): BUSY, LIMIT, BAD_REQUEST, NO_NAMESPACE, FORKED, CLOSED.
+ * A call's status is OK when the server answered; items have their own. */
+int pikv_put(struct pikv *kv, uint32_t ns, const struct pikv_put *items,
+             uint32_t n, const struct pikv_call *call,
+             struct pikv_result *results, uint64_t *id_out);
+int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
+             uint32_t n, const struct pikv_call *call,
+             struct pikv_result *results, uint64_t *id_out);
+
+/* What one member needs for a position to be restorable. */
+struct pikv_column {
+    uint8_t rule;      /* 0 all, 1 trailing n, 2 optional */
+    uint16_t trailing;
+};
+
+/* keys: positions x cols, row by row. columns may be NULL for cols = 1, rule
+ * all. stops: NULL, or (positions + 7) / 8 bytes; bit p is set if the sequence
+ * can be restored up to and including position p. */
+int pikv_lookup(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+                uint32_t positions, const struct pikv_column *columns,
+                uint32_t cols, uint8_t *stops, const struct pikv_call *call,
+                struct pikv_result *results, uint64_t *id_out);
+
+enum pikv_select {
+    PIKV_KEYS,      /* these keys */
+    PIKV_CHAIN,     /* these keys and all their descendants */
+    PIKV_LABEL,     /* blocks that carry label */
+    PIKV_SCOPE,     /* blocks of keys[0].scope */
+    PIKV_NAMESPACE, /* all blocks of the namespace */
+};
+int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
+               const struct pikv_key *keys, uint32_t n, uint64_t label,
+               const struct pikv_call *call, struct pikv_result *results,
+               uint64_t *id_out);
+int pikv_pin(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+             uint32_t n, const struct pikv_call *call,
+             struct pikv_result *results, uint64_t *id_out);
+int pikv_unpin(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+               uint32_t n, const struct pikv_call *call,
+               struct pikv_result *results, uint64_t *id_out);
+int pikv_touch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+               uint32_t n, const struct pikv_call *call,
+               struct pikv_result *results, uint64_t *id_out);
+/* Ends a loan. OK: the bytes read before this call were the block's. STALE: the
+ * daemon took the loan back meanwhile, they do not count. Never blocks. */
+int pikv_loan_release(struct pikv *kv, uint32_t ns,
+                      const struct pikv_result *result);
+
+/* ---- completions -------------------------------------------------------------*/
+
+/* Readable while completions wait. Do not read or close it. */
+int pikv_event_fd(struct pikv *kv);
+/* Takes up to max completions; returns how many, or an error. Never blocks. */
+int pikv_drain(struct pikv *kv, struct pikv_completion *out, int max);
+/* Moves bytes in the calling thread first, then drains: for spinning. */
+int pikv_poll(struct pikv *kv, struct pikv_completion *out, int max);
+/* Blocks until the call id completes, at most until its deadline. Takes that
+ * completion; others stay. out may be NULL. Returns the call's status. */
+int pikv_wait(struct pikv *kv, uint64_t id, struct pikv_completion *out);
+
+/* Submit and wait; return the call's status. */
+int pikv_put_sync(struct pikv *kv, uint32_t ns, const struct pikv_put *items,
+                  uint32_t n, const struct pikv_call *call,
+                  struct pikv_result *results);
+int pikv_get_sync(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
+                  uint32_t n, const struct pikv_call *call,
+                  struct pikv_result *results);
+
+/* ---- administration (pikvctl) --------------------------------------------------*/
+
+/* One MSG operation by its name in reference/ops with its envelope given and
+ * answered as packed protobuf (proto/pikv.proto). lane -1: the first. Blocking.
+ * reply_out is malloc'ed, free it with pikv_reply_free. */
+int pikv_admin(struct pikv *kv, const char *op, int lane, const void *request,
+               size_t request_len, void **reply_out, size_t *reply_len_out,
+               const struct pikv_call *call);
+void pikv_reply_free(void *reply);
+/* The server's id and generation of an open namespace. */
+int pikv_namespace_id(struct pikv *kv, uint32_t ns, uint32_t *id_out,
+                      uint64_t *generation_out);
+/* crc32c of bytes, continued from crc (0 to start). */
+uint32_t pikv_crc32c(uint32_t crc, const void *p, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

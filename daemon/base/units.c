@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Numbers with units, read strictly: digits, at most one fraction in decimal
+ * digits that gives a whole number of the smallest unit, one unit, nothing
+ * else. "1.5GiB" is fine, "1.5B", "1 GiB", "-1s" and "" are not. */
+#include "base/units.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* Largest first: printing takes the first that divides. */
+static const struct unit unit_bytes[] = {
+    {"TiB", UINT64_C(1) << 40}, {"GiB", UINT64_C(1) << 30},
+    {"MiB", UINT64_C(1) << 20}, {"KiB", UINT64_C(1) << 10},
+    {"B", 1},
+};
+
+static const struct unit unit_us[] = {
+    {"h", UINT64_C(3600000000)}, {"m", UINT64_C(60000000)},
+    {"s", UINT64_C(1000000)},    {"ms", UINT64_C(1000)},
+    {"us", 1},
+};
+
+/* Digits from *text on; false when there is none or they overflow. */
+static bool units_digits(const char **text, uint64_t *n_out, uint64_t *scale)
+{
+    const char *s = *text;
+    uint64_t n = 0, by = 1;
+
+    for (; *s >= '0' && *s <= '9'; s++) {
+        if (__builtin_mul_overflow(n, 10, &n) ||
+            __builtin_add_overflow(n, (uint64_t)(*s - '0'), &n) ||
+            __builtin_mul_overflow(by, 10, &by))
+            return false;
+    }
+    if (s == *text)
+        return false;
+    *text = s;
+    *n_out = n;
+    *scale = by;
+    return true;
+}
+
+static enum err units_parse(const char *text, const struct unit *units,
+                            size_t unit_n, uint64_t *out)
+{
+    uint64_t whole, part = 0, scale, part_scale = 1, n, rest;
+
+    if (!units_digits(&text, &whole, &scale))
+        return ERR_CONFIG;
+    if (*text == '.') {
+        text++;
+        if (!units_digits(&text, &part, &part_scale))
+            return ERR_CONFIG;
+    }
+    for (size_t i = 0; i < unit_n; i++) {
+        if (strcmp(text, units[i].name) != 0)
+            continue;
+        if (__builtin_mul_overflow(whole, units[i].factor, &n) ||
+            __builtin_mul_overflow(part, units[i].factor, &rest) ||
+            rest % part_scale != 0 ||
+            __builtin_add_overflow(n, rest / part_scale, &n))
+            return ERR_CONFIG;
+        *out = n;
+        return OK;
+    }
+    return ERR_CONFIG;
+}
+
+enum err units_bytes(const char *text, uint64_t *bytes_out)
+{
+    return units_parse(text, unit_bytes, countof(unit_bytes), bytes_out);
+}
+
+enum err units_us(const char *text, uint64_t *us_out)
+{
+    return units_parse(text, unit_us, countof(unit_us), us_out);
+}
+
+enum { PRINT_BYTES = 32 };
+
+static char *units_print(uint64_t n, const struct unit *units, size_t unit_n,
+                         char *buf)
+{
+    size_t i = 0;
+
+    if (n == 0)
+        i = unit_n - 1;
+    while (n % units[i].factor != 0)
+        i++;
+    snprintf(buf, PRINT_BYTES, "%" PRIu64 "%s", n / units[i].factor,
+             units[i].name);
+    return buf;
+}
+
+char *units_print_bytes(uint64_t bytes, char *buf)
+{
+    return units_print(bytes, unit_bytes, countof(unit_bytes), buf);
+}
+
+char *units_print_us(uint64_t us, char *buf)
+{
+    return units_print(us, unit_us, countof(unit_us), buf);
+}
