@@ -12,6 +12,7 @@
 #     fuzz      clang's libFuzzer plus the flags of asan (made by `make fuzz`)
 #   CC=clang    another compiler (fuzz always takes clang)
 #   WERROR=     warnings do not stop the build
+#   VERBOSE=1   whole commands
 #   JOBS=N      parallelism of the targets that build several variants
 #   SEED= STEPS= SEEDS=     what `make sim` plays
 #   DEMO=small  the demo for a laptop
@@ -36,12 +37,11 @@ SOAK_MIN ?= 60
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wswitch-enum \
   -Wmissing-prototypes -Wstrict-prototypes -Wcast-qual $(WERROR)
 DEBUG := -O1 -g -fno-omit-frame-pointer -DPIKV_DEBUG -DPIKV_FAULTS
-HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
-  -fstack-clash-protection -fcf-protection
 UBSAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 FLAGS_debug := $(DEBUG)
-FLAGS_release := -O2 -g $(HARDEN)
+FLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
+  -fstack-clash-protection -fcf-protection
 FLAGS_asan := $(DEBUG) $(UBSAN)
 FLAGS_tsan := $(DEBUG) -fsanitize=thread
 FLAGS_cov := $(DEBUG) --coverage
@@ -50,22 +50,14 @@ LINK_release := -Wl,-z,relro,-z,now
 ifeq ($(filter $(V),debug release asan tsan cov fuzz),)
 $(error V=$(V) is not one of debug release asan tsan cov fuzz)
 endif
-ifeq ($(V),fuzz)
-CC := clang
-endif
-
+CC := $(if $(filter fuzz,$(V)),clang,$(CC))
 FLAGS := $(FLAGS_$(V))
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPIKV_VERSION='"$(VERSION)"' \
-  -I. -Idaemon -Iout/gen $(WARN) $(FLAGS) -fPIC -MMD -MP $(CFLAGS)
-# ThreadSanitizer's runtime does not survive -Wl,-z,now in old kernels, so the
-# linker hardening stays with release.
+  -I. -Idaemon -isystem out/gen $(WARN) $(FLAGS) -fPIC -MMD -MP $(CFLAGS)
 ALL_LDFLAGS = $(FLAGS) -Wl,--as-needed $(LINK_$(V)) $(LDFLAGS)
-PIE := -pie
 
-BASE_LIBS := -lisal -lpthread
-DAEMON_LIBS := -luv -lucp -lucs -lprotobuf-c -ljansson -lmicrohttpd \
-  $(BASE_LIBS) -ldl
-CLIENT_LIBS := -lprotobuf-c $(BASE_LIBS) -ldl
+CLIENT_LIBS := -lprotobuf-c -lisal -lpthread -ldl
+DAEMON_LIBS := -luv -lucp -lucs -ljansson -lmicrohttpd $(CLIENT_LIBS)
 TEST_LIBS := -lcheck_pic -lsubunit -lrt -lm $(DAEMON_LIBS)
 
 # ---- What there is ---------------------------------------------------------
@@ -79,39 +71,43 @@ MAIN_OBJ := $(call objs,$(call src,daemon/main.c))
 # The daemon's code that libpikv also carries, under local names.
 LIBPIKV_SHARED := $(call src,daemon/rpc/frame.c daemon/rpc/msg.c \
   daemon/rpc/ring.c daemon/base/*.c)
-LIBPIKV_OBJS := $(call objs,$(call src,client/pikv*.c) $(LIBPIKV_SHARED)) \
+LIBPIKV_OBJS := $(call objs,$(call src,client/*.c) $(LIBPIKV_SHARED)) \
   $(PROTO_OBJ)
 CTL_OBJS := $(call objs,$(call src,client/ctl/*.c))
 BENCH_OBJS := $(call objs,$(call src,bench/*.c))
-TESTLIB_OBJS := $(call objs,$(call src,tests/lib/*.c))
-
 LAYER_LIBS := $(foreach l,$(LAYERS) proto,$(O)/lib$(l).a)
-UNIT := $(patsubst tests/unit/%.c,$(O)/unit/%,$(call src,tests/unit/test_*.c))
+# Unit tests arm fault points, which release builds do not have; under
+# ThreadSanitizer only those with threads are worth the time.
+UNIT_SRC := $(call src,tests/unit/test_*.c)
+ifeq ($(V),tsan)
+UNIT_SRC := $(shell grep -l '<pthread.h>' $(UNIT_SRC) /dev/null)
+else ifneq ($(filter release fuzz,$(V)),)
+UNIT_SRC :=
+endif
+UNIT := $(UNIT_SRC:tests/unit/%.c=$(O)/unit/%)
 FUZZ := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(call src,tests/fuzz/fuzz_*.c))
 SIM := $(patsubst tests/sim/%.c,$(O)/sim_%,$(call src,tests/sim/*.c))
-LIBPIKV := $(if $(call src,client/pikv*.c),$(O)/libpikv.so $(O)/libpikv.a)
+TESTS := $(UNIT) $(if $(filter-out tsan,$(V)),$(FUZZ)) \
+  $(if $(filter-out tsan fuzz,$(V)),$(SIM))
+LIBPIKV := $(if $(call src,client/*.c),$(O)/libpikv.so $(O)/libpikv.a)
 PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench)
 
-.PHONY: all help deps programs tests demo check bench fuzz fuzzers sim soak \
-  install docs format clean
+.PHONY: all help deps tests demo check bench fuzz sim soak docs format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION:
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: programs ## programs and libpikv of variant V
-programs: $(PROGRAMS) $(LIBPIKV)
-tests: $(UNIT) $(FUZZ) $(SIM) ## test binaries of variant V
-fuzzers: $(FUZZ)
+all: $(PROGRAMS) $(LIBPIKV) ## programs and libpikv of variant V
+tests: $(TESTS) ## test programs of variant V
 
-help: ## this list; the options are in the head of the Makefile
+help: ## this list, and the options
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 	@sed -n '/^#   V=/,/^# *$$/s/^# \?//p' Makefile
 
 # ---- Compile ---------------------------------------------------------------
 
-# VERBOSE=1 shows whole commands.
 say = $(if $(VERBOSE),,@)mkdir -p $(@D) && echo "  $(1) $@" &&
 compile = $(call say,CC  ) $(CC) $(ALL_CFLAGS)
 link = $(call say,LINK) $(CC) $(ALL_LDFLAGS)
@@ -125,17 +121,17 @@ $(PROTO_OBJ): out/gen/pikv.pb-c.c Makefile
 	$(compile) -w -c -o $@ $<
 
 # suite() and LLVMFuzzerTestOneInput() are declared by whoever calls them.
-$(O)/obj/tests/%.o: WARN += -Wno-missing-prototypes
+$(O)/obj/tests/%.o: WARN += -Wno-missing-prototypes -Itests
 
 $(O)/obj/%.o: %.c Makefile | out/gen/pikv.pb-c.h
 	$(compile) -c -o $@ $<
 
-define layer_lib
-$(O)/lib$(1).a: $$(call objs,$$(call src,daemon/$(1)/*.c))
-endef
-$(foreach l,$(LAYERS),$(eval $(call layer_lib,$(l))))
+$(foreach l,$(LAYERS),$(eval \
+  $(O)/lib$(l).a: $(call objs,$(call src,daemon/$(l)/*.c))))
 $(O)/libproto.a: $(PROTO_OBJ)
-$(O)/libtest.a: $(TESTLIB_OBJS)
+$(O)/libtest.a: $(call objs,$(call src,tests/lib/*.c))
+# Tests of libpikv's inside name `client` as a layer.
+$(O)/libclient.a: $(call objs,$(call src,client/*.c))
 $(O)/lib%.a:
 	$(call say,AR  ) rm -f $@ && $(AR) rcsD $@ $^
 
@@ -144,13 +140,14 @@ $(O)/lib%.a:
 group = -Wl,--start-group $(1) -Wl,--end-group
 
 $(O)/pikvd: $(MAIN_OBJ) $(LAYER_LIBS)
-	$(link) $(PIE) -o $@ $(MAIN_OBJ) $(call group,$(LAYER_LIBS)) $(DAEMON_LIBS)
+	$(link) -pie -o $@ $(MAIN_OBJ) $(call group,$(LAYER_LIBS)) $(DAEMON_LIBS)
 
-# One object whose only global names are the public pikv_x: a host program's
-# own crc32c never meets ours, linked statically either. (pikv__x is protobuf's.)
+# One object whose only global names are the public pikv_x (pikv__x are
+# protobuf-c's): a host program's own crc32c never meets ours.
 $(O)/libpikv.a: $(LIBPIKV_OBJS)
-	$(call say,AR  ) rm -f $@ && $(LD) -r -o $(@:.a=.o) $^ && objcopy --wildcard \
-	  --keep-global-symbol='pikv_[a-z]*' $(@:.a=.o) && $(AR) rcsD $@ $(@:.a=.o)
+	$(call say,AR  ) rm -f $@ && $(LD) -r -o $(@:.a=.o) $^ && objcopy \
+	  --wildcard --keep-global-symbol='pikv_[a-z]*' $(@:.a=.o) && \
+	  $(AR) rcsD $@ $(@:.a=.o)
 $(O)/libpikv.so.1: $(LIBPIKV_OBJS) client/libpikv.map
 	$(link) -shared -Wl,-soname,libpikv.so.1 $(if $(findstring sanitize,\
 	  $(FLAGS)),,-Wl,-z,defs) -Wl,--version-script=client/libpikv.map \
@@ -159,49 +156,41 @@ $(O)/libpikv.so: $(O)/libpikv.so.1
 	ln -sf $(<F) $@
 
 $(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a
-	$(link) $(PIE) -o $@ $^ $(CLIENT_LIBS) -ljansson
+	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson
 # The bench also runs the daemon's policy code, hence libstore.
 $(O)/pikv-bench: $(BENCH_OBJS) $(O)/libpikv.a $(O)/libstore.a $(O)/libbase.a
-	$(link) $(PIE) -o $@ $^ $(CLIENT_LIBS) -ljansson -lm
+	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson -lz -lm
 
 layers_of = $(or $(shell sed -n \
   '2s/.*LAYERS: *\([a-z ]*[a-z]\).*/\1/p' $(1)),$(LAYERS) proto)
 test_libs = $(foreach l,$(call layers_of,$(1)),$(O)/lib$(l).a)
-# Tests of libpikv's inside name `client` as a layer.
-$(O)/libclient.a: $(call objs,$(call src,client/pikv*.c))
 
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libtest.a \
   $$(call test_libs,tests/unit/$$*.c)
-	$(link) $(PIE) -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 $(O)/sim_%: $(O)/obj/tests/sim/%.o $(O)/libtest.a $(LAYER_LIBS)
-	$(link) $(PIE) -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 
-ifeq ($(V),fuzz)
-FUZZ_MAIN := -fsanitize=fuzzer
-else
-FUZZ_MAIN := $(O)/obj/tests/fuzz/replay.o
-endif
-$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(filter %.o,$(FUZZ_MAIN)) \
-  $(O)/libtest.a $(LAYER_LIBS)
-	$(link) $(PIE) -o $@ $< $(FUZZ_MAIN) $(call group,$(filter %.a,$^)) \
-	  $(TEST_LIBS)
+# libFuzzer brings main(); elsewhere replay.c does.
+FUZZ_MAIN := $(if $(filter-out fuzz,$(V)),$(O)/obj/tests/fuzz/replay.o)
+$(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(FUZZ_MAIN) $(O)/libtest.a $(LAYER_LIBS)
+	$(link) -pie $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ \
+	  $(filter %.o,$^) $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 
 # ---- What people run -------------------------------------------------------
 
 deps: ## install the Debian packages that are missing
 	@.ci/deps.sh build
 
-demo: ## build, start pikvd, replay a conversation trace, print one table
-	@.ci/deps.sh build
+demo: deps ## build, start pikvd, replay a conversation trace, print a table
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@DEMO=$(DEMO) ./bench/demo.sh
 
 check: ## all tests; the last line is "N passed, N failed"
 	@.ci/deps.sh check
-	@$(MAKE) -s -j$(JOBS) V=debug all tests
-	@$(MAKE) -s -j$(JOBS) V=asan all tests
+	@for v in debug asan release; do \
+	  $(MAKE) -s -j$(JOBS) V=$$v all tests || exit 1; done
 	@$(MAKE) -s -j$(JOBS) V=tsan tests
-	@$(MAKE) -s -j$(JOBS) V=release all tests
 	@.ci/test.py
 
 bench: ## compare with Redis, memcached, sockets and memcpy
@@ -211,7 +200,7 @@ bench: ## compare with Redis, memcached, sockets and memcpy
 
 fuzz: ## each fuzz target for FUZZ_S seconds, from its corpus
 	@.ci/deps.sh fuzz
-	@$(MAKE) -s -j$(JOBS) V=fuzz fuzzers
+	@$(MAKE) -s -j$(JOBS) V=fuzz tests
 	@.ci/fuzz.sh out/fuzz/fuzz $(FUZZ_S)
 
 sim: ## the whole node under a virtual clock: SEED= STEPS= SEEDS=
@@ -231,37 +220,30 @@ docs: $(O)/pikvd ## write docs/reference and config/pikvd.json from the tables
 format: ## clang-format all C files in place
 	clang-format -i $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
-clean: ## remove out/
-	rm -rf out
-
 # ---- Install ---------------------------------------------------------------
 
 D = $(DESTDIR)$(PREFIX)
+CONF := $(SYSCONFDIR)/pikvd
 MAN := $(call src,docs/man/*.scd)
 
 install: ## as V=release into DESTDIR and PREFIX
 	@$(MAKE) -s -j$(JOBS) V=release all
-	install -d $(D)/sbin $(D)/bin $(D)/lib/pkgconfig $(D)/include \
-	  $(D)/lib/systemd/system $(D)/lib/sysusers.d $(D)/lib/tmpfiles.d \
-	  $(DESTDIR)$(SYSCONFDIR)/pikvd
-	install -m 755 out/release/pikvd $(D)/sbin/
-	install -m 755 out/release/pikvctl out/release/pikv-bench $(D)/bin/
-	install -m 644 out/release/libpikv.so.1 out/release/libpikv.a $(D)/lib/
+	install -Dm755 -t $(D)/sbin out/release/pikvd
+	install -Dm755 -t $(D)/bin out/release/pikvctl out/release/pikv-bench
+	install -Dm644 -t $(D)/lib out/release/libpikv.so.1 out/release/libpikv.a
 	ln -sf libpikv.so.1 $(D)/lib/libpikv.so
-	install -m 644 client/pikv.h $(D)/include/
-	sed 's,@PREFIX@,$(PREFIX),;s,@VERSION@,$(VERSION),' client/pikv.pc.in \
-	  > $(D)/lib/pkgconfig/pikv.pc
-	for f in $(wildcard systemd/*.service); do sed \
-	  's,/usr/sbin/,$(PREFIX)/sbin/,;s,/etc/pikvd,$(SYSCONFDIR)/pikvd,' $$f \
-	  > $(D)/lib/systemd/system/$${f##*/}; done
-	for f in $(wildcard systemd/*sysusers*); do \
-	  install -m 644 $$f $(D)/lib/sysusers.d/pikvd.conf; done
-	for f in $(wildcard systemd/*tmpfiles*); do \
-	  install -m 644 $$f $(D)/lib/tmpfiles.d/pikvd.conf; done
-	test -e $(DESTDIR)$(SYSCONFDIR)/pikvd/pikvd.json || install -m 644 \
-	  config/pikvd.json $(DESTDIR)$(SYSCONFDIR)/pikvd/
-	if command -v scdoc > /dev/null; then for f in $(MAN); do \
-	  n=$$(basename $$f .scd); d=$(D)/share/man/man$${n##*.}; \
-	  mkdir -p $$d && scdoc < $$f > $$d/$$n; done; fi
+	install -Dm644 -t $(D)/include client/pikv.h
+	install -Dm644 client/pikv.pc.in $(D)/lib/pkgconfig/pikv.pc
+	install -Dm644 -t $(D)/lib/systemd/system systemd/pikvd.service
+	sed -i 's,@PREFIX@,$(PREFIX),;s,@VERSION@,$(VERSION),;s,/usr/sbin/,$(\
+	  )$(PREFIX)/sbin/,;s,/etc/pikvd,$(CONF),' $(D)/lib/pkgconfig/pikv.pc \
+	  $(D)/lib/systemd/system/pikvd.service
+	install -Dm644 systemd/pikvd.sysusers $(D)/lib/sysusers.d/pikvd.conf
+	install -Dm644 systemd/pikvd.tmpfiles $(D)/lib/tmpfiles.d/pikvd.conf
+	test -e $(DESTDIR)$(CONF)/pikvd.json || \
+	  install -Dm644 -t $(DESTDIR)$(CONF) config/pikvd.json
+	! command -v scdoc > /dev/null || for f in $(MAN); do n=$${f##*/}; \
+	  n=$${n%.scd}; d=$(D)/share/man/man$${n##*.}; mkdir -p $$d && \
+	  scdoc < $$f > $$d/$$n || exit 1; done
 
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

@@ -37,7 +37,8 @@ static const char *must_line(int line, char buf[12])
 
 void must_failed(const char *cond, const char *file, int line)
 {
-    void (*hook)(void) = __atomic_exchange_n(&must_hook, NULL, __ATOMIC_ACQ_REL);
+    void (*hook)(void) =
+        __atomic_exchange_n(&must_hook, NULL, __ATOMIC_ACQ_REL);
     char buf[12];
 
     must_say("<2>must file=");

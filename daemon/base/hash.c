@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Checksums by isa-l, hashes by xxhash; what is ours is the combining of two
- * crcs and what goes into a key's hash. xxhash is compiled in: a key's hash must
- * not wait for a call through the PLT, and XXH3_generateSecret is not a part
- * of the shared library's stable interface. */
+ * crcs and what goes into a key's hash. xxhash is compiled in: a key's hash
+ * must not wait for a call through the PLT, and XXH3_generateSecret is not a
+ * part of the shared library's stable interface. */
 #include "base/hash.h"
 
 #include <isa-l/crc.h>

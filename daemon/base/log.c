@@ -275,8 +275,8 @@ void log_write(struct log_site *site, enum log_level level, const char *event,
     if (log_allowed(site, us, &dropped)) {
         n = strlen(pairs);
         if (dropped)
-            snprintf(pairs + n, sizeof(pairs) - n, "%sdropped=%u",
-                     n ? " " : "", dropped);
+            snprintf(pairs + n, sizeof(pairs) - n, "%sdropped=%u", n ? " " : "",
+                     dropped);
         log_out(level, event, pairs, us);
     }
     pthread_mutex_unlock(&logger.mu);

@@ -9,8 +9,19 @@
 
 #include "base/base.h"
 
-enum log_level { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTICE = 5, LOG_INFO = 6, LOG_DEBUG = 7 };
-enum log_format { LOG_FORMAT_AUTO, LOG_FORMAT_TEXT, LOG_FORMAT_JOURNAL, LOG_FORMAT_JSON };
+enum log_level {
+    LOG_ERROR = 3,
+    LOG_WARN = 4,
+    LOG_NOTICE = 5,
+    LOG_INFO = 6,
+    LOG_DEBUG = 7
+};
+enum log_format {
+    LOG_FORMAT_AUTO,
+    LOG_FORMAT_TEXT,
+    LOG_FORMAT_JOURNAL,
+    LOG_FORMAT_JSON
+};
 
 struct log_site {
     uint64_t window_s;

@@ -124,7 +124,8 @@ void metrics_walk(const struct metrics *m, metrics_walk_fn *fn, void *arg)
     struct walk walk = {fn, arg};
     const struct walk *w = &walk;
 
-#define COUNTER(name, doc) walk_value(w, #name, NULL, NULL, metric_get(&m->name));
+#define COUNTER(name, doc)                                                     \
+    walk_value(w, #name, NULL, NULL, metric_get(&m->name));
 #define GAUGE(name, doc) walk_value(w, #name, NULL, NULL, metric_get(&m->name));
 #define OP_COUNTER(name, doc) walk_ops(w, #name, m->name);
 #define OP_HIST(name, doc) walk_op_hists(w, #name, m->name);

@@ -16,47 +16,64 @@ struct unit {
 
 /* Largest first: printing takes the first that divides. */
 static const struct unit unit_bytes[] = {
-    {"TiB", UINT64_C(1) << 40}, {"GiB", UINT64_C(1) << 30},
-    {"MiB", UINT64_C(1) << 20}, {"KiB", UINT64_C(1) << 10},
+    {"TiB", UINT64_C(1) << 40},
+    {"GiB", UINT64_C(1) << 30},
+    {"MiB", UINT64_C(1) << 20},
+    {"KiB", UINT64_C(1) << 10},
     {"B", 1},
 };
 
 static const struct unit unit_us[] = {
-    {"h", UINT64_C(3600000000)}, {"m", UINT64_C(60000000)},
-    {"s", UINT64_C(1000000)},    {"ms", UINT64_C(1000)},
+    {"h", UINT64_C(3600000000)},
+    {"m", UINT64_C(60000000)},
+    {"s", UINT64_C(1000000)},
+    {"ms", UINT64_C(1000)},
     {"us", 1},
 };
 
 /* Digits from *text on; false when there is none or they overflow. */
-static bool units_digits(const char **text, uint64_t *n_out, uint64_t *scale)
+static bool units_digits(const char **text, uint64_t *n_out)
 {
     const char *s = *text;
-    uint64_t n = 0, by = 1;
+    uint64_t n = 0;
 
-    for (; *s >= '0' && *s <= '9'; s++) {
+    for (; *s >= '0' && *s <= '9'; s++)
         if (__builtin_mul_overflow(n, 10, &n) ||
-            __builtin_add_overflow(n, (uint64_t)(*s - '0'), &n) ||
-            __builtin_mul_overflow(by, 10, &by))
+            __builtin_add_overflow(n, (uint64_t)(*s - '0'), &n))
             return false;
-    }
     if (s == *text)
         return false;
     *text = s;
     *n_out = n;
-    *scale = by;
+    return true;
+}
+
+/* The digits behind a point as part / scale. */
+static bool units_fraction(const char **text, uint64_t *part_out,
+                           uint64_t *scale_out)
+{
+    const char *s = *text;
+    uint64_t scale = 1;
+
+    if (!units_digits(text, part_out))
+        return false;
+    for (; s < *text; s++)
+        if (__builtin_mul_overflow(scale, 10, &scale))
+            return false;
+    *scale_out = scale;
     return true;
 }
 
 static enum err units_parse(const char *text, const struct unit *units,
                             size_t unit_n, uint64_t *out)
 {
-    uint64_t whole, part = 0, scale, part_scale = 1, n, rest;
+    uint64_t whole, part = 0, scale = 1, n, rest;
 
-    if (!units_digits(&text, &whole, &scale))
+    if (!units_digits(&text, &whole))
         return ERR_CONFIG;
     if (*text == '.') {
         text++;
-        if (!units_digits(&text, &part, &part_scale))
+        if (!units_fraction(&text, &part, &scale))
             return ERR_CONFIG;
     }
     for (size_t i = 0; i < unit_n; i++) {
@@ -64,8 +81,7 @@ static enum err units_parse(const char *text, const struct unit *units,
             continue;
         if (__builtin_mul_overflow(whole, units[i].factor, &n) ||
             __builtin_mul_overflow(part, units[i].factor, &rest) ||
-            rest % part_scale != 0 ||
-            __builtin_add_overflow(n, rest / part_scale, &n))
+            rest % scale != 0 || __builtin_add_overflow(n, rest / scale, &n))
             return ERR_CONFIG;
         *out = n;
         return OK;

@@ -9,7 +9,8 @@
  * frame_read checks magic, version, kind, op, sizes against the limits and
  * their sum against the bytes at hand, and the crc. batch_read then walks the
  * records of a BATCH op and hands out one struct key_ref per key. Both refuse
- * rather than guess: ERR_BAD_REQUEST, ERR_BAD_VERSION, ERR_LIMIT. */
+ * rather than guess: ERR_BAD_REQUEST, ERR_BAD_VERSION, ERR_LIMIT; an op id that
+ * this version does not know is ERR_UNSUPPORTED (a newer peer may ask). */
 #ifndef RPC_FRAME_H
 #define RPC_FRAME_H
 
@@ -79,6 +80,9 @@ must_check enum err batch_read(const struct message *m,
  * used up exactly, else ERR_BAD_REQUEST. */
 must_check enum err batch_next(struct batch *b, const struct frame_limits *lim,
                                struct key_ref *out);
+/* Replies: batch_read has checked that head.key_n results follow; each call
+ * takes one, ERR_MISS when all are taken. keys is left for LOOKUP's bitmap. */
+must_check enum err batch_next_result(struct batch *b, struct wire_result *out);
 struct wire_seg seg_at(const struct key_ref *k, uint32_t i);
 
 #endif

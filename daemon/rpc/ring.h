@@ -15,7 +15,9 @@
  * (ERR_BAD_REQUEST); the connection is closed.
  *
  * Sleeping: a reader sets asleep, re-checks, then waits on its eventfd; the
- * writer rings the eventfd only when it swaps asleep from 1 to 0. */
+ * writer rings the eventfd only when it swaps asleep from 1 to 0.
+ * Full: a writer that lacks room sets full, re-checks, then waits on its own
+ * eventfd; the reader asks ring_must_tell after its pops and rings that. */
 #ifndef RPC_RING_H
 #define RPC_RING_H
 
@@ -27,9 +29,10 @@ struct ring_ctl {
     _Alignas(64) uint64_t head;  /* written by the producer */
     _Alignas(64) uint64_t tail;  /* written by the consumer */
     _Alignas(64) uint32_t asleep; /* the consumer sleeps on its eventfd */
+    _Alignas(64) uint32_t full; /* the producer waits for room on its eventfd */
 };
 
-enum { RING_SHARED_MAGIC = 0x4b505348 };
+enum { RING_SHARED_MAGIC = 0x4b505348, RING_CANCELS = 256 };
 
 struct ring_shared {
     uint32_t magic, version;
@@ -38,6 +41,17 @@ struct ring_shared {
     /* Loans: moved on by the daemon when it takes loans back; a release is OK
      * only if it did not move past the loan since (see loan ids). */
     _Alignas(64) uint64_t loan_epoch;
+    /* Requests that the client has given up, written by the client only: req
+     * is given up when cancel[req % RING_CANCELS] == req. The client picks its
+     * request ids so that two requests the daemon may still know never share a
+     * word. The daemon loads it (acquire) before it touches registered client
+     * memory for the request, at each slice of a copy, and once more after the
+     * last slice of a pull (PUT): a pull found given up completes with
+     * ERR_CANCELED, so bytes that the caller may have changed meanwhile are
+     * never committed. This holds for a daemon that was stopped (SIGSTOP) past
+     * the deadline, too: relative deadlines cannot say that. What remains: a
+     * daemon stopped inside the copy of one slice ends that slice. */
+    _Alignas(64) uint64_t cancel[RING_CANCELS];
 };
 
 /* One end's private view. */
@@ -50,6 +64,8 @@ struct ring {
 };
 
 size_t ring_map_bytes(uint32_t ring_bytes); /* of the whole memfd */
+/* The longest message: its record takes half a ring. */
+uint32_t ring_message_max(uint32_t ring_bytes);
 /* Sets up both rings over fresh zeroed memory (daemon). */
 void ring_shared_init(struct ring_shared *sh, uint32_t ring_bytes);
 /* The rings of mapped memory; ERR_BAD_REQUEST if the header is not ours or the
@@ -63,6 +79,9 @@ void *ring_grant(struct ring *r, uint32_t len);
 void ring_push(struct ring *r, uint32_t len);
 /* true if the consumer must be woken (its asleep flag was taken). */
 bool ring_must_wake(struct ring *r);
+/* Announce that room for len bytes is awaited; false if there is room by now
+ * (or the ring is broken): try again instead of waiting. */
+bool ring_wait_room(struct ring *r, uint32_t len);
 
 /* Consumer: copies the next message to buf; its length in *len_out. ERR_MISS:
  * empty. ERR_BAD_REQUEST: the ring lies, broken from now on. ERR_LIMIT: longer
@@ -70,7 +89,11 @@ bool ring_must_wake(struct ring *r);
 must_check enum err ring_pop(struct ring *r, void *buf, uint32_t cap,
                              uint32_t *len_out);
 bool ring_empty(struct ring *r);
-/* Announce sleep; false if messages arrived meanwhile: do not sleep. */
+/* To be asked after each run of pops, also an empty one: true if the producer
+ * waits for room and its eventfd must be rung. */
+bool ring_must_tell(struct ring *r);
+/* Announce sleep; false if messages arrived meanwhile or the producer waits for
+ * room (ring_must_tell): do not sleep. */
 bool ring_sleep(struct ring *r);
 void ring_awake(struct ring *r);
 

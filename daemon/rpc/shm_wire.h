@@ -5,7 +5,7 @@
  *
  *   client connects
  *   daemon -> client   struct shm_welcome + 3 fds: ring memfd (sealed against
- *                      shrink and grow), request eventfd, reply eventfd
+ *                      shrink and grow), request eventfd, reply wake fd
  *   then               HELLO and all other messages go through the rings
  *   either way         a message that carries an fd (MEM_REGISTER request,
  *                      LOAN_ATTACH reply) is one packet on the socket instead,
@@ -13,8 +13,12 @@
  *   end                closing the socket ends the connection; the kernel does
  *                      it for a killed process, so death is seen at once
  *
- * The client rings the request eventfd, the daemon the reply eventfd (ring.h).
- */
+ * The client rings the request eventfd (ring.h). The reply wake fd is the
+ * reading end of a pipe: readable when the daemon rang, to be read empty (8
+ * bytes per ring, non-blocking). A pipe, because each end has its own flags: on
+ * a shared eventfd a client could take O_NONBLOCK away and make the daemon's
+ * write wait for ever. Who waits for room in a ring is rung on the same fd as
+ * for messages: after its pops a reader asks ring_must_tell. */
 #ifndef RPC_SHM_WIRE_H
 #define RPC_SHM_WIRE_H
 

@@ -49,6 +49,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "base/metrics.h"
+#include "base/span.h"
 #include "base/trace.h"
 #include "rpc/frame.h"
 
@@ -63,10 +64,8 @@ struct tp_peer;
 struct tp_send;
 struct tp_xfer;
 
-struct tp_span { /* a run of local bytes (same shape as the store's span) */
-    uint8_t *p;
-    uint64_t len;
-};
+/* Old name, while code moves over. */
+#define tp_span span
 
 typedef void tp_send_fn(struct tp_send *s, enum err e);
 typedef void tp_xfer_fn(struct tp_xfer *x, enum err e);
@@ -128,6 +127,9 @@ struct tp_ops {
                              uint64_t len, bool writable, uint32_t *id_out,
                              bool *mapped_out);
     enum err (*mem_unregister)(struct tp_peer *p, uint32_t id);
+    /* shm: loans up to this id are taken back: release answers STALE. Returns
+     * after the client can see it. NULL: no loans on this transport. */
+    void (*loans_end)(struct tp_peer *p, uint64_t up_to);
     /* Stop reading requests (overload, drain) or go on. */
     void (*hold)(struct tp_peer *p, bool hold);
     /* Orderly, or at once: what is in flight is cut. closed() follows. */

@@ -59,24 +59,24 @@ enum config_loans { LOANS_OFF, LOANS_ON, LOANS_ANY };
 #define CONFIG_DECLARE_STRING(name) char name[CONFIG_STRING];
 
 enum config_type {
-    CONFIG_BYTES,
-    CONFIG_BYTES_AUTO,
-    CONFIG_TIME,
-    CONFIG_UINT,
-    CONFIG_UINT_AUTO,
-    CONFIG_PERCENT,
-    CONFIG_MODE,
-    CONFIG_BOOL,
-    CONFIG_STRING_TEXT,
-    CONFIG_CHOICE,
+    CONFIG_TYPE_BYTES,
+    CONFIG_TYPE_BYTES_AUTO,
+    CONFIG_TYPE_TIME,
+    CONFIG_TYPE_UINT,
+    CONFIG_TYPE_UINT_AUTO,
+    CONFIG_TYPE_PERCENT,
+    CONFIG_TYPE_MODE,
+    CONFIG_TYPE_BOOL,
+    CONFIG_TYPE_STRING,
+    CONFIG_TYPE_CHOICE,
 };
 
 enum config_class { CONFIG_LIVE, CONFIG_DRAIN, CONFIG_RESTART };
 
 enum {
-    CONFIG_KEYS = 0
-#define GROUP(member, path, doc)
-#define END(member)
+    CONFIG_ROWS = 0
+#define GROUP(member, path, doc) +1
+#define END(member) +1
 #define KEY(type, group, name, def, min, max, class, doc) +1
 #define CHOICE(list, group, name, def, class, doc) +1
 #include "server/config.tbl"
@@ -91,7 +91,7 @@ struct config {
     CONFIG_DECLARE_##type(name)
 #define CHOICE(list, group, name, def, class, doc) uint32_t name;
 #include "server/config.tbl"
-    char origin[CONFIG_KEYS][CONFIG_ORIGIN]; /* who set it, for people */
+    char origin[CONFIG_ROWS][CONFIG_ORIGIN]; /* who set it, for people */
 };
 
 enum config_row_kind { CONFIG_ROW_GROUP, CONFIG_ROW_END, CONFIG_ROW_KEY };
@@ -110,12 +110,15 @@ struct config_row {
     size_t off;               /* in struct config */
     const char *const *words; /* CHOICE; may have NULL holes */
     uint32_t word_n;
-    uint32_t key; /* 0 to CONFIG_KEYS - 1: place in origin */
 };
 
-/* Row by place, NULL past the end; key by path, NULL if there is none. */
+/* Row by place, NULL past the end; group or key by path, NULL if none. */
 const struct config_row *config_row(uint32_t idx);
 const struct config_row *config_find(const char *path);
+/* The path most like this one: for messages. */
+const char *config_nearest(const char *path);
+/* Who set the value: "default", "pikvd.json:3:5", "env PIKVD_X", "--set". */
+const char *config_origin(const struct config *c, const struct config_row *key);
 const char *config_class_name(enum config_class class);
 const char *config_type_name(enum config_type type);
 /* Bytes that every text of a value or of what is allowed fits in. */
@@ -146,12 +149,28 @@ must_check enum err config_set(struct config *c, const char *path,
 /* "path=value", as after --set. */
 must_check enum err config_set_arg(struct config *c, const char *arg,
                                    struct errmsg *m);
+/* The parts that loading a text is made of. put checks and stores one value
+ * given as text and says only what is wrong with it; reset gives a key or all
+ * keys of a group their defaults. */
+must_check enum err config_put(struct config *c, const struct config_row *key,
+                               const char *text, const char *origin,
+                               struct errmsg *why);
+void config_reset(struct config *c, const struct config_row *row);
+/* Line and column (from 1, in characters) of a member of a valid JSON text,
+ * named by its place in each object on the way down; the member's key, or its
+ * value if value is set. 0:0 if there is no such member. */
+struct config_pos {
+    uint32_t line, column;
+};
+struct config_pos config_where(const char *text, size_t len,
+                               const uint32_t *places, uint32_t depth,
+                               bool value);
 /* What rows cannot say alone: one value against another. */
 must_check enum err config_check(const struct config *c, struct errmsg *m);
 
 /* The keys whose values differ, in table order; returns how many. */
 uint32_t config_diff(const struct config *a, const struct config *b,
-                     const struct config_row *keys_out[CONFIG_KEYS]);
+                     const struct config_row *keys_out[CONFIG_ROWS]);
 /* Copies all values of a class (and their origins) from one to another. */
 void config_take(struct config *to, const struct config *from,
                  enum config_class class);

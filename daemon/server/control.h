@@ -7,12 +7,13 @@
  * that does not know what another lane told it.
  *
  * Pure: time and persistence come through struct control_shell, which main.c
- * or the simulator fills. */
+ * or the simulator fills. Messages are in ctl_mail.h. */
 #ifndef SERVER_CONTROL_H
 #define SERVER_CONTROL_H
 
 #include "base/mailbox.h"
 #include "server/config.h"
+#include "server/ctl_mail.h"
 #include "server/registry.h"
 
 struct lane;
@@ -25,26 +26,46 @@ struct control_shell {
     enum err (*reload)(void *arg, struct config *out, struct errmsg *m);
     uint64_t (*random)(void *arg);
     void *arg;
+    uint64_t wall_s; /* at boot: where generations start (registry.h) */
 };
 
 struct control {
-    const struct config *cfg;
+    const struct config *cfg; /* the running one, given to lanes by mail */
+    struct config *owned;     /* cfg if a reload made it, else NULL */
     struct mailbox mailbox;
     struct registry registry;
     struct lane *const *lanes;
     uint32_t lane_n;
     struct control_shell shell;
     uint64_t boot; /* random id of this run */
+    bool *settled; /* [id]: all lanes have the registry's copy */
+    struct ctl_job *jobs;
+    uint32_t free[CTL_JOBS], free_n; /* jobs to be had */
 };
 
+/* lanes[] may be filled later, before the first turn. */
 must_check enum err control_init(struct control *c, const struct config *cfg,
                                  struct lane *const *lanes, uint32_t lane_n,
                                  const struct control_shell *shell);
+/* No job is under way (control_idle) and no lane runs any more. */
 void control_fini(struct control *c);
 /* Runs mail; true if there was some. */
 bool control_turn(struct control *c);
-/* Whole or not at all; the errmsg names what is wrong. changed and
- * needs_restart list paths. */
-must_check enum err control_reload(struct control *c, struct errmsg *m);
+/* Reads the configuration again. Keys that a running daemon can change are
+ * applied everywhere or, on an error, none is; the others are named in report
+ * (may be NULL) and stay as they were. */
+must_check enum err control_reload(struct control *c, struct ctl_reload *report,
+                                   struct errmsg *m);
+
+/* A question to all lanes (ctl_mail.h): get a job, fill its inputs, done and
+ * arg, send it. done runs on this thread from a later control_turn, when all
+ * lanes have acked, and ends with control_job_end or another send. NULL: all
+ * are under way. */
+struct ctl_job *control_job(struct control *c);
+void control_job_send(struct ctl_job *job, mail_fn *lane_fn,
+                      void (*done)(struct ctl_job *job));
+void control_job_end(struct ctl_job *job);
+/* No question is under way. */
+bool control_idle(const struct control *c);
 
 #endif

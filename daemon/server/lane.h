@@ -19,11 +19,18 @@
 #include "base/trace.h"
 #include "rpc/transport.h"
 #include "server/config.h"
+#include "server/registry.h"
 #include "store/store.h"
 
 struct control;
 
 enum { LANE_MAGIC = 0x4c414e45, LANE_TRANSPORTS = 2 };
+
+/* Wakes another lane that holds more memory than its part (unit_pool.h). */
+struct lane_nudge {
+    struct mail mail;
+    uint32_t posted; /* atomic: the mail is the receiver's */
+};
 
 struct lane {
     uint32_t magic;
@@ -41,14 +48,25 @@ struct lane {
     struct transport *transports[LANE_TRANSPORTS]; /* set by the shell */
     uint32_t transport_n;
 
-    struct pool ops, peers, pins, loans;
+    struct pool ops, peers, pins, loans, refusals;
+    struct pool spans;        /* arrays of STORE_SPANS_MAX, for split blocks */
+    size_t op_arena_bytes;
     struct list peer_list;
+    struct list *pin_heads;   /* pins by block, pins.c */
     struct list mem_waiters;  /* ops that wait for memory (BUSY reserve) */
     uint64_t mem_freed_seen;  /* store_freed() when they last tried */
-    struct list ns_list;      /* namespaces known here, server/ns.h */
-    uint32_t peer_ids, peers_unauthenticated;
+    struct registry_ns *ns;   /* by namespace id; .id 0: not known here */
+    uint32_t ns_max;
+    uint32_t peer_n, peer_ids, peers_unauthenticated;
+    struct lane_nudge nudges[UNIT_LANES_MAX];
     bool draining;
-    uint64_t ticks; /* turns done: the watchdog reads it */
+    uint64_t ticks; /* turns done, atomic: the watchdog reads it */
+
+    /* Set by the shell before the first turn. */
+    int loan_fds[STORE_POOLS]; /* read-only memfds of the loan pools, or -1 */
+    uint64_t loan_pool_bytes[STORE_POOLS];
+    uint32_t own_uid;
+    char addr_shm[128], addr_ucx[128]; /* what HELLO tells clients; "" none */
 };
 
 /* pools[]: see store.h. The lane keeps cfg and control. */
@@ -68,5 +86,12 @@ uint64_t lane_next_ns(const struct lane *l);
 /* Stops accepting work; ops in flight go on. lane_drained: none are left. */
 void lane_drain(struct lane *l);
 bool lane_drained(const struct lane *l);
+/* The namespace a request names, at the generation it knows; OK or the error
+ * to answer. ns_out is valid until the next turn. */
+must_check enum err lane_ns_find(const struct lane *l, uint32_t id,
+                                 uint64_t generation,
+                                 const struct registry_ns **ns_out);
+/* Asks the lanes that hold more memory than their part to give some back. */
+void lane_nudge_others(struct lane *l);
 
 #endif

@@ -20,6 +20,7 @@
 
 #include "base/mem.h"
 #include "base/timer.h"
+#include "rpc/msg.h"
 #include "rpc/transport.h"
 #include "server/lane.h"
 
@@ -28,53 +29,91 @@ struct op;
 
 typedef void op_tick_fn(struct op *op);
 
-enum { OP_MAGIC = 0x4f50 };
+enum { OP_MAGIC = 0x4f50, OP_STATES_MAX = 8 };
+
+/* The states of an operation: name and allowed successors, a bit per state.
+ * State 0 is where every op starts; the last one is where it ends. */
+struct op_state {
+    const char *name;
+    uint32_t next;
+};
+
+struct op_machine {
+    op_tick_fn *tick;
+    struct op_state states[OP_STATES_MAX];
+};
+
+#define NEXT(state) (1u << (state))
 
 struct op {
     uint32_t magic;
     uint16_t id; /* enum op_id */
     uint8_t state;
-    bool late, gone, replied;
+    bool late;    /* the deadline passed */
+    bool gone;    /* the peer went away: do not reply */
+    bool replied; /* the reply is the transport's */
     struct lane *lane;
     struct peer *peer;
-    struct list node;      /* peer's ops */
-    struct list wait;      /* lane->mem_waiters, or alone */
-    struct timer deadline, soft;
-    uint64_t begin_ns, deadline_ns;
-    op_tick_fn *tick;
+    struct list node; /* peer->ops */
+    struct list wait; /* lane->mem_waiters, or alone */
+    struct timer deadline, again;
+    uint64_t begin_ns;
+    uint64_t bytes;   /* block bytes that count against the peer's credit */
     struct arena arena;
-    struct message msg;    /* borrows the arena */
-    int fd;                /* came with the request, or -1 */
-    uint32_t pending;      /* async calls not completed yet */
-    enum err status;
-    struct tp_send send;   /* the reply */
-    void *body;            /* the operation's own state, in the arena */
+    struct message msg; /* borrows the arena */
+    int fd;             /* came with the request, or -1 */
+    uint32_t pending;   /* async calls that have not completed */
+    struct tp_send send; /* the reply */
+    void *body;         /* the operation's own state, in the arena */
 };
 
-/* One row per op of ops.tbl that is NOW: where dispatch finds the tick. */
+/* One row per op of ops.tbl; machine NULL: laid out, not served yet. */
 struct op_kind {
     const char *name;
-    op_tick_fn *tick;       /* NULL: UNSUPPORTED */
+    const struct op_machine *machine;
     uint32_t deadline_us, per_mib_us;
     bool batch;
 };
 extern const struct op_kind op_kinds[OP_N];
 
-/* lane_events.message: finds room, copies the request, starts the deadline,
- * runs the first tick. BUSY (pool, credit), UNSUPPORTED, DENIED (before HELLO)
- * are answered here. */
+static inline const struct op_machine *op_machine_of(const struct op *op)
+{
+    return op_kinds[op->id].machine;
+}
+
+/* A message arrived: finds room, copies it, starts the deadline, runs the
+ * first tick. What cannot start is refused here: BUSY (pool, credit),
+ * UNSUPPORTED, DENIED (before HELLO), DRAINING. Takes fd over. */
 void op_begin(struct peer *p, const struct message *m, int fd);
-/* Checks the edge against the machine's table, counts and traces it. */
+/* Moves the state: the edge must be in the machine's table. */
 void op_goto(struct op *op, uint8_t state);
-/* Sends the reply: status for the whole request; records = wire_batch and
- * results (batch ops) or env (MSG ops), both in the op's arena. The op ends
- * when the transport is done with it. */
-void op_reply(struct op *op, enum err status);
-void op_reply_records(struct op *op, const void *records, uint32_t record_n,
-                      const void *keys, uint32_t keys_len);
-void op_reply_msg(struct op *op, const void *protobuf_message);
-/* Pauses until memory is freed: op->tick runs again. */
+/* Runs the tick once more, unless a call is still out (op->pending). Every
+ * completion ends with this. */
+void op_wake(struct op *op);
+/* One async call completed; the tick runs when it was the last. */
+void op_done_one(struct op *op);
+/* Runs the tick again in the next turn (long walks), or after a delay. */
+void op_again(struct op *op, uint64_t delay_ns);
+/* Sleeps until memory is freed somewhere; the tick runs again. */
 void op_wait_memory(struct op *op);
+
+/* The one end of every op: sends the reply (none if the peer is gone) and
+ * gives the op back when the transport is done with it. */
+void op_reply(struct op *op, enum err status);
+/* Batch ops: head and one result per key. Both in the op's arena. */
+struct op_results {
+    struct wire_batch head;
+    struct wire_result results[];
+};
+struct op_results *op_results_new(struct op *op, const struct wire_batch *head,
+                                  uint32_t n);
+void op_reply_batch(struct op *op, struct op_results *r, const void *keys,
+                    uint32_t keys_len);
+/* MSG ops: a protobuf-c message. */
+void op_reply_msg(struct op *op, enum err status, const void *message);
+
+/* The request's envelope unpacked into the op's arena; NULL if malformed. */
+void *op_unpack(struct op *op, const void *descriptor);
 
 static inline struct op *op_of_deadline(struct timer *t)
 {

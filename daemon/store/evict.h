@@ -90,8 +90,7 @@ struct evict;
 struct evict_score;
 
 /* What a policy file implements. hit, release and remove see node.held as it
- * was; hold and release of list policies have nothing to do when the block
- * keeps its place. */
+ * was before the call; a hold needs nothing from a policy. */
 struct evict_ops {
     const char *name, *doc;
     /* Bytes of policy state for a tier of at most pages_max pages; from the
@@ -100,7 +99,6 @@ struct evict_ops {
     void (*init)(struct evict *e);
     void (*insert)(struct evict *e, uint32_t id); /* MEMBER; new block */
     void (*hit)(struct evict *e, uint32_t id);    /* MEMBER or HELD */
-    void (*hold)(struct evict *e, uint32_t id);
     void (*release)(struct evict *e, uint32_t id, bool cold);
     void (*remove)(struct evict *e, uint32_t id, enum evict_why why);
     uint32_t (*victim)(struct evict *e); /* with no MEMBER: parks all HELD */

@@ -37,6 +37,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/metrics.h"
+#include "base/span.h"
 #include "base/trace.h"
 #include "proto/wire.h"
 #include "store/evict.h"
@@ -46,12 +47,6 @@ enum {
     STORE_POOLS = 16,      /* pool 0 is shared, others hold one loan namespace */
     STORE_GROUPS = 16,     /* groups of a namespace */
     STORE_SPANS_MAX = 1024 /* extents of one block at most */
-};
-
-/* A run of addressable bytes of a block. */
-struct span {
-    uint8_t *p;
-    uint64_t len;
 };
 
 struct store_cfg {
@@ -126,7 +121,8 @@ void store_free(struct store *s); /* NULL ok; extents go back to the pools */
 /* Opens a namespace or applies a changed copy (policy switch without a flush,
  * share, quota). A new generation leaves the old one's blocks unreachable at
  * once (O(1)); they are reclaimed first under pressure and by store_tick.
- * ERR_LIMIT: namespaces_max; ERR_NO_MEMORY: policy state. */
+ * ERR_LIMIT: namespaces_max or an empty pool; ERR_NO_MEMORY: policy state;
+ * ERR_BUSY: too many old generations are still in use. */
 must_check enum err store_ns_set(struct store *s,
                                  const struct store_ns_cfg *cfg);
 /* Does the lane know this namespace at this generation? OK, NO_NAMESPACE or
@@ -151,6 +147,11 @@ void store_info(const struct store *s, uint32_t block, struct store_info *out);
 uint64_t store_len(const struct store *s, uint32_t block);
 uint64_t store_version(const struct store *s, uint32_t block);
 uint32_t store_crc(const struct store *s, uint32_t block);
+/* Extents of the block: the most spans store_spans can give for it. */
+uint32_t store_span_count(const struct store *s, uint32_t block);
+/* Brings what store_find will touch for this key nearer to the CPU; a batch
+ * calls it for its next keys while it works on this one. */
+void store_prefetch(const struct store *s, const struct store_key *k);
 /* Spans covering [off, off + len) of the block; returns their number, at most
  * STORE_SPANS_MAX. The caller holds a ref and off + len <= length. */
 uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,

@@ -14,7 +14,11 @@
 
 #include "base/err.h"
 
-enum { UNIT_BYTES = 2 << 20, UNIT_LANES_MAX = 64 };
+enum {
+    UNIT_BYTES = 2 << 20,
+    UNIT_LANES_MAX = 64,
+    UNIT_POOL_MAX = (1 << 22) - 1 /* units: 8 TiB */
+};
 #define UNIT_NONE UINT32_MAX
 
 struct unit_pool {
@@ -36,6 +40,22 @@ void unit_pool_put(struct unit_pool *p, uint32_t lane, uint32_t unit);
 /* How many units this lane should give back for others; 0 mostly. */
 uint32_t unit_pool_wanted(struct unit_pool *p, uint32_t lane);
 void unit_pool_wish(struct unit_pool *p, uint32_t lane, uint32_t units);
+
+static inline uint32_t unit_pool_free(const struct unit_pool *p)
+{
+    return __atomic_load_n(&p->free_n, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t unit_pool_held(const struct unit_pool *p, uint32_t lane)
+{
+    return __atomic_load_n(&p->held[lane], __ATOMIC_RELAXED);
+}
+
+/* Moves on with every put by any lane. */
+static inline uint32_t unit_pool_puts(const struct unit_pool *p)
+{
+    return (uint32_t)(__atomic_load_n(&p->head, __ATOMIC_RELAXED) >> 32);
+}
 
 static inline uint8_t *unit_ptr(const struct unit_pool *p, uint32_t unit)
 {

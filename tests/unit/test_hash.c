@@ -46,11 +46,11 @@ START_TEST(crc32c_combines_over_any_cut)
         buf[i] = (uint8_t)(i * 7 + i / 256);
     whole = crc32c(0, buf, sizeof(buf));
     for (size_t cut = 0; cut <= sizeof(buf); cut++)
-        ck_assert_uint_eq(crc32c_combine(crc32c(0, buf, cut),
-                                         crc32c(0, buf + cut,
-                                                sizeof(buf) - cut),
-                                         sizeof(buf) - cut),
-                          whole);
+        ck_assert_uint_eq(
+            crc32c_combine(crc32c(0, buf, cut),
+                           crc32c(0, buf + cut, sizeof(buf) - cut),
+                           sizeof(buf) - cut),
+            whole);
 }
 END_TEST
 
@@ -67,9 +67,8 @@ START_TEST(crc32c_counts_beyond_int_max)
     for (size_t off = 0; off < n; off += MIB(256))
         parts = crc32c(parts, p + off, (size_t)min_u64(MIB(256), n - off));
     ck_assert_uint_eq(whole, parts);
-    ck_assert_uint_eq(whole,
-                      crc32c_combine(crc32c(0, p, GIB(2)),
-                                     crc32c(0, p + GIB(2), 4097), 4097));
+    ck_assert_uint_eq(whole, crc32c_combine(crc32c(0, p, GIB(2)),
+                                            crc32c(0, p + GIB(2), 4097), 4097));
     mem_release(p, n);
 }
 END_TEST

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Calls and parts (handle.h), and what a submit hands down. With kv->mu. */
+#ifndef CLIENT_CALL_H
+#define CLIENT_CALL_H
+
+#include "client/conn.h"
+
+/* One submit as the public function got it; borrowed until it returns. */
+struct request {
+    uint16_t op;
+    uint32_t ns, n;
+    const void *items; /* struct pikv_key first in each */
+    size_t stride;
+    const struct pikv_put *puts;
+    const struct pikv_get *gets;
+    const struct pikv_column *columns;
+    uint32_t cols;
+    uint8_t *stops;
+    enum pikv_select select;
+    uint64_t label;
+    uint32_t extra_n;        /* EVICT without keys: records to send */
+    bool everywhere;         /* every lane gets all items */
+    const struct pikv_call *call;
+    struct pikv_result *results;
+    uint64_t deadline_ns;
+    const struct ns *space;
+};
+
+static inline const struct pikv_key *request_key(const struct request *r,
+                                                 uint32_t i)
+{
+    return (const struct pikv_key *)(const void *)((const char *)r->items +
+                                                   (size_t)i * r->stride);
+}
+
+static inline uint32_t part_item(const struct part *p, uint32_t i)
+{
+    return p->has_idx ? p->idx[i] : p->first + i;
+}
+
+/* call.c */
+uint64_t call_deadline_ns(uint16_t op, uint64_t deadline_us, uint64_t bytes,
+                          uint64_t now);
+struct call *call_take(struct pikv *kv, bool internal);
+void call_give(struct pikv *kv, struct call *c);
+void call_begin(struct pikv *kv, struct call *c);
+void call_part_ended(struct pikv *kv, struct part *p, int status);
+/* Ends what is due. Returns the next time something is. */
+uint64_t call_expire(struct pikv *kv, uint64_t now);
+struct part *part_take(struct pikv *kv, struct call *c, struct conn *conn);
+void part_give(struct pikv *kv, struct part *p);
+bool part_room(void **array, uint32_t *cap, uint32_t n, size_t item);
+/* An internal MSG request; done is called once, with kv->mu, never inside. */
+int call_msg(struct pikv *kv, struct conn *conn, uint16_t op, const void *env,
+             size_t env_len, int fd, uint64_t deadline_ns, call_done_fn *done,
+             void *arg);
+/* An internal BATCH request whose answer nobody waits for. */
+int call_records(struct pikv *kv, struct conn *conn, uint16_t op,
+                 const void *body, uint32_t record_n, uint32_t keys_len,
+                 uint64_t deadline_ns);
+/* An MSG request, waited for. reply_out malloc'ed (may be NULL if not wanted). */
+int call_msg_wait(struct pikv *kv, struct conn *conn, uint16_t op,
+                  const void *env, size_t env_len, int fd,
+                  uint64_t deadline_ns, void **reply_out, size_t *len_out);
+/* Status of the call is s for all its items that have none yet. */
+void call_fail_items(struct part *p, int status);
+
+/* build.c */
+/* Cuts the request into parts, sized and staged; none sent yet. */
+int build_plan(struct pikv *kv, const struct request *r, struct call *c);
+void build_stage(struct pikv *kv, const struct request *r, struct part *p);
+/* Writes frame and body of a planned part to msg (p->msg_len bytes). */
+void build_message(struct pikv *kv, const struct request *r, struct part *p,
+                   uint8_t *msg);
+/* Puts the region id of the part's own memory into its segments. */
+void build_patch(struct part *p, uint32_t mem);
+/* Takes KEY_LOAN out of a queued message: the lane lends nothing. */
+void build_no_loans(struct part *p);
+
+/* reply.c */
+/* A checked BATCH reply: results into the caller's array. false: nonsense. */
+bool reply_batch(struct pikv *kv, struct part *p, const struct message *m);
+/* Copies staged bytes to the caller and checks crcs; without kv->mu. */
+void reply_land(struct pikv *kv, struct part *p);
+bool reply_lands(const struct part *p);
+uint64_t reply_land_bytes(const struct part *p);
+void reply_lookup(struct call *c);
+/* Bytes of an item as they come: at off of what was asked for; checked. */
+void reply_bytes(struct part *p, struct dest *d, uint64_t off,
+                 const uint8_t *from, uint64_t len);
+
+/* data.c */
+int data_submit(struct pikv *kv, struct request *r, bool waited,
+                struct call **call_out);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Walking a checked batch (batch.h). Keys are parsed twice, once to check and
+ * once to use: a pass over bytes in L1 is cheaper than keeping them. */
+#include "server/batch.h"
+
+#include "base/hash.h"
+
+static enum err walk_check_all(const struct op *op, const struct batch *b)
+{
+    struct batch copy = *b;
+    struct key_ref ref;
+    enum err e;
+
+    do
+        e = batch_next(&copy, &op->lane->limits, &ref);
+    while (e == OK);
+    return e == ERR_MISS ? OK : e;
+}
+
+enum err walk_begin(struct op *op, struct walk *w)
+{
+    enum err e = batch_read(&op->msg, &op->lane->limits, &w->batch);
+
+    if (!e)
+        e = walk_check_all(op, &w->batch);
+    w->idx = UINT32_MAX; /* the first key is 0 */
+    return e ? e : walk_resume(op, w);
+}
+
+enum err walk_resume(struct op *op, struct walk *w)
+{
+    return lane_ns_find(op->lane, w->batch.head.ns, w->batch.head.generation,
+                        &w->ns);
+}
+
+bool walk_next(struct op *op, struct walk *w, enum err *e_out)
+{
+    struct lane *l = op->lane;
+    const struct key_ref *ref = &w->ref;
+
+    if (batch_next(&w->batch, &l->limits, &w->ref))
+        return false;
+    w->idx++;
+    w->key = (struct store_key){
+        .ns = w->ns->id,
+        .group = ref->rec.group,
+        .cls = ref->rec.cls,
+        .route_len = ref->rec.route_len,
+        .key_len = ref->rec.key_len,
+        .scope = ref->rec.scope,
+        .key = ref->key,
+        .route = ref->route,
+    };
+    *e_out = OK;
+    if (l->lanes > 1 &&
+        hash_slot(w->ns->slot_seed, ref->route, ref->route_len) % l->lanes !=
+            l->idx)
+        *e_out = ERR_WRONG_NODE;
+    if (ref->rec.key_len)
+        store_key_hash(l->store, &w->key);
+    return true;
+}
+
+void result_of_block(struct op *op, uint32_t block, struct wire_result *r)
+{
+    const struct store *s = op->lane->store;
+
+    r->version = store_version(s, block);
+    r->len = store_len(s, block);
+    r->crc = store_crc(s, block);
+    r->state = STATE_HIT;
+}
+
+enum err miss_of(struct op *op, enum store_found why)
+{
+    struct metrics *m = &op->lane->metrics;
+
+    switch (why) {
+    case FOUND_PENDING:
+        return ERR_PENDING;
+    case FOUND_MISS_EVICTED:
+        metric_add(&m->get_miss_evicted, 1);
+        break;
+    case FOUND_MISS_EXPIRED:
+        metric_add(&m->get_miss_expired, 1);
+        break;
+    case FOUND_MISS_NEVER:
+    case FOUND_HIT:
+        metric_add(&m->get_miss_never, 1);
+        break;
+    }
+    return ERR_MISS;
+}

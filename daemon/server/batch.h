@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What every batch operation does first: check the whole batch, so that a
+ * malformed last key does not leave the first ones done; find the namespace;
+ * then walk the keys as the store wants them. */
+#ifndef SERVER_BATCH_H
+#define SERVER_BATCH_H
+
+#include "server/op.h"
+
+/* A batch being walked. */
+struct walk {
+    struct batch batch;
+    const struct registry_ns *ns; /* valid within a turn: see walk_resume */
+    uint32_t idx;                 /* of the key last taken */
+    struct key_ref ref;
+    struct store_key key;
+};
+
+/* Checks everything that needs no store. The error is the whole request's. */
+must_check enum err walk_begin(struct op *op, struct walk *w);
+/* The namespace again, after a sleep: it may have been flushed meanwhile. */
+must_check enum err walk_resume(struct op *op, struct walk *w);
+/* Takes the next key into ref, key and idx; false at the end. *e_out is the
+ * key's own error (WRONG_NODE: another lane's) or OK. */
+bool walk_next(struct op *op, struct walk *w, enum err *e_out);
+
+/* Fills a result from a block that is there. */
+void result_of_block(struct op *op, uint32_t block, struct wire_result *r);
+/* Counts a miss by its reason and returns ERR_MISS or ERR_PENDING. */
+enum err miss_of(struct op *op, enum store_found why);
+
+#endif

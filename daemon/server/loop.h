@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A lane's thread (shell): turns the lane until it is idle, looks for work a
+ * little longer, arms its transports and sleeps in libuv until an fd, mail or
+ * the clock wakes it.
+ *
+ *     loop_new -> loop_start -> loop_stop ... loop_done -> loop_join -> free
+ *                    |              |            |
+ *                    v              v            v
+ *                 [work, sleep]  transports   last op
+ *                                closed       ended
+ *
+ * loop_new takes the lane and its transports over: nobody else touches them
+ * until loop_join has returned. loop_stop, loop_drained and loop_done are for
+ * any thread. */
+#ifndef SERVER_LOOP_H
+#define SERVER_LOOP_H
+
+#include "server/lane.h"
+
+struct loop;
+
+struct loop_transport {
+    struct transport *t;
+    int fd; /* readable when progress() has something to do */
+    void (*close)(struct transport *t);
+    /* The lane has another configuration, or its first; may be NULL. */
+    void (*config)(struct transport *t, const struct config *cfg);
+};
+
+/* Fills the lane's env (clocks; rng seeded from random), mailbox wake-up and
+ * transports. On an error the transports stay the caller's. */
+must_check enum err loop_new(struct loop **out, struct lane *lane,
+                             const struct loop_transport *transports,
+                             uint32_t n, const uint64_t random[2],
+                             struct errmsg *m);
+must_check enum err loop_start(struct loop *lp, struct errmsg *m);
+/* Cuts what is left and ends the thread once every op has ended, for which
+ * control must still answer its calls. */
+void loop_stop(struct loop *lp);
+/* The lane takes no new work and has none in flight. */
+bool loop_drained(const struct loop *lp);
+/* The thread is about to end; loop_join does not block. */
+bool loop_done(const struct loop *lp);
+void loop_join(struct loop *lp);
+/* Never started, or joined. NULL is fine. Closes transports that are open. */
+void loop_free(struct loop *lp);
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * PUT: store a batch of blocks.
+ *
+ *            +---------------- keys left ----------------+
+ *            v                                           |
+ *   START -> RESERVE -> PULL -> COMMIT ------------------+--> REPLY
+ *              |  ^                                      ^
+ *              |  +- memory freed                        |
+ *              +---- nothing to pull, late, gone --------+
+ *
+ *  RESERVE  for each key an OPEN block with fresh extents. EXISTS, PENDING and
+ *           refusals are answered here, before any byte moves. When memory is
+ *           short, what is reserved so far goes on first: once committed it can
+ *           be evicted for the rest. With nothing reserved the op sleeps until
+ *           memory is freed.
+ *  PULL     the transport moves the bytes into the extents and computes the
+ *           crc32c of what it stored.
+ *  COMMIT   length and checksum are right: the block becomes visible, all at
+ *           once. Otherwise it is aborted and leaves nothing behind.
+ *
+ * Every reserved block is committed or aborted in COMMIT, on every path: late
+ * and gone only cancel the pulls and pass through it. */
+#include <string.h>
+
+#include "server/batch.h"
+#include "server/peer.h"
+#include "server/pins.h"
+#include "server/xfer.h"
+
+enum { START, RESERVE, PULL, COMMIT, REPLY };
+
+struct put_key {
+    struct xfer x; /* first: the pull's completion leads here */
+    uint32_t idx;  /* place in the batch */
+    uint32_t crc, pin_ttl_ms;
+    bool has_crc;
+};
+
+struct put {
+    struct walk walk;
+    struct op_results *r;
+    struct put_key *keys; /* reserved and not yet committed: n of them */
+    uint32_t n;
+    bool again; /* walk stands on a key that found no memory */
+    uint64_t data_off; /* inline data: where the next key's bytes start */
+    uint64_t pull_ns;
+};
+
+static void put_pulled(struct tp_xfer *x, enum err e)
+{
+    op_done_one(xfer_record(x, e));
+}
+
+static enum err put_reserve_key(struct op *op, struct put *put)
+{
+    const struct key_ref *ref = &put->walk.ref;
+    struct put_key *k = &put->keys[put->n];
+    uint32_t block;
+    enum err e;
+
+    e = store_reserve(op->lane->store, &put->walk.key,
+                      ref->has_attr ? &ref->attr : NULL, ref->parent,
+                      ref->rec.parent_len, ref->rec.len, &block);
+    if (e)
+        return e;
+    memset(k, 0, sizeof *k);
+    k->idx = put->walk.idx;
+    k->crc = ref->rec.crc;
+    k->has_crc = ref->rec.flags & KEY_CRC;
+    k->pin_ttl_ms = ref->has_attr ? ref->attr.pin_ttl_ms : 0;
+    if (!xfer_init(&k->x, op, k->idx, block, 0, ref->rec.len)) {
+        store_abort(op->lane->store, block);
+        return ERR_BUSY; /* no span array left: as if memory were short */
+    }
+    k->x.tp.segs = ref->segs;
+    k->x.tp.seg_n = ref->rec.seg_n;
+    k->x.tp.want_crc = true;
+    k->x.tp.done = put_pulled;
+    if (op->msg.data)
+        xfer_copy_in(&k->x, op->msg.data + put->data_off - ref->rec.len);
+    put->n++;
+    return OK;
+}
+
+/* A key that takes no bytes: its answer is final and its data is not wanted. */
+static void put_answer(struct op *op, struct put *put, enum err e)
+{
+    struct peer *p = op->peer;
+
+    put->r->results[put->walk.idx].status = e;
+    if (e == ERR_EXISTS)
+        metric_add(&op->lane->metrics.put_exists, 1);
+    if (e == ERR_PENDING)
+        metric_add(&op->lane->metrics.put_pending, 1);
+    if (p->tp)
+        p->tp->t->ops->skip(p->tp, op->msg.frame.req, put->walk.idx);
+}
+
+static enum err put_ended(const struct op *op)
+{
+    if (op->gone)
+        return ERR_PEER_GONE;
+    return op->late ? ERR_TIMEOUT : OK;
+}
+
+/* Reserves until the keys or the memory end. true: all keys were taken. */
+static bool put_reserve(struct op *op, struct put *put)
+{
+    enum err e;
+
+    for (;;) {
+        if (put->again)
+            e = OK;
+        else if (!walk_next(op, &put->walk, &e))
+            return true;
+        else
+            put->data_off += put->walk.ref.rec.len;
+        put->again = false;
+        if (!e)
+            e = put_ended(op);
+        if (!e)
+            e = put_reserve_key(op, put);
+        if (e == ERR_BUSY) {
+            put->again = true;
+            return false;
+        }
+        if (e)
+            put_answer(op, put, e);
+    }
+}
+
+static void put_pull(struct op *op, struct put *put)
+{
+    struct tp_peer *tp = op->peer->tp;
+
+    put->pull_ns = op->lane->env.now_ns;
+    if (op->msg.data) /* copied when it was reserved */
+        return;
+    op->pending = put->n; /* all counted before the first is started */
+    for (uint32_t i = 0; i < put->n; i++) {
+        put->keys[i].x.flying = true;
+        tp->t->ops->pull(tp, &put->keys[i].x.tp);
+    }
+}
+
+static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
+{
+    struct store *s = op->lane->store;
+    struct wire_result *r = &put->r->results[k->idx];
+    struct metrics *m = &op->lane->metrics;
+
+    r->status = k->x.err;
+    if (!r->status && k->has_crc && k->x.tp.crc != k->crc) {
+        metric_add(&m->checksum_mismatches, 1);
+        r->status = ERR_CORRUPT;
+    }
+    xfer_fini(&k->x);
+    if (r->status) {
+        store_abort(s, k->x.block);
+        return;
+    }
+    store_commit(s, k->x.block, k->x.tp.crc);
+    metric_add(&m->bytes_in, k->x.tp.len);
+    op->peer->bytes_in += k->x.tp.len;
+    result_of_block(op, k->x.block, r);
+    r->moved = k->x.tp.len;
+    if (k->pin_ttl_ms && !op->gone && !pins_add(op->peer, k->x.block, k->pin_ttl_ms))
+        r->flags |= RESULT_PINNED;
+    store_unref(s, k->x.block);
+}
+
+static void put_commit(struct op *op, struct put *put)
+{
+    hist_add(&op->lane->metrics.stage_pull_seconds,
+             op->lane->env.now_ns - put->pull_ns);
+    for (uint32_t i = 0; i < put->n; i++)
+        put_commit_key(op, put, &put->keys[i]);
+    put->n = 0;
+}
+
+static enum err put_start(struct op *op)
+{
+    struct put *put = arena_zalloc(&op->arena, sizeof *put);
+    enum err e;
+
+    MUST(put);
+    op->body = put;
+    e = walk_begin(op, &put->walk);
+    if (!e && op->msg.data && op->msg.frame.data_len != op->bytes)
+        e = ERR_BAD_REQUEST; /* inline data is exactly the blocks' bytes */
+    if (e)
+        return e;
+    put->r = op_results_new(op, &put->walk.batch.head, put->walk.batch.left);
+    put->keys = arena_alloc(&op->arena,
+                            put->walk.batch.left * sizeof *put->keys);
+    MUST(put->keys);
+    return OK;
+}
+
+static void put_tick(struct op *op)
+{
+    struct put *put = op->body;
+    bool all;
+    enum err e;
+
+    for (;;) {
+        switch (op->state) {
+        case START:
+            e = put_start(op);
+            if (e) {
+                op_reply(op, e);
+                return;
+            }
+            put = op->body;
+            op_goto(op, RESERVE);
+            break;
+        case RESERVE:
+            e = walk_resume(op, &put->walk);
+            if (e) { /* flushed while we slept */
+                op_reply(op, e);
+                return;
+            }
+            all = put_reserve(op, put);
+            if (put->n == 0 && !all) {
+                lane_nudge_others(op->lane);
+                op_wait_memory(op);
+                return;
+            }
+            op_goto(op, put->n ? PULL : REPLY);
+            if (op->state == PULL)
+                put_pull(op, put);
+            break;
+        case PULL:
+            if (op->pending) {
+                if (op->late) /* what is cancelled completes soon */
+                    xfer_cancel_all(&put->keys[0].x, put->n, sizeof *put->keys);
+                return;
+            }
+            op_goto(op, COMMIT);
+            break;
+        case COMMIT:
+            put_commit(op, put);
+            op_goto(op, RESERVE);
+            break;
+        case REPLY:
+            op_reply_batch(op, put->r, NULL, 0);
+            return;
+        }
+    }
+}
+
+const struct op_machine put_machine = {
+    .tick = put_tick,
+    .states = {
+        [START] = {"START", NEXT(RESERVE)},
+        [RESERVE] = {"RESERVE", NEXT(PULL) | NEXT(REPLY)},
+        [PULL] = {"PULL", NEXT(COMMIT)},
+        [COMMIT] = {"COMMIT", NEXT(RESERVE)},
+        [REPLY] = {"REPLY", 0},
+    },
+};

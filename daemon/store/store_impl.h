@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inside of struct store, for store*.c only.
+ *
+ *   store.c        set-up, finding, refs, pins, facts about a block
+ *   store_ns.c     namespaces: slots, generations, shares, policy switch
+ *   store_block.c  a block's life after its birth: holds, parents, its end
+ *   store_put.c    reserve, commit, abort, drop
+ *   store_evict.c  victims, making room, emptying units, upkeep
+ *   store_walk.c   walking and store_check
+ *
+ * A namespace generation has a slot in nss; blocks name the slot, so a bump is
+ * a new slot and a mark on the old one (CONDEMNED), which is freed when its
+ * last entry went. */
+#ifndef STORE_STORE_IMPL_H
+#define STORE_STORE_IMPL_H
+
+#include "store/catalog.h"
+#include "store/keys.h"
+#include "store/store.h"
+#include "store/tier_mem.h"
+
+enum {
+    TICK_BLOCKS = 64,       /* evicted or dropped in one tick at most */
+    TICK_SWEEP = 256,       /* hot records looked at for their ttl */
+    TICK_UNITS = 4,         /* units given to other lanes */
+    COLD_TRIES = 8,         /* units examined before giving up */
+    NS_SPARE = 64,          /* slots for old generations being reclaimed */
+    DESCENT_MAX = 1 << 16,  /* parents followed at most */
+    PAGE_BYTES = 4096,      /* unit of policy weights */
+};
+
+struct store_ns {
+    struct store_ns_cfg cfg; /* id 0: slot is free */
+    struct hash_secret secret;
+    struct evict evict;
+    size_t state_bytes; /* of evict.state */
+    uint64_t entries;   /* in any state */
+    uint64_t blocks;    /* OPEN and LIVE */
+    uint64_t bytes, extent_bytes;
+    uint64_t share_bytes;
+    bool condemned;
+    uint16_t active_at; /* place in store.active + 1; 0 = not there */
+};
+
+struct store_pool {
+    struct unit_pool *units;
+    struct tier_mem mem; /* set up when units has any */
+    bool ready;
+    bool draining; /* between low and high water */
+    bool starved;  /* a reserve found the pool empty since the last tick */
+    uint64_t capacity; /* that shares were last computed with */
+};
+
+struct store {
+    struct store_cfg cfg;
+    struct env *env;
+    struct metrics *metrics;
+    struct trace *trace;
+    struct catalog cat;
+    struct keys keys;
+    struct store_pool pools[STORE_POOLS];
+    struct store_ns *nss; /* slots 1 .. ns_cap - 1 */
+    uint32_t ns_cap;
+    uint32_t *ns_of;  /* by id: slot of the present generation, or 0 */
+    uint16_t *active; /* slots that have entries */
+    uint32_t active_n;
+    uint32_t condemned_n;
+    uint64_t *ghosts; /* direct-mapped */
+    uint32_t ghost_mask;
+    uint64_t version; /* last given */
+    uint64_t freed;
+    uint64_t pinned_bytes, blocks, bytes, extent_bytes;
+    uint32_t seq;   /* uses counted, for used_seq and unit stamps */
+    uint32_t ttl_n; /* hot records with a ttl */
+    uint32_t sweep; /* next hot record to look at */
+};
+
+static inline struct entry *entry_at(const struct store *s, uint32_t block)
+{
+    return &s->cat.entries[block];
+}
+
+static inline struct hot *hot_at(const struct store *s, uint32_t hot)
+{
+    return &s->cat.hots[hot];
+}
+
+/* Of a block that must have one. */
+static inline struct hot *hot_of(const struct store *s, uint32_t block)
+{
+    MUST(block && block < s->cat.entry_hi && entry_at(s, block)->hot);
+    return hot_at(s, entry_at(s, block)->hot);
+}
+
+static inline struct store_ns *ns_at(const struct store *s,
+                                     const struct entry *e)
+{
+    return &s->nss[e->ns];
+}
+
+static inline struct store_pool *pool_of(struct store *s,
+                                         const struct entry *e)
+{
+    return &s->pools[s->nss[e->ns].cfg.pool];
+}
+
+static inline bool hot_expired(const struct store *s, const struct hot *h)
+{
+    return h->expires_s && s->env->wall_s >= h->expires_s;
+}
+
+static inline uint64_t now_ms(const struct store *s)
+{
+    return s->env->now_ns / NS_PER_MS;
+}
+
+static inline void trace_block(struct store *s, enum trace_id id,
+                               const struct entry *e, uint64_t b)
+{
+    if (s->trace)
+        trace_add(s->trace, s->env->now_ns, id, 0, e->hash.lo, b);
+}
+
+/* ---- store_ns.c */
+void ns_entry_added(struct store *s, uint32_t slot);
+void ns_entry_removed(struct store *s, uint32_t slot);
+/* Shares of all namespaces in the pool, from its capacity now. */
+void ns_shares(struct store *s, uint32_t pool);
+void ns_shares_refresh(struct store *s); /* where capacity changed */
+
+/* ---- store_block.c */
+/* Tells the policy whether the block may be evicted; warm: as if used now. */
+void block_settle(struct store *s, uint32_t block, bool warm);
+void block_link(struct store *s, uint32_t block, uint32_t parent);
+void block_detach(struct store *s, uint32_t block);
+/* OPEN or LIVE -> GONE and, if nothing uses it, its end. Returns the bytes of
+ * extents freed now. */
+uint64_t block_gone(struct store *s, uint32_t block, enum evict_why why);
+/* Ends a GONE block that nothing uses any more. */
+uint64_t block_end(struct store *s, uint32_t block);
+void block_gauges(struct store *s);
+
+enum ghost_why { GHOST_NONE, GHOST_EVICTED, GHOST_EXPIRED };
+void ghost_put(struct store *s, struct hash128 h, enum ghost_why why);
+enum ghost_why ghost_get(const struct store *s, struct hash128 h);
+void block_expire(struct store *s, uint32_t block);
+
+/* ---- store_evict.c */
+/* Evicts the best victim of a pool (STORE_POOLS: of any) or of a namespace
+ * slot. Bytes of extents freed, 0 if there was no victim. */
+uint64_t evict_from_pool(struct store *s, uint32_t pool);
+uint64_t evict_from_ns(struct store *s, uint32_t slot);
+/* Completes the place of an OPEN block, evicting as needed. OK or BUSY. */
+must_check enum err evict_place(struct store *s, uint32_t pool,
+                                struct tier_place *p, uint64_t len,
+                                uint32_t owner);
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The oracle's dictionary (model.h). A key keeps its last MODEL_PUTS PUTs; the
+ * simulator's clients never have more than that under way for one key. */
+#include "lib/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+
+/* splitmix64: any word of the bytes from its position. */
+static uint64_t model_word(uint64_t id, uint64_t i)
+{
+    uint64_t z = id * UINT64_C(0x9e3779b97f4a7c15) + i;
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+void model_fill(uint64_t id, uint64_t off, uint8_t *p, uint64_t len)
+{
+    for (uint64_t done = 0; done < len;) {
+        uint64_t at = off + done;
+        uint64_t word = model_word(id, at / 8);
+        uint64_t n = min_u64(8 - at % 8, len - done);
+
+        memcpy(p + done, (const uint8_t *)&word + at % 8, n);
+        done += n;
+    }
+}
+
+static uint32_t model_crc(uint64_t id, uint64_t len)
+{
+    uint8_t buf[4096];
+    uint32_t crc = 0;
+
+    for (uint64_t off = 0; off < len; off += sizeof buf) {
+        uint64_t n = min_u64(sizeof buf, len - off);
+
+        model_fill(id, off, buf, n);
+        crc = crc32c(crc, buf, n);
+    }
+    return crc;
+}
+
+uint64_t model_put_begin(struct model *m, uint32_t key, uint64_t generation,
+                         uint64_t len, uint32_t *crc_out)
+{
+    struct model_key *k = &m->keys[key];
+    struct model_put *p = &k->puts[k->next++ % MODEL_PUTS];
+
+    *p = (struct model_put){.id = ++m->ids,
+                            .len = len,
+                            .generation = generation,
+                            .crc = model_crc(m->ids, len)};
+    *crc_out = p->crc;
+    return p->id;
+}
+
+static struct model_put *model_find(struct model *m, uint32_t key, uint64_t id)
+{
+    for (uint32_t i = 0; i < MODEL_PUTS; i++)
+        if (m->keys[key].puts[i].id == id)
+            return &m->keys[key].puts[i];
+    return NULL;
+}
+
+void model_put_committed(struct model *m, uint32_t key, uint64_t id,
+                         uint64_t version)
+{
+    struct model_put *p = model_find(m, key, id);
+
+    if (!p)
+        return;
+    MUST(!p->refused);
+    MUST(p->version == 0 || p->version == version);
+    p->version = version;
+}
+
+void model_put_refused(struct model *m, uint32_t key, uint64_t id)
+{
+    struct model_put *p = model_find(m, key, id);
+
+    if (p)
+        p->refused = true;
+}
+
+static bool model_bytes_are(const struct model_put *put, uint64_t off,
+                            const uint8_t *p, uint64_t n)
+{
+    uint8_t want[4096];
+
+    for (uint64_t done = 0; done < n; done += sizeof want) {
+        uint64_t part = min_u64(sizeof want, n - done);
+
+        model_fill(put->id, off + done, want, part);
+        if (memcmp(want, p + done, part) != 0)
+            return false;
+    }
+    return true;
+}
+
+void model_check(struct model *m, uint32_t key, uint64_t generation,
+                 uint64_t version, uint64_t len, uint32_t crc, uint64_t off,
+                 const uint8_t *p, uint64_t n)
+{
+    m->checked_gets++;
+    m->checked_bytes += p ? n : 0;
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        struct model_put *put = &m->keys[key].puts[i];
+
+        if (put->id == 0 || put->refused || put->generation != generation ||
+            put->len != len || put->crc != crc ||
+            (put->version && put->version != version))
+            continue;
+        if (p && !model_bytes_are(put, off, p, n))
+            continue;
+        put->version = version; /* known from here on */
+        return;
+    }
+    fprintf(stderr,
+            "model: key %u generation %llu version %llu len %llu crc %08x "
+            "off %llu n %llu: no PUT explains this answer\n",
+            key, (unsigned long long)generation, (unsigned long long)version,
+            (unsigned long long)len, crc, (unsigned long long)off,
+            (unsigned long long)n);
+    abort();
+}
