@@ -79,7 +79,7 @@ ALLOCATORS = [
 ALLOCATE = re.compile(
     r"(?<![\w.>])(malloc|calloc|realloc|strdup|strndup|asprintf)\s*\(")
 BANNED = re.compile(
-    r"(?<![\w.>])(strcpy|strcat|strncpy|sprintf|vsprintf|gets|strtok|alloca"
+    r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|gets|strtok|alloca"
     r"|atoi|rand|srand|time)\s*\(")
 CLOCK = re.compile(
     r"(?<![\w.>])(clock_gettime|gettimeofday|getrandom|pthread_create"

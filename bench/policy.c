@@ -27,7 +27,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "bench/policy.h"
+#include "bench/bench.h"
 #include "bench/trace.h"
 #include "store/evict.h"
 

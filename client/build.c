@@ -66,7 +66,7 @@ static const struct pikv_buf *item_runs(const struct request *r, uint32_t i,
     return one;
 }
 
-static uint64_t item_bytes(const struct request *r, uint32_t i)
+uint64_t build_item_bytes(const struct request *r, uint32_t i)
 {
     uint64_t sum = 0;
     uint32_t n;
@@ -203,6 +203,7 @@ static struct part *plan_part(struct pikv *kv, const struct request *r,
         return NULL;
     p->ns = (uint32_t)(r->space - kv->ns);
     p->has_idx = kv->lane_n > 1 && !r->everywhere;
+    p->incarnation = p->conn->incarnation;
     p->cols = (uint16_t)r->cols;
     p->record_n = 1 + r->cols + r->extra_n;
     if (r->label)
@@ -217,7 +218,7 @@ static int plan_lane(struct pikv *kv, const struct request *r, struct call *c,
     struct part *p = plan_part(kv, r, c, lane);
 
     for (uint32_t i = 0; p && i < r->n; i++) {
-        uint64_t bytes = item_bytes(r, i);
+        uint64_t bytes = build_item_bytes(r, i);
 
         if (part_is_full(r, p, i, bytes))
             p = plan_part(kv, r, c, lane);
@@ -233,7 +234,7 @@ static int plan_lanes(struct pikv *kv, const struct request *r, struct call *c)
 
     for (uint32_t i = 0; i < r->n; i++) {
         uint32_t lane = item_lane(kv, r, i);
-        uint64_t bytes = item_bytes(r, i);
+        uint64_t bytes = build_item_bytes(r, i);
 
         if (!open[lane] || part_is_full(r, open[lane], i, bytes))
             open[lane] = plan_part(kv, r, c, lane);
@@ -307,7 +308,7 @@ int build_plan(struct pikv *kv, const struct request *r, struct call *c)
 
 /* ---- bytes into staging -----------------------------------------------------*/
 
-static uint8_t *part_staging(struct pikv *kv, const struct part *p)
+uint8_t *part_staging(struct pikv *kv, const struct part *p)
 {
     if (p->own)
         return p->own->addr;

@@ -180,6 +180,12 @@ void call_begin(struct pikv *kv, struct call *c)
         kv->due_ns = c->due_ns;
 }
 
+void call_unhold(struct pikv *kv, struct call *c)
+{
+    if (--c->open_parts == 0)
+        call_finish(kv, c);
+}
+
 /* The call goes on without the part. */
 static void call_leave(struct pikv *kv, struct part *p, int status)
 {
@@ -189,8 +195,7 @@ static void call_leave(struct pikv *kv, struct part *p, int status)
         c->status = status;
     list_del(&p->call_node);
     p->call = NULL;
-    if (--c->open_parts == 0)
-        call_finish(kv, c);
+    call_unhold(kv, c);
 }
 
 void call_part_ended(struct pikv *kv, struct part *p, int status)
@@ -240,8 +245,7 @@ static void expire_call(struct pikv *kv, struct call *c, uint64_t now)
     c->open_parts++;
     while ((p = expire_next(c, last ? 2 : 1)))
         expire_part(kv, p, last);
-    if (--c->open_parts == 0)
-        call_finish(kv, c);
+    call_unhold(kv, c);
 }
 
 uint64_t call_expire(struct pikv *kv, uint64_t now)

@@ -45,6 +45,8 @@ uint64_t call_deadline_ns(uint16_t op, uint64_t deadline_us, uint64_t bytes,
 struct call *call_take(struct pikv *kv, bool internal);
 void call_give(struct pikv *kv, struct call *c);
 void call_begin(struct pikv *kv, struct call *c);
+/* Gives back the count that kept a call open meanwhile. */
+void call_unhold(struct pikv *kv, struct call *c);
 void call_part_ended(struct pikv *kv, struct part *p, int status);
 /* Ends what is due. Returns the next time something is. */
 uint64_t call_expire(struct pikv *kv, uint64_t now);
@@ -67,8 +69,11 @@ int call_msg_wait(struct pikv *kv, struct conn *conn, uint16_t op,
 void call_fail_items(struct part *p, int status);
 
 /* build.c */
+uint64_t build_item_bytes(const struct request *r, uint32_t i);
 /* Cuts the request into parts, sized and staged; none sent yet. */
 int build_plan(struct pikv *kv, const struct request *r, struct call *c);
+/* Where the part's stand-in bytes begin. */
+uint8_t *part_staging(struct pikv *kv, const struct part *p);
 void build_stage(struct pikv *kv, const struct request *r, struct part *p);
 /* Writes frame and body of a planned part to msg (p->msg_len bytes). */
 void build_message(struct pikv *kv, const struct request *r, struct part *p,
@@ -91,7 +96,7 @@ void reply_bytes(struct part *p, struct dest *d, uint64_t off,
                  const uint8_t *from, uint64_t len);
 
 /* data.c */
-int data_submit(struct pikv *kv, struct request *r, bool waited,
-                struct call **call_out);
+int data_submit(struct pikv *kv, struct request *r, bool wait,
+                uint64_t *id_out);
 
 #endif

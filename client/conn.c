@@ -11,6 +11,7 @@
  *  3. Trying again: 10 ms after the end, doubling to 1 s, in progress. */
 #include "client/conn.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -200,10 +201,11 @@ static void conn_greeted(struct pikv *kv, struct call *call, int status,
 void conn_connected(struct conn *c)
 {
     struct pikv *kv = c->kv;
-    Pikv__Hello m = PIKV__HELLO__INIT;
+    Pikv__Hello m;
     char empty[1] = "";
     uint8_t env[512];
 
+    pikv__hello__init(&m);
     m.version = WIRE_VERSION;
     m.engine = kv->engine;
     m.model = kv->model;
@@ -286,7 +288,8 @@ void conn_tick(struct conn *c, uint64_t now)
 void conn_take_slot(struct conn *c, struct part *p)
 {
     p->slot = c->slot_free[--c->slot_free_n];
-    p->req = (++c->serial * CONN_SLOTS) | p->slot;
+    p->req = (uint64_t)c->lane << LANE_SHIFT |
+             (++c->serial * CONN_SLOTS) | p->slot;
     c->slots[p->slot] = p;
     c->ops_used++;
     c->bytes_used += p->bytes;
@@ -403,6 +406,10 @@ void conn_run_backlog(struct conn *c)
 /* Internal requests go first: others may wait for them. */
 void conn_send(struct conn *c, struct part *p)
 {
+    if (c->state == CONN_DOWN) {
+        conn_part_ends(c, p, c->status);
+        return;
+    }
     p->state = PART_QUEUED;
     if (p->call->id)
         list_add_tail(&c->backlog, &p->node);

@@ -23,7 +23,8 @@
 #include "rpc/frame.h"
 #include "rpc/ring.h"
 
-enum { CONN_SLOTS = RING_CANCELS, CONN_FDS = 2 };
+/* Request id: lane, a count, slot. */
+enum { CONN_SLOTS = RING_CANCELS, LANE_SHIFT = 56, CONN_FDS = 2 };
 
 enum conn_state { CONN_DOWN, CONN_DIALING, CONN_HELLO, CONN_SETUP, CONN_UP };
 

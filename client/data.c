@@ -159,7 +159,8 @@ static void part_start(struct pikv *kv, const struct request *r,
     struct conn *c = p->conn;
     uint8_t *msg;
 
-    if (c->state != CONN_UP || r->space->boot != c->boot ||
+    if (c->state != CONN_UP || p->incarnation != c->incarnation ||
+        r->space->boot != c->boot ||
         (p->staged_bytes && !p->stage.n && !p->own)) {
         conn_part_ends(c, p, c->state == CONN_UP ? ERR_RETRY : ERR_NO_SERVER);
         return;
@@ -189,9 +190,6 @@ static void part_start(struct pikv *kv, const struct request *r,
 static void submit_start(struct pikv *kv, const struct request *r,
                          struct call *c, uint64_t now)
 {
-    struct list parts;
-
-    list_init(&parts);
     call_begin(kv, c);
     c->open_parts++;
     LIST_FOREACH_SAFE(l, &c->parts)

@@ -106,7 +106,7 @@ struct part {
     bool zombie;           /* ended; freed when tp_pending is 0 */
     int fd;                /* goes along, or -1 */
     uint64_t req, bytes;
-    uint32_t slot, ns;
+    uint32_t slot, ns, incarnation;
     uint32_t n, first;     /* items: idx[0..n), or first.. if idx_used is 0 */
     bool has_idx;
     uint32_t *idx;
@@ -118,6 +118,8 @@ struct part {
     uint64_t staged_bytes;
     uint32_t record_n, keys_len;
     uint64_t inline_bytes;
+    void *frames;          /* ucx: headers of its data messages */
+    uint32_t frames_cap;
     uint8_t *msg;          /* frame + body when not built in the ring */
     uint32_t msg_cap, msg_len;
     uint64_t sent_us;      /* deadline sent, for the frame */
@@ -210,6 +212,7 @@ struct pikv {
     uint64_t thread_wakes_ns; /* when the sleeping thread will look again */
     uint64_t active_ns;       /* last submit */
     uint64_t socket_ns;       /* last look at the sockets */
+    bool look;                /* look at them now */
     void *ucx;                /* conn_ucx.c */
 };
 
@@ -251,7 +254,12 @@ void loan_want(struct pikv *kv, struct part *p);
 const uint8_t *loan_bytes(struct pikv *kv, struct part *p, uint64_t off,
                           uint64_t len);
 uint64_t loan_id_public(const struct conn *c, uint64_t id);
-void loan_unmap(struct ns *ns, uint32_t lane);
+void loan_unmap(struct ns *ns, uint32_t lane); /* the connection ended */
+void loan_unmap_all(struct pikv *kv);
+
+/* conn_ucx.c */
+int ucx_open(struct pikv *kv);
+void ucx_close(struct pikv *kv);
 
 /* progress.c */
 int progress_start(struct pikv *kv, bool thread);
@@ -264,6 +272,11 @@ void progress_submitted(struct pikv *kv, uint64_t now);
 void progress_event(struct pikv *kv);
 /* Waits until *done; with kv->mu held. */
 void progress_wait(struct pikv *kv, const bool *done);
+/* Waits for a call and takes it; returns its status. */
+int progress_wait_call(struct pikv *kv, struct call *c,
+                       struct pikv_completion *out);
 void progress_kick(struct pikv *kv);
+/* Sleeps, with kv->mu let go, until something happens or a moment passed. */
+void progress_nap(struct pikv *kv, uint64_t until, uint64_t now);
 
 #endif

@@ -168,9 +168,7 @@ static uint32_t dest_crc(const struct part *p, const struct dest *d,
 
 void reply_land(struct pikv *kv, struct part *p)
 {
-    const uint8_t *base =
-        p->own ? p->own->addr
-               : kv->staging.region->addr + (size_t)p->stage.first * STAGE_UNIT;
+    const uint8_t *base = p->staged_bytes ? part_staging(kv, p) : NULL;
 
     for (uint32_t i = 0; i < p->n; i++) {
         struct pikv_result *r = &p->call->results[part_item(p, i)];

@@ -18,7 +18,6 @@
  * fix, and an exit status of sysexits.h: 64 usage, 78 configuration, 69
  * something is in use, 71 the system refused, 70 a lane did not end. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <sched.h>
@@ -32,35 +31,21 @@
 #include "base/copy.h"
 #include "base/log.h"
 #include "base/units.h"
-#include "rpc/transport_shm.h"
-#include "rpc/transport_ucx.h"
 #include "server/admin.h"
+#include "server/args.h"
 #include "server/control.h"
 #include "server/explain.h"
 #include "server/files.h"
 #include "server/lane.h"
 #include "server/loop.h"
 #include "server/loop_control.h"
+#include "server/loop_links.h"
 #include "server/notify.h"
 
-#ifndef PIKV_VERSION
-#define PIKV_VERSION "0"
-#endif
-
-enum { SETS_MAX = 256, LANES_AUTO_MAX = 4 };
-
-enum mode { SERVE, CHECK_CONFIG, DUMP_CONFIG, PRINT_SCHEMA, EXPLAIN };
-
-struct options {
-    enum mode mode;
-    const char *config; /* NULL: defaults */
-    const char *topic;
-    const char *sets[SETS_MAX];
-    uint32_t set_n;
-};
+enum { LANES_AUTO_MAX = 4 };
 
 struct daemon {
-    struct options opt;
+    struct args args;
     struct config cfg; /* at boot; control owns what comes after */
     struct notify notify;
     int locks[2]; /* fd + 1, so that 0 is none */
@@ -82,14 +67,14 @@ static struct daemon the_daemon; /* one a process: the crash hook needs it */
 
 /* ---- Configuration ---- */
 
-static enum err load_config(const struct options *opt, struct config *c,
+static enum err load_config(const struct args *args, struct config *c,
                             struct errmsg *m)
 {
     struct errmsg ignored = {""};
-    enum err e = files_config(c, opt->config, environ, &ignored, m);
+    enum err e = files_config(c, args->config, environ, &ignored, m);
 
-    for (uint32_t i = 0; i < opt->set_n && !e; i++)
-        e = config_set_arg(c, opt->sets[i], m);
+    for (uint32_t i = 0; i < args->set_n && !e; i++)
+        e = config_set_arg(c, args->sets[i], m);
     if (!e)
         e = config_check(c, m);
     if (!e && ignored.text[0])
@@ -97,11 +82,23 @@ static enum err load_config(const struct options *opt, struct config *c,
     return e;
 }
 
+/* What a daemon runs with: the configuration with this host filled in. */
+static enum err load_running(const struct args *args, struct config *c,
+                             struct errmsg *m)
+{
+    enum err e = load_config(args, c, m);
+
+    if (!e && !c->node.name[0] &&
+        gethostname(c->node.name, sizeof(c->node.name) - 1) != 0)
+        snprintf(c->node.name, sizeof(c->node.name), "pikvd");
+    return e;
+}
+
 static enum err shell_reload(void *arg, struct config *out, struct errmsg *m)
 {
     const struct daemon *d = arg;
 
-    return load_config(&d->opt, out, m);
+    return load_running(&d->args, out, m);
 }
 
 /* ---- Host ---- */
@@ -169,9 +166,6 @@ static enum err set_up_host(struct daemon *d, struct errmsg *m)
     struct errmsg why = {""};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
 
-    if (!d->cfg.node.name[0] &&
-        gethostname(d->cfg.node.name, sizeof(d->cfg.node.name) - 1) != 0)
-        snprintf(d->cfg.node.name, sizeof(d->cfg.node.name), "pikvd");
     log_setup((enum log_level)d->cfg.log.level,
               (enum log_format)d->cfg.log.format);
     sigaction(SIGPIPE, &ignore, NULL);
@@ -325,20 +319,6 @@ static uint32_t count_lanes(const struct config *c)
     return n ? n : 1;
 }
 
-/* Lane 0 listens where the configuration says, the others beside it. */
-static void lane_addresses(struct lane *l, const struct config *c)
-{
-    if (c->listen.shm.enabled && l->idx == 0)
-        snprintf(l->addr_shm, sizeof(l->addr_shm), "shm:%.120s",
-                 c->listen.shm.path);
-    else if (c->listen.shm.enabled)
-        snprintf(l->addr_shm, sizeof(l->addr_shm), "shm:%.110s.%u",
-                 c->listen.shm.path, l->idx);
-    if (c->listen.ucx.enabled)
-        snprintf(l->addr_ucx, sizeof(l->addr_ucx), "ucx:%.110s:%u",
-                 c->listen.ucx.host, (unsigned)c->listen.ucx.port + l->idx);
-}
-
 static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
 {
     struct lane *l = calloc(1, sizeof(*l));
@@ -356,7 +336,7 @@ static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
         l->loan_fds[p] = d->loan_fds[p] - 1;
         l->loan_pool_bytes[p] = d->loan_fds[p] ? d->arenas[p].bytes : 0;
     }
-    lane_addresses(l, &d->cfg);
+    loop_links_address(&d->cfg, l);
     return OK;
 }
 
@@ -383,92 +363,16 @@ static void tear_down_lanes(struct daemon *d)
 
 /* ---- Links and loops ---- */
 
-static void shm_config(struct transport *t, const struct config *c)
-{
-    transport_shm_slice_set(t, c->loop.copy_slice_bytes);
-}
-
-static enum err open_shm(const struct config *c, const struct transport *base,
-                         struct loop_transport *out, struct errmsg *m)
-{
-    const struct lane *l = base->lane;
-    struct transport_shm_cfg cfg = {
-        .path = l->addr_shm + strlen("shm:"),
-        .mode = (uint32_t)c->listen.shm.mode,
-        .ring_bytes = (uint32_t)c->listen.shm.ring_bytes,
-        .peers_max = (uint32_t)c->limits.clients,
-        .memories_per_peer = (uint32_t)c->limits.memories_per_client,
-        .registered_bytes_per_peer = c->limits.registered_per_client_bytes,
-        .copy_slice_bytes = c->loop.copy_slice_bytes,
-    };
-    enum err e = transport_shm_open(&cfg, base, &out->t, m);
-
-    if (e)
-        return e;
-    out->fd = transport_shm_fd(out->t);
-    out->close = transport_shm_close;
-    out->config = shm_config;
-    return OK;
-}
-
-static struct transport_ucx_cfg ucx_cfg(const struct config *c, uint32_t lane)
-{
-    uint64_t held = c->limits.rndv_per_client + c->limits.ops_per_client;
-
-    return (struct transport_ucx_cfg){
-        .host = c->listen.ucx.host,
-        .port = (uint16_t)(c->listen.ucx.port + lane),
-        .tls = c->listen.ucx.transports,
-        .devices = c->listen.ucx.devices,
-        .port_range = c->listen.ucx.port_range,
-        .peers_max = (uint32_t)c->limits.clients,
-        .sends_max = 2 * (uint32_t)c->limits.ops_per_lane,
-        .xfers_max = 16 * (uint32_t)c->limits.ops_per_lane,
-        .held_max = (uint32_t)held,
-        .held_bytes = c->limits.bytes_per_client_bytes,
-        .held_all = (uint32_t)min_u64(held * c->limits.clients, 16384),
-        .inline_max = TP_EAGER_MAX,
-        .slice_bytes = c->loop.copy_slice_bytes,
-    };
-}
-
-static enum err open_ucx(const struct config *c, const struct transport *base,
-                         struct loop_transport *out, struct errmsg *m)
-{
-    const struct lane *l = base->lane;
-    struct transport_ucx_cfg cfg = ucx_cfg(c, l->idx);
-    enum err e = transport_ucx_open(&cfg, base, &out->t, m);
-
-    if (e)
-        return e;
-    out->fd = transport_ucx_fd(out->t);
-    out->close = transport_ucx_close;
-    return OK;
-}
-
 static enum err add_loop(struct daemon *d, struct lane *l, struct errmsg *m)
 {
-    struct transport base = {.events = &lane_events,
-                             .lane = l,
-                             .env = &l->env,
-                             .metrics = &l->metrics,
-                             .trace = &l->trace,
-                             .limits = &l->limits};
-    struct loop_transport tps[LANE_TRANSPORTS] = {{0}};
+    struct loop_transport tps[LANE_TRANSPORTS];
     uint64_t seed[2] = {shell_random(NULL), shell_random(NULL)};
-    uint32_t n = 0;
-    enum err e = OK;
+    uint32_t n;
+    enum err e = loop_links_open(&d->cfg, l, tps, &n, m);
 
-    if (d->cfg.listen.shm.enabled) {
-        e = open_shm(&d->cfg, &base, &tps[n], m);
-        n += e == OK;
-    }
-    if (!e && d->cfg.listen.ucx.enabled) {
-        e = open_ucx(&d->cfg, &base, &tps[n], m);
-        n += e == OK;
-    }
-    if (!e)
-        e = loop_new(&d->loops[l->idx], l, tps, n, seed, m);
+    if (e)
+        return e;
+    e = loop_new(&d->loops[l->idx], l, tps, n, seed, m);
     while (e && n-- > 0)
         tps[n].close(tps[n].t);
     return e;
@@ -476,11 +380,8 @@ static enum err add_loop(struct daemon *d, struct lane *l, struct errmsg *m)
 
 static enum err set_up_links(struct daemon *d, struct errmsg *m)
 {
-    struct transport_ucx_cfg cfg = ucx_cfg(&d->cfg, 0);
-    enum err e = OK;
+    enum err e = loop_links_env(&d->cfg, m);
 
-    if (d->cfg.listen.ucx.enabled)
-        e = transport_ucx_env(&cfg, m);
     for (uint32_t i = 0; i < d->lane_n && !e; i++)
         e = add_loop(d, d->lanes[i], m);
     return e;
@@ -492,6 +393,7 @@ static void tear_down_links(struct daemon *d)
         loop_free(d->loops[i]);
         d->loops[i] = NULL;
     }
+    loop_control_close(d->loop); /* loops wake it until they are gone */
 }
 
 /* Lane threads take no signals: the control loop does. */
@@ -517,15 +419,11 @@ static enum err set_up_loops(struct daemon *d, struct errmsg *m)
 
 static void tear_down_loops(struct daemon *d)
 {
-    for (uint32_t i = 0; i < d->lane_n; i++)
-        if (d->loops[i])
-            loop_stop(d->loops[i]);
+    if (d->loop && !loop_control_stop(d->loop))
+        _exit(EX_SOFTWARE); /* a lane may still use what would be freed */
     for (uint32_t i = 0; i < d->lane_n; i++)
         if (d->loops[i])
             loop_join(d->loops[i]);
-    while (d->loop && control_turn(&d->control))
-        ;
-    loop_control_close(d->loop);
 }
 
 /* ---- Admin ---- */
@@ -564,8 +462,8 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
 
 static void tear_down(struct daemon *d)
 {
-    tear_down_admin(d);
     tear_down_loops(d);
+    tear_down_admin(d);
     tear_down_links(d);
     tear_down_lanes(d);
     tear_down_control(d);
@@ -595,12 +493,12 @@ static void log_start(const struct daemon *d)
     LOG(LOG_NOTICE, "started",
         "version=%s node=%s lanes=%u dram=%s shm=%s ucx=%s admin=%s copy=%s "
         "config=%s",
-        PIKV_VERSION, LOG_STR(d->cfg.node.name), d->lane_n,
+        args_version, LOG_STR(d->cfg.node.name), d->lane_n,
         units_print_bytes(d->arenas[0].bytes, dram),
         d->cfg.listen.shm.enabled ? d->cfg.listen.shm.path : "off",
         d->cfg.listen.ucx.enabled ? d->cfg.listen.ucx.host : "off",
         d->cfg.listen.admin.enabled ? d->cfg.listen.admin.host : "off",
-        copy_kind(), d->opt.config ? d->opt.config : "defaults");
+        copy_kind(), d->args.config ? d->args.config : "defaults");
 }
 
 static int serve(struct daemon *d)
@@ -613,76 +511,13 @@ static int serve(struct daemon *d)
         return fail(e, &m);
     }
     log_start(d);
-    if (!loop_control_run(d->loop))
-        _exit(EX_SOFTWARE); /* a lane may still use what would be freed */
+    loop_control_run(d->loop);
     tear_down(d);
     LOG(LOG_NOTICE, "stopped", "status=0");
     return EX_OK;
 }
 
-/* ---- Arguments ---- */
-
-static const char help_text[] =
-    "pikvd: a KV-cache server for LLM inference\n"
-    "\n"
-    "  --config FILE    read settings from FILE, then from conf.d/*.json\n"
-    "                   beside it (default: built-in settings)\n"
-    "  --set KEY=VALUE  one setting, over all others; may be repeated\n"
-    "  --check-config   check the settings and exit: 0 or 78\n"
-    "  --dump-config    print the settings in effect and who set them\n"
-    "  --print-schema   print the JSON Schema of a configuration file\n"
-    "  --explain TOPIC  print reference: " EXPLAIN_TOPICS "\n"
-    "  --version, --help\n";
-
-static int usage(const char *why, const char *what)
-{
-    fprintf(stderr, "pikvd: %s%s; pikvd --help lists what there is\n", why,
-            what);
-    return EX_USAGE;
-}
-
-/* -1 to go on, else the exit status. */
-static int parse(struct options *opt, int argc, char **argv)
-{
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"set", required_argument, NULL, 's'},
-        {"check-config", no_argument, NULL, 'C'},
-        {"dump-config", no_argument, NULL, 'D'},
-        {"print-schema", no_argument, NULL, 'S'},
-        {"explain", required_argument, NULL, 'E'},
-        {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
-    int c;
-
-    while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
-        if (c == 'c')
-            opt->config = optarg;
-        else if (c == 's' && opt->set_n == SETS_MAX)
-            return usage("too many --set", "");
-        else if (c == 's')
-            opt->sets[opt->set_n++] = optarg;
-        else if (c == 'C')
-            opt->mode = CHECK_CONFIG;
-        else if (c == 'D')
-            opt->mode = DUMP_CONFIG;
-        else if (c == 'S')
-            opt->mode = PRINT_SCHEMA;
-        else if (c == 'E')
-            opt->mode = EXPLAIN, opt->topic = optarg;
-        else if (c == 'V')
-            return puts("pikvd " PIKV_VERSION) < 0;
-        else if (c == 'h')
-            return fputs(help_text, stdout) < 0;
-        else
-            return EX_USAGE;
-    }
-    if (optind < argc)
-        return usage("not an option: ", argv[optind]);
-    return -1;
-}
+/* ---- What to do ---- */
 
 static int print_text(struct textbuf *t)
 {
@@ -701,28 +536,29 @@ static int run_mode(struct daemon *d)
     struct errmsg m = {""};
     enum err e;
 
-    if (d->opt.mode == PRINT_SCHEMA) {
+    if (d->args.mode == ARGS_PRINT_SCHEMA) {
         config_schema(&out);
         return print_text(&out);
     }
-    if (d->opt.mode == EXPLAIN) {
-        if (!explain(d->opt.topic, &out))
-            return usage("nothing to explain about ", d->opt.topic);
+    if (d->args.mode == ARGS_EXPLAIN) {
+        if (!explain(d->args.topic, &out))
+            return args_usage("nothing to explain about ", d->args.topic);
         return print_text(&out);
     }
-    e = load_config(&d->opt, &d->cfg, &m);
+    e = d->args.mode == ARGS_SERVE ? load_running(&d->args, &d->cfg, &m)
+                                   : load_config(&d->args, &d->cfg, &m);
     if (e)
         return fail(e, &m);
-    if (d->opt.mode == DUMP_CONFIG) {
+    if (d->args.mode == ARGS_DUMP_CONFIG) {
         config_dump(&d->cfg, CONFIG_DUMP_ORIGINS, &out);
         return print_text(&out);
     }
-    return d->opt.mode == CHECK_CONFIG ? EX_OK : serve(d);
+    return d->args.mode == ARGS_CHECK_CONFIG ? EX_OK : serve(d);
 }
 
 int main(int argc, char **argv)
 {
-    int rc = parse(&the_daemon.opt, argc, argv);
+    int rc = args_parse(&the_daemon.args, argc, argv);
 
     log_clock_set(files_wall_us);
     return rc >= 0 ? rc : run_mode(&the_daemon);

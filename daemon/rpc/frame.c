@@ -226,6 +226,8 @@ static enum err batch_check_key(const struct batch *b, const struct wire_key *k,
         return ERR_BAD_REQUEST;
     if (batch_op_stores(b->op) && end > lim->block_bytes)
         return ERR_LIMIT;
+    if (b->op == OP_PUT && k->len == 0)
+        return ERR_BAD_REQUEST; /* a block has bytes */
     return OK;
 }
 

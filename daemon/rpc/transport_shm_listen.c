@@ -321,32 +321,33 @@ static void shm_peer_open(struct shm *s, int sock)
         close(fds[0]);
 }
 
-/* No descriptors left: gives one up for long enough to turn a client away. */
-static void shm_accept_spare(struct shm *s)
+/* No descriptors left: gives one up for long enough to turn a client away.
+ * false if there was none: accept says EMFILE before it looks. */
+static bool shm_accept_spare(struct shm *s)
 {
-    int fd;
+    int fd, why;
 
     if (s->spare_fd >= 0)
         close(s->spare_fd);
     fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    why = errno;
     if (fd >= 0)
         shm_refuse(fd, ERR_BUSY);
     s->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0 || why != EAGAIN;
 }
 
 void shm_accept(struct shm *s)
 {
-    for (int i = 0; i < SHM_ACCEPTS; i++) {
+    for (int i = 0; i < SHM_ACCEPTS && s->accept_ready; i++) {
         int fd =
             accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-        if (fd >= 0) {
+        if (fd >= 0)
             shm_peer_open(s, fd);
-        } else if (errno == EMFILE || errno == ENFILE) {
-            shm_accept_spare(s);
-        } else if (errno == EAGAIN) {
-            s->accept_ready = false;
-            return;
-        }
+        else if (errno == EMFILE || errno == ENFILE)
+            s->accept_ready = shm_accept_spare(s);
+        else
+            s->accept_ready = errno != EAGAIN;
     }
 }

@@ -51,8 +51,8 @@
 #include "rpc/transport_ucx_int.h"
 
 enum {
-    UCX_POLLS = 16,  /* ucp_worker_progress calls per round */
-    UCX_ROUNDS = 4,  /* rounds per turn */
+    UCX_POLLS = 16,    /* ucp_worker_progress calls per round */
+    UCX_ROUNDS = 4,    /* rounds per turn */
     UCX_REPORTS = 256, /* completions told per round */
     UCX_ARMS = 3,
     UCX_CLOSE_TURNS = 1 << 20,
@@ -77,9 +77,9 @@ enum err ucx_err(ucs_status_t s)
  * them. */
 static bool tls_safe(const char *tls)
 {
-    static const char *const unsafe[] = {"all",   "shm", "sm",   "posix",
-                                         "sysv",  "mm",  "self", "cma",
-                                         "knem",  "xpmem"};
+    static const char *const unsafe[] = {"all",  "shm",  "sm",   "posix",
+                                         "sysv", "mm",   "self", "cma",
+                                         "knem", "xpmem"};
     char list[256], *save = NULL;
 
     if (strlen(tls) >= sizeof(list) || strpbrk(tls, "^\\"))
@@ -93,6 +93,23 @@ static bool tls_safe(const char *tls)
         }
     }
     return tls[0] != '\0';
+}
+
+/* UCX reads its global options when the library is loaded, before main: those
+ * that are still of use are set by hand. */
+static enum err ucx_globals_set(struct errmsg *msg)
+{
+    static const char *const names[] = {"ASYNC_MAX_EVENTS",
+                                        "WARN_UNUSED_ENV_VARS"};
+    char var[64];
+
+    for (size_t i = 0; i < countof(names); i++) {
+        snprintf(var, sizeof(var), "UCX_%s", names[i]);
+        if (ucs_global_opts_set_value(names[i], getenv(var)) != UCS_OK)
+            return errmsg_set(msg, ERR_CONFIG, "%s=\"%s\" is not valid", var,
+                              getenv(var));
+    }
+    return OK;
 }
 
 enum err transport_ucx_env(const struct transport_ucx_cfg *cfg,
@@ -129,14 +146,7 @@ enum err transport_ucx_env(const struct transport_ucx_cfg *cfg,
         setenv("UCX_NET_DEVICES", cfg->devices, 1);
     if (cfg->port_range && cfg->port_range[0])
         setenv("UCX_TCP_PORT_RANGE", cfg->port_range, 1);
-    /* UCX reads its global options when the library is loaded, before main:
-     * the one that is still of use is set by hand. */
-    if (ucs_global_opts_set_value("ASYNC_MAX_EVENTS",
-                                  getenv("UCX_ASYNC_MAX_EVENTS")) != UCS_OK)
-        return errmsg_set(msg, ERR_CONFIG,
-                          "UCX_ASYNC_MAX_EVENTS=\"%s\" is not a number",
-                          getenv("UCX_ASYNC_MAX_EVENTS"));
-    return OK;
+    return ucx_globals_set(msg);
 }
 
 /* ---- The turn ------------------------------------------------------------ */
@@ -325,8 +335,9 @@ static enum err ucx_pools_init(struct transport_ucx *t)
     e = e ? e : pool_init(&t->peers, c->peers_max, sizeof(struct ucx_peer));
     e = e ? e : pool_init(&t->outs, c->sends_max, sizeof(struct ucx_out));
     e = e ? e : pool_init(&t->pushes, c->xfers_max, sizeof(struct ucx_push));
-    e = e ? e : pool_init(&t->slots, c->xfers_max + c->held_all,
-                          sizeof(struct ucx_slot));
+    e = e ? e
+          : pool_init(&t->slots, c->xfers_max + c->held_all,
+                      sizeof(struct ucx_slot));
     e = e ? e : pool_init(&t->mails, c->held_all, sizeof(struct ucx_mail));
     e = e ? e : pool_init(&t->stages, c->sends_max, t->stage_bytes);
     return e;
@@ -369,16 +380,14 @@ static enum err ucx_worker_open(struct transport_ucx *t, struct errmsg *msg)
     s = ucp_init(&p, config, &t->context);
     ucp_config_release(config);
     if (s != UCS_OK)
-        return errmsg_set(msg, ERR_IO,
-                          "UCX start: %s (UCX_TLS=%s UCX_NET_DEVICES=%s)",
-                          ucs_status_string(s), getenv("UCX_TLS"),
-                          getenv("UCX_NET_DEVICES"));
+        return errmsg_set(
+            msg, ERR_IO, "UCX start: %s (UCX_TLS=%s UCX_NET_DEVICES=%s)",
+            ucs_status_string(s), getenv("UCX_TLS"), getenv("UCX_NET_DEVICES"));
     s = ucp_worker_create(t->context, &w, &t->worker);
     if (s == UCS_OK)
         s = ucp_worker_get_efd(t->worker, &t->efd);
     if (s != UCS_OK)
-        return errmsg_set(msg, ERR_IO, "UCX worker: %s",
-                          ucs_status_string(s));
+        return errmsg_set(msg, ERR_IO, "UCX worker: %s", ucs_status_string(s));
     return ucx_in_listen(t);
 }
 
@@ -474,8 +483,7 @@ enum err transport_ucx_open(const struct transport_ucx_cfg *cfg,
         ucx_fini(t);
         return e;
     }
-    LOG(LOG_INFO, "ucx_listen", "host=%s port=%u", LOG_STR(cfg->host),
-        t->port);
+    LOG(LOG_INFO, "ucx_listen", "host=%s port=%u", LOG_STR(cfg->host), t->port);
     *out = &t->base;
     return OK;
 }

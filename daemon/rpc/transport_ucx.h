@@ -29,12 +29,12 @@ struct transport_ucx_cfg {
     const char *port_range; /* "first-last" of data connections, or NULL */
     /* Limits of one lane. */
     uint32_t peers_max;
-    uint32_t sends_max;  /* UCX sends in flight: replies, pieces */
-    uint32_t xfers_max;  /* pulls and pushes not completed */
-    uint32_t held_max;   /* per peer: messages and data not asked for yet */
-    uint64_t held_bytes; /* per peer: bytes of those */
-    uint32_t held_all;   /* sum of held over all peers */
-    uint64_t inline_max; /* bytes of block data in one message */
+    uint32_t sends_max;   /* UCX sends in flight: replies, pieces */
+    uint32_t xfers_max;   /* pulls and pushes not completed */
+    uint32_t held_max;    /* per peer: messages and data not asked for yet */
+    uint64_t held_bytes;  /* per peer: bytes of those */
+    uint32_t held_all;    /* sum of held over all peers */
+    uint64_t inline_max;  /* bytes of block data in one message */
     uint64_t slice_bytes; /* bytes copied or checksummed per progress() */
 };
 

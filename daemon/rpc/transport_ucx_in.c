@@ -157,9 +157,8 @@ static uint64_t slot_cost(const struct ucx_slot *s)
 
 /* Queues a message; NULL data: only to say that the peer sent nonsense. Returns
  * what the handler returns to UCX. */
-static ucs_status_t mail_arrives(struct ucx_peer *p,
-                                 const struct wire_frame *f, void *data,
-                                 size_t len)
+static ucs_status_t mail_arrives(struct ucx_peer *p, const struct wire_frame *f,
+                                 void *data, size_t len)
 {
     struct transport_ucx *t = ucx_of(&p->tp);
     struct ucx_mail *m;
@@ -196,8 +195,7 @@ static bool data_frame_ok(struct transport_ucx *t, const struct wire_frame *f,
 
 /* NULL: the peer is over its limits. */
 static struct ucx_slot *slot_held_new(struct ucx_peer *p,
-                                      const struct wire_frame *f,
-                                      uint64_t cost)
+                                      const struct wire_frame *f, uint64_t cost)
 {
     struct ucx_slot *s;
 
@@ -269,10 +267,9 @@ static ucs_status_t am_arrives(void *arg, const void *header, size_t header_len,
 enum err ucx_in_listen(struct transport_ucx *t)
 {
     ucp_am_handler_param_t a = {
-        .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
-                      UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
-                      UCP_AM_HANDLER_PARAM_FIELD_CB |
-                      UCP_AM_HANDLER_PARAM_FIELD_ARG,
+        .field_mask =
+            UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
+            UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
         .id = UCX_AM_REQUEST,
         .flags = UCP_AM_FLAG_PERSISTENT_DATA, /* payloads may be kept */
         .cb = am_arrives,
@@ -460,11 +457,10 @@ static void slot_receive(struct ucx_slot *s)
     const struct tp_xfer *x = s->x;
     bool one = x->span_n == 1;
     ucp_request_param_t q = {
-        .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
-                        UCP_OP_ATTR_FIELD_USER_DATA |
-                        UCP_OP_ATTR_FIELD_DATATYPE |
-                        UCP_OP_ATTR_FIELD_MEMORY_TYPE |
-                        UCP_OP_ATTR_FLAG_NO_IMM_CMPL,
+        .op_attr_mask =
+            UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+            UCP_OP_ATTR_FIELD_DATATYPE | UCP_OP_ATTR_FIELD_MEMORY_TYPE |
+            UCP_OP_ATTR_FLAG_NO_IMM_CMPL,
         .cb.recv_am = slot_landed,
         .datatype = one ? ucp_dt_make_contig(1) : UCP_DATATYPE_IOV,
         .memory_type = UCS_MEMORY_TYPE_HOST,

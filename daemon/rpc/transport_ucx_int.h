@@ -40,15 +40,15 @@ struct transport_ucx {
     struct list *eps;   /* hash: endpoint -> struct ucx_peer.by_ep */
     struct list *wants; /* hash: (peer, req, idx) -> struct ucx_slot.by_key */
     uint32_t eps_n, wants_n; /* powers of two */
-    struct list all;     /* struct ucx_peer.all */
-    struct list due;     /* peers to visit */
-    struct list starved; /* peers that found a pool of the out side empty */
-    struct list ready;   /* slots whose data and pull have met */
-    struct list landed;  /* slots whose rendezvous ended */
-    struct list acked;   /* ucx_outs that UCX is done with */
-    struct list ended;   /* xfers to report, error in tp_pos */
-    struct list unsent;  /* sends to report as ERR_PEER_GONE */
-    uint64_t budget;     /* bytes left to copy in this turn */
+    struct list all;         /* struct ucx_peer.all */
+    struct list due;         /* peers to visit */
+    struct list starved;     /* peers that found a pool of the out side empty */
+    struct list ready;       /* slots whose data and pull have met */
+    struct list landed;      /* slots whose rendezvous ended */
+    struct list acked;       /* ucx_outs that UCX is done with */
+    struct list ended;       /* xfers to report, error in tp_pos */
+    struct list unsent;      /* sends to report as ERR_PEER_GONE */
+    uint64_t budget;         /* bytes left to copy in this turn */
 };
 
 enum ucx_peer_state {
@@ -107,8 +107,8 @@ struct ucx_slot {
     void *data; /* UCX's descriptor while held */
     uint64_t len;
     bool rndv, canceled;
-    enum err err;          /* of the rendezvous */
-    uint32_t span, crc;    /* checksum: where it is */
+    enum err err;       /* of the rendezvous */
+    uint32_t span, crc; /* checksum: where it is */
     uint64_t span_off;
 };
 
@@ -116,8 +116,8 @@ struct ucx_slot {
 struct ucx_out {
     struct list node;
     struct ucx_peer *peer;
-    struct tp_send *send;  /* or */
-    struct ucx_push *push; /* one of the two */
+    struct tp_send *send;    /* or */
+    struct ucx_push *push;   /* one of the two */
     struct wire_frame frame; /* header of a part: 1.13 keeps the pointer */
     void *stage;
     uint64_t len;
@@ -172,17 +172,17 @@ enum err ucx_in_listen(struct transport_ucx *t);
 void ucx_in_pull(struct tp_peer *p, struct tp_xfer *x);
 void ucx_in_skip(struct tp_peer *p, uint64_t req, uint32_t idx);
 void ucx_in_cancel(struct tp_xfer *x);
-bool ucx_in_run(struct transport_ucx *t);   /* ready and landed slots */
-void ucx_in_mails(struct ucx_peer *p);      /* shows some to the lane */
+bool ucx_in_run(struct transport_ucx *t); /* ready and landed slots */
+void ucx_in_mails(struct ucx_peer *p);    /* shows some to the lane */
 void ucx_in_drop_mails(struct ucx_peer *p);
-void ucx_in_drop(struct ucx_peer *p);       /* all but what UCX holds */
+void ucx_in_drop(struct ucx_peer *p); /* all but what UCX holds */
 
 /* transport_ucx_out.c */
 void ucx_out_send(struct tp_peer *p, struct tp_send *s);
 void ucx_out_push(struct tp_peer *p, struct tp_xfer *x);
 void ucx_out_cancel(struct tp_xfer *x);
-bool ucx_out_run(struct transport_ucx *t);  /* reports what is acked */
-void ucx_out_peer(struct ucx_peer *p);      /* hands over what waits */
-void ucx_out_drop(struct ucx_peer *p);      /* all but what UCX holds */
+bool ucx_out_run(struct transport_ucx *t); /* reports what is acked */
+void ucx_out_peer(struct ucx_peer *p);     /* hands over what waits */
+void ucx_out_drop(struct ucx_peer *p);     /* all but what UCX holds */
 
 #endif

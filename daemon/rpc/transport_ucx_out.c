@@ -156,8 +156,7 @@ void ucx_out_send(struct tp_peer *tp, struct tp_send *s)
 static void sends_start(struct ucx_peer *p)
 {
     while (!list_empty(&p->waiting)) {
-        struct tp_send *s =
-            container_of(p->waiting.next, struct tp_send, node);
+        struct tp_send *s = container_of(p->waiting.next, struct tp_send, node);
 
         if (!send_start(p, s))
             return;
@@ -273,9 +272,10 @@ void ucx_out_push(struct tp_peer *tp, struct tp_xfer *x)
     list_init(&x->node);
     q = ucx_peer_serves(p) && x->len > 0 ? pool_get(&t->pushes) : NULL;
     if (!q) {
-        ucx_xfer_end(t, x, !ucx_peer_serves(p) ? ERR_PEER_GONE
-                           : x->len == 0       ? OK
-                                               : ERR_BUSY);
+        ucx_xfer_end(t, x,
+                     !ucx_peer_serves(p) ? ERR_PEER_GONE
+                     : x->len == 0       ? OK
+                                         : ERR_BUSY);
         return;
     }
     *q = (struct ucx_push){.peer = p, .x = x};

@@ -110,7 +110,7 @@ const char *config_type_name(enum config_type type)
     return "";
 }
 
-/* ---- numbers to text ------------------------------------------------------ */
+/* ---- numbers to text */
 
 static void number_print(enum config_type type, uint64_t n, char *buf)
 {
@@ -183,7 +183,7 @@ char *config_allowed(const struct config_row *key, char buf[CONFIG_VALUE_TEXT])
     return buf;
 }
 
-/* ---- members -------------------------------------------------------------- */
+/* ---- members */
 
 static void *member(struct config *c, const struct config_row *key)
 {
@@ -225,8 +225,7 @@ char *config_value(const struct config *c, const struct config_row *key,
     bool yes;
 
     if (key->type == CONFIG_TYPE_STRING) {
-        snprintf(buf, CONFIG_VALUE_TEXT, "%s",
-                 (const char *)member_of(c, key));
+        snprintf(buf, CONFIG_VALUE_TEXT, "%s", (const char *)member_of(c, key));
     } else if (key->type == CONFIG_TYPE_BOOL) {
         memcpy(&yes, member_of(c, key), sizeof(yes));
         snprintf(buf, CONFIG_VALUE_TEXT, "%s", yes ? "true" : "false");
@@ -255,7 +254,7 @@ static void origin_set(struct config *c, const struct config_row *key,
     snprintf(c->origin[key - rows], CONFIG_ORIGIN, "%s%s", dots, origin);
 }
 
-/* ---- text to numbers ------------------------------------------------------ */
+/* ---- text to numbers */
 
 /* Digits of a base and nothing else. */
 static bool digits(const char *text, unsigned base, uint64_t *n_out)
@@ -405,7 +404,7 @@ enum err config_put(struct config *c, const struct config_row *key,
     return e;
 }
 
-/* ---- whole structs -------------------------------------------------------- */
+/* ---- whole structs */
 
 void config_reset(struct config *c, const struct config_row *row)
 {

@@ -28,8 +28,8 @@
 #include "base/metrics.h"
 
 enum {
-    CONFIG_STRING = 256, /* bytes of a STRING with its NUL */
-    CONFIG_ORIGIN = 128, /* bytes of an origin with its NUL */
+    CONFIG_STRING = 256,       /* bytes of a STRING with its NUL */
+    CONFIG_ORIGIN = 128,       /* bytes of an origin with its NUL */
     CONFIG_TEXT_MAX = 1 << 20, /* bytes of one configuration file */
 };
 
@@ -124,8 +124,7 @@ const char *config_type_name(enum config_type type);
 /* Bytes that every text of a value or of what is allowed fits in. */
 enum { CONFIG_VALUE_TEXT = 320 };
 /* What a key may be, in words: "64KiB to 16MiB". Returns buf. */
-char *config_allowed(const struct config_row *key,
-                     char buf[CONFIG_VALUE_TEXT]);
+char *config_allowed(const struct config_row *key, char buf[CONFIG_VALUE_TEXT]);
 /* The value as --set takes it. Returns buf. */
 char *config_value(const struct config *c, const struct config_row *key,
                    char buf[CONFIG_VALUE_TEXT]);

@@ -88,7 +88,8 @@ static bool port_range(const char *text, unsigned *first, unsigned *last)
 static enum err check_ucx(const struct config *c, struct errmsg *m)
 {
     uint64_t lanes = c->node.lanes ? c->node.lanes : 4;
-    uint64_t first_port = c->listen.ucx.port, last_port = first_port + lanes - 1;
+    uint64_t first_port = c->listen.ucx.port,
+             last_port = first_port + lanes - 1;
     unsigned first, last;
 
     if (!port_range(c->listen.ucx.port_range, &first, &last))

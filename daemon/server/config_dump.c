@@ -20,8 +20,14 @@ struct dump {
 /* Names, values and docs are printable ASCII (config_put, this table). */
 static void dump_text(struct dump *d, const char *s)
 {
-    for (; *s; s++)
-        textbuf_add(d->out, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
+    while (*s) {
+        size_t plain = strcspn(s, "\"\\");
+
+        textbuf_add(d->out, "%.*s", (int)plain, s);
+        s += plain;
+        if (*s)
+            textbuf_add(d->out, "\\%c", *s++);
+    }
 }
 
 static void dump_string(struct dump *d, const char *s)
@@ -68,7 +74,7 @@ static void dump_member(struct dump *d, const char *name, const char *value)
     dump_string(d, value);
 }
 
-/* ---- values ---------------------------------------------------------------- */
+/* ---- values */
 
 /* Is the value written without quotes? */
 static bool is_bare(const struct config_row *key, const char *value)
@@ -143,7 +149,7 @@ void config_dump(const struct config *c, enum config_dump_as as,
     textbuf_add(out, "\n");
 }
 
-/* ---- schema ---------------------------------------------------------------- */
+/* ---- schema */
 
 static void schema_words(struct dump *d, const struct config_row *key)
 {

@@ -18,7 +18,7 @@
 
 enum { LOAD_DEPTH = 4, LOAD_PATH = 128, LOAD_WHERE = 320 };
 
-/* ---- positions ------------------------------------------------------------ */
+/* ---- positions */
 
 struct cursor {
     const char *p, *end;
@@ -129,7 +129,7 @@ struct config_pos config_where(const char *text, size_t len,
     return c.pos;
 }
 
-/* ---- nearest name --------------------------------------------------------- */
+/* ---- nearest name */
 
 /* Levenshtein's distance; both are cut to 63 bytes. */
 static uint32_t distance(const char *a, const char *b)
@@ -146,8 +146,8 @@ static uint32_t distance(const char *a, const char *b)
             uint32_t swap = diagonal + (a[i] != b[j]);
 
             diagonal = row[j + 1];
-            row[j + 1] = (uint32_t)min_u64(
-                swap, min_u64(row[j], row[j + 1]) + 1);
+            row[j + 1] =
+                (uint32_t)min_u64(swap, min_u64(row[j], row[j + 1]) + 1);
         }
     }
     return row[n];
@@ -183,7 +183,7 @@ const char *config_nearest(const char *path)
     return best;
 }
 
-/* ---- JSON ----------------------------------------------------------------- */
+/* ---- JSON */
 
 struct load {
     struct config *c;
@@ -334,7 +334,8 @@ static enum err load_object(struct load *l, json_t *object)
 
     MUST(l->depth < LOAD_DEPTH);
     l->depth++;
-    json_object_foreach (object, name, v) {
+    json_object_foreach(object, name, v)
+    {
         enum err e;
 
         l->places[l->depth - 1] = place++;
@@ -372,7 +373,8 @@ enum err config_load_text(struct config *c, const char *name, const char *text,
                           size_t len, struct errmsg *m)
 {
     struct config copy = *c;
-    struct load l = {.c = &copy, .name = name, .text = text, .len = len, .m = m};
+    struct load l = {
+        .c = &copy, .name = name, .text = text, .len = len, .m = m};
     json_t *root;
     enum err e;
 
@@ -395,7 +397,7 @@ enum err config_load_text(struct config *c, const char *name, const char *text,
     return e;
 }
 
-/* ---- variables and --set -------------------------------------------------- */
+/* ---- variables and --set */
 
 enum err config_set(struct config *c, const char *path, const char *text,
                     const char *origin, struct errmsg *m)
@@ -424,8 +426,8 @@ enum err config_set_arg(struct config *c, const char *arg, struct errmsg *m)
     if (!eq)
         return errmsg_set(m, ERR_CONFIG,
                           "--set: %.100s: no value; allowed: path=value", arg);
-    snprintf(path, sizeof(path), "%.*s", (int)min_u64((uint64_t)(eq - arg), 100),
-             arg);
+    snprintf(path, sizeof(path), "%.*s",
+             (int)min_u64((uint64_t)(eq - arg), 100), arg);
     return config_set(c, path, eq + 1, "--set", m);
 }
 

@@ -75,7 +75,7 @@ static int open_again(const char *path, int flags, mode_t mode)
     return fd;
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading */
 
 /* Room for one more step and a NUL. */
 static bool read_grow(char **text, size_t *cap, size_t len)
@@ -140,7 +140,7 @@ enum err files_read(const char *path, size_t max, char **text_out,
     return e;
 }
 
-/* ---- directories ---------------------------------------------------------- */
+/* ---- directories */
 
 static int by_bytes(const void *a, const void *b)
 {
@@ -183,8 +183,8 @@ enum err files_list_new(struct files_list *list, const char *dir,
                         const char *suffix, struct errmsg *m)
 {
     struct files_list l = {0};
-    DIR *d = fault_here("files_opendir") ? (errno = EMFILE, NULL)
-                                         : opendir(dir);
+    DIR *d =
+        fault_here("files_opendir") ? (errno = EMFILE, NULL) : opendir(dir);
     enum err e;
 
     if (!d && (errno == ENOENT || errno == ENOTDIR)) {
@@ -231,7 +231,7 @@ enum err files_dir_check(const char *key, const char *dir, struct errmsg *m)
     return OK;
 }
 
-/* ---- configuration -------------------------------------------------------- */
+/* ---- configuration */
 
 static enum err config_file(struct config *c, const char *path,
                             struct errmsg *m)
@@ -289,13 +289,13 @@ enum err files_config(struct config *c, const char *path,
     return e;
 }
 
-/* ---- durable replace ------------------------------------------------------ */
+/* ---- durable replace */
 
 static bool write_all(int fd, const char *p, size_t n)
 {
     while (n > 0) {
-        ssize_t w = fault_here("files_write") ? (errno = ENOSPC, -1)
-                                              : write(fd, p, n);
+        ssize_t w =
+            fault_here("files_write") ? (errno = ENOSPC, -1) : write(fd, p, n);
 
         if (w < 0 && errno == EINTR)
             continue;
@@ -357,11 +357,12 @@ enum err files_replace(const char *path, const void *text, size_t len,
     enum err e;
 
     if (n < 0 || n >= (int)sizeof(tmp))
-        return errmsg_set(m, ERR_LIMIT, "%.100s...: the path is too long", path);
+        return errmsg_set(m, ERR_LIMIT, "%.100s...: the path is too long",
+                          path);
     e = replace_write(tmp, text, len, m);
     if (e == OK) {
-        int rc = fault_here("files_rename") ? (errno = EIO, -1)
-                                            : rename(tmp, path);
+        int rc =
+            fault_here("files_rename") ? (errno = EIO, -1) : rename(tmp, path);
 
         if (rc != 0)
             e = fail(m, path, "replace", errno);
@@ -373,7 +374,7 @@ enum err files_replace(const char *path, const void *text, size_t len,
     return sync_dir_of(path, m);
 }
 
-/* ---- lock ----------------------------------------------------------------- */
+/* ---- lock */
 
 static enum err lock_taken(int fd, const char *path, struct errmsg *m)
 {
@@ -415,7 +416,7 @@ enum err files_lock(const char *path, int *fd_out, struct errmsg *m)
     return OK;
 }
 
-/* ---- clocks and random bytes ---------------------------------------------- */
+/* ---- clocks and random bytes */
 
 static struct timespec clock_read(clockid_t id)
 {
@@ -444,8 +445,8 @@ enum err files_random(void *buf, size_t n)
     uint8_t *p = buf;
 
     while (n > 0) {
-        ssize_t got = fault_here("files_random") ? (errno = EIO, -1)
-                                                 : getrandom(p, n, 0);
+        ssize_t got =
+            fault_here("files_random") ? (errno = EIO, -1) : getrandom(p, n, 0);
 
         if (got < 0 && errno == EINTR)
             continue;

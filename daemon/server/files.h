@@ -52,11 +52,11 @@ must_check enum err files_random(void *buf, size_t n);
 
 /* ---- memory */
 struct arena_map {
-    uint8_t *p;      /* 2 MiB aligned; NULL when closed */
-    uint64_t bytes;  /* mapped: asked for, rounded up to pages */
-    int fd;          /* sealed against resizing where it is a memfd */
-    uint64_t page;   /* bytes of a page that the kernel promised */
-    char got[120];   /* what it is, in words: for the log and /readyz */
+    uint8_t *p;     /* 2 MiB aligned; NULL when closed */
+    uint64_t bytes; /* mapped: asked for, rounded up to pages */
+    int fd;         /* sealed against resizing where it is a memfd */
+    uint64_t page;  /* bytes of a page that the kernel promised */
+    char got[120];  /* what it is, in words: for the log and /readyz */
 };
 
 struct files_meminfo {

@@ -46,7 +46,7 @@ static enum err sys_fail(struct errmsg *m, const char *what, int error)
                       strerror(error));
 }
 
-/* ---- how much ------------------------------------------------------------- */
+/* ---- how much */
 
 static uint64_t meminfo_field(const char *text, const char *name)
 {
@@ -160,7 +160,7 @@ enum err files_dram_bytes(const struct config *c, uint64_t *bytes_out,
     return OK;
 }
 
-/* ---- descriptors ---------------------------------------------------------- */
+/* ---- descriptors */
 
 static enum err huge_missing(struct errmsg *m, uint64_t bytes, uint64_t page)
 {
@@ -168,7 +168,8 @@ static enum err huge_missing(struct errmsg *m, uint64_t bytes, uint64_t page)
 
     return errmsg_set(m, ERR_IO,
                       "dram.hugepages: %" PRIu64 " huge pages are needed, "
-                      "%" PRIu64 " are free; fix: sysctl vm.nr_hugepages=%" PRIu64
+                      "%" PRIu64
+                      " are free; fix: sysctl vm.nr_hugepages=%" PRIu64
                       ", or set dram.hugepages to \"auto\"",
                       bytes / page, info.huge_free, bytes / page);
 }
@@ -257,7 +258,7 @@ static enum err tmpfs_open(struct arena_map *a, const char *dir,
                       dir, a->bytes >> 20, strerror(error));
 }
 
-/* ---- mapping -------------------------------------------------------------- */
+/* ---- mapping */
 
 /* Reserves too much address space, maps over an aligned part, gives back the
  * rest. */

@@ -25,7 +25,8 @@
  * again after ARM_PAUSE_MS, so that it costs latency and not a core.
  *
  * Stop: transports are closed on this thread, which ends their connections;
- * then the lane turns on until the ops that wait for control have ended. */
+ * then the lane turns on until the ops that wait for control have ended, and
+ * answers control's mail until it is joined. */
 #include "server/loop.h"
 
 #include <pthread.h>
@@ -57,7 +58,7 @@ struct loop {
     uint64_t events;   /* trace.n then */
     uint32_t refusals; /* arm attempts in vain, in a row */
     /* Atomics. */
-    bool stop, drained, done;
+    bool stop, drained, done, quit;
 };
 
 /* ---- Clocks ---- */
@@ -206,9 +207,17 @@ static bool loop_stopped(struct loop *lp)
     return __atomic_load_n(&lp->stop, __ATOMIC_ACQUIRE);
 }
 
-static bool loop_empty(struct loop *lp)
+/* Mail is still answered when the last op has ended: control may be asking
+ * all lanes on behalf of another one's op. */
+static bool loop_over(struct loop *lp)
 {
-    return lane_drained(lp->lane);
+    bool empty = lane_drained(lp->lane);
+
+    if (empty) {
+        __atomic_store_n(&lp->drained, true, __ATOMIC_RELEASE);
+        __atomic_store_n(&lp->done, true, __ATOMIC_RELEASE);
+    }
+    return empty && __atomic_load_n(&lp->quit, __ATOMIC_ACQUIRE);
 }
 
 static void loop_close_transports(struct loop *lp)
@@ -233,9 +242,7 @@ static void loop_main(void *arg)
     loop_clock(lp);
     lane_drain(lp->lane);
     loop_close_transports(lp);
-    loop_run(lp, loop_empty);
-    __atomic_store_n(&lp->drained, true, __ATOMIC_RELEASE);
-    __atomic_store_n(&lp->done, true, __ATOMIC_RELEASE);
+    loop_run(lp, loop_over);
 }
 
 /* ---- Life ---- */
@@ -353,13 +360,15 @@ bool loop_drained(const struct loop *lp)
 
 bool loop_done(const struct loop *lp)
 {
-    return __atomic_load_n(&lp->done, __ATOMIC_ACQUIRE);
+    return !lp->started || __atomic_load_n(&lp->done, __ATOMIC_ACQUIRE);
 }
 
 void loop_join(struct loop *lp)
 {
     if (!lp->started)
         return;
+    __atomic_store_n(&lp->quit, true, __ATOMIC_RELEASE);
+    loop_wake(lp);
     MUST(uv_thread_join(&lp->thread) == 0);
     lp->started = false;
 }

@@ -11,8 +11,7 @@
  *                                closed       ended
  *
  * loop_new takes the lane and its transports over: nobody else touches them
- * until loop_join has returned. loop_stop, loop_drained and loop_done are for
- * any thread. */
+ * until loop_join has returned. All functions are for one thread, main's. */
 #ifndef SERVER_LOOP_H
 #define SERVER_LOOP_H
 
@@ -35,13 +34,15 @@ must_check enum err loop_new(struct loop **out, struct lane *lane,
                              uint32_t n, const uint64_t random[2],
                              struct errmsg *m);
 must_check enum err loop_start(struct loop *lp, struct errmsg *m);
-/* Cuts what is left and ends the thread once every op has ended, for which
- * control must still answer its calls. */
+/* Cuts what is left: transports close, ops end, for which control must still
+ * answer their calls. Then the lane only answers mail. */
 void loop_stop(struct loop *lp);
 /* The lane takes no new work and has none in flight. */
 bool loop_drained(const struct loop *lp);
-/* The thread is about to end; loop_join does not block. */
+/* Stopped and the last op has ended, or never started. */
 bool loop_done(const struct loop *lp);
+/* Ends the thread; before it, loop_stop. Waits until the lane is done. No mail
+ * that is to be answered is sent to the lane from here on. */
 void loop_join(struct loop *lp);
 /* Never started, or joined. NULL is fine. Closes transports that are open. */
 void loop_free(struct loop *lp);

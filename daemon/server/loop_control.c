@@ -202,7 +202,7 @@ static bool stop_all(const struct loop_control *lc,
                      bool (*is)(const struct loop *))
 {
     for (uint32_t i = 0; i < lc->cfg.control->lane_n; i++)
-        if (!is(lc->cfg.loops[i]))
+        if (lc->cfg.loops[i] && !is(lc->cfg.loops[i]))
             return false;
     return true;
 }
@@ -212,7 +212,8 @@ static void stop_cut(struct loop_control *lc)
 {
     stop_goto(lc, STOPPING);
     for (uint32_t i = 0; i < lc->cfg.control->lane_n; i++)
-        loop_stop(lc->cfg.loops[i]);
+        if (lc->cfg.loops[i])
+            loop_stop(lc->cfg.loops[i]);
 }
 
 static void stop_end(struct loop_control *lc, enum stage stage)
@@ -392,8 +393,16 @@ bool loop_control_run(struct loop_control *lc)
     (void)notify_ready(lc->cfg.notify, "serving");
     prefault_next(lc);
     uv_run(&lc->uv, UV_RUN_DEFAULT);
-    while (control_turn(lc->cfg.control))
-        ;
+    return lc->stage == ENDED;
+}
+
+bool loop_control_stop(struct loop_control *lc)
+{
+    if (lc->stage != RUNNING)
+        return lc->stage == ENDED;
+    stop_cut(lc);
+    uv_timer_start(&lc->stop, on_stop_timer, 0, STOP_MS);
+    uv_run(&lc->uv, UV_RUN_DEFAULT);
     return lc->stage == ENDED;
 }
 

@@ -28,7 +28,7 @@ enum { LOOP_STUCK_MS = 10000 };
 
 struct loop_control_cfg {
     struct control *control;
-    struct loop *const *loops; /* one per lane of control */
+    struct loop *const *loops; /* one per lane of control, or NULL */
     struct notify *notify;
     const struct arena_map *arenas; /* to prefault; NULL or 0: none */
     uint32_t arena_n;
@@ -39,6 +39,9 @@ must_check enum err loop_control_open(struct loop_control **out,
                                       struct errmsg *m);
 /* From READY to the end; true if every lane ended. */
 bool loop_control_run(struct loop_control *lc);
+/* Cuts and ends the loops that were started, for a start that failed half way;
+ * after run it only says how that ended. */
+bool loop_control_stop(struct loop_control *lc);
 void loop_control_close(struct loop_control *lc); /* NULL is fine */
 
 /* What others on this thread may ask. */

@@ -13,13 +13,14 @@
 #include "base/err.h"
 
 struct notify {
-    int fd; /* connected datagram socket, -1: nobody to tell */
+    int fd;               /* connected datagram socket, -1: nobody to tell */
     uint64_t watchdog_us; /* $WATCHDOG_USEC for this pid, 0: none */
 };
 
 /* path: the value of NOTIFY_SOCKET ("/..." or "@abstract"), NULL or "": none.
- * watchdog_usec, watchdog_pid: the texts of those variables, or NULL. ERR_CONFIG:
- * not an address; ERR_IO: no socket there. n is usable (silent) in any case. */
+ * watchdog_usec, watchdog_pid: the texts of those variables, or NULL.
+ * ERR_CONFIG: not an address; ERR_IO: no socket there. n is usable (silent) in
+ * any case. */
 must_check enum err notify_open(struct notify *n, const char *path,
                                 const char *watchdog_usec,
                                 const char *watchdog_pid, struct errmsg *m);

@@ -106,6 +106,8 @@ static enum err admit(const struct peer *p, const struct message *m,
     const struct lane *l = p->lane;
     uint16_t op = m->frame.op;
 
+    if (m->frame.kind != WIRE_REQUEST)
+        return ERR_BAD_REQUEST;
     if (op == 0 || op >= OP_N || !op_kinds[op].name || !op_kinds[op].machine)
         return ERR_UNSUPPORTED;
     if (p->state == PEER_NEW && op != OP_HELLO)

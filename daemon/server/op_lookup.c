@@ -67,10 +67,9 @@ static void lookup_cells(struct op *op, struct lookup *lk)
 
 static struct wire_column lookup_column(const struct lookup *lk, uint32_t c)
 {
-    struct wire_column col = {.rule = RULE_ALL};
+    struct wire_column col;
 
-    if (lk->walk.batch.head.cols) /* 0: one column, rule ALL */
-        memcpy(&col, lk->walk.batch.columns + c * WIRE_RECORD, sizeof col);
+    memcpy(&col, lk->walk.batch.columns + c * WIRE_RECORD, sizeof col);
     return col;
 }
 
@@ -118,7 +117,7 @@ static void lookup_tick(struct op *op)
         return;
     }
     n = lk.walk.batch.left;
-    lk.cols = lk.walk.batch.head.cols ? lk.walk.batch.head.cols : 1;
+    lk.cols = lk.walk.batch.head.cols;
     lk.positions = n / lk.cols;
     lk.run = arena_zalloc(&op->arena, lk.cols * sizeof *lk.run);
     lk.r = op_results_new(op, &lk.walk.batch.head, n);

@@ -93,7 +93,6 @@ static void peer_closed(void *lane, struct tp_peer *tp)
     trace_add(&l->trace, l->env.now_ns, TRACE_PEER_CLOSE, 0, tp->id, 0);
     if (p->state == PEER_NEW)
         l->peers_unauthenticated--;
-    p->state = PEER_GONE;
     timer_stop(&l->timers, &p->timer);
     pins_drop_peer(p);
     loans_drop_peer(p);
@@ -105,6 +104,7 @@ static void peer_closed(void *lane, struct tp_peer *tp)
     container_of(n, struct op, node)->gone = true;
     LIST_FOREACH_SAFE(n, &p->ops)
     op_wake(container_of(n, struct op, node));
+    p->state = PEER_GONE; /* only now may the last op's end free the peer */
     peer_reap(p);
 }
 

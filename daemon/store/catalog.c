@@ -19,8 +19,8 @@ enum err catalog_init(struct catalog *c, uint32_t cap)
                           .entry_hi = 1,
                           .hot_hi = 1,
                           .bucket_n = BUCKETS_FIRST,
-                          .bucket_cap = cap < BUCKETS_FIRST ? BUCKETS_FIRST
-                                                            : cap};
+                          .bucket_cap =
+                              cap < BUCKETS_FIRST ? BUCKETS_FIRST : cap};
     c->entries = mem_reserve(n * sizeof *c->entries);
     c->hots = mem_reserve(n * sizeof *c->hots);
     c->buckets = mem_reserve(c->bucket_cap * sizeof *c->buckets);

@@ -101,8 +101,8 @@ static inline uint32_t catalog_bucket(const struct catalog *c, uint64_t h)
 static inline uint32_t catalog_seek(const struct catalog *c, uint32_t at,
                                     struct hash128 h)
 {
-    while (at && (c->entries[at].hash.lo != h.lo ||
-                  c->entries[at].hash.hi != h.hi))
+    while (at &&
+           (c->entries[at].hash.lo != h.lo || c->entries[at].hash.hi != h.hi))
         at = c->entries[at].next;
     return at;
 }

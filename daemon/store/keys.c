@@ -111,14 +111,14 @@ uint32_t keys_new(struct keys *k, const struct store_key *key,
         return 0;
     k->used += class_bytes(cls);
     c = cell_at(k, ref);
-    *c = (struct cell){.key_len = key->key_len,
-                       .parent_len = parent_len,
-                       .group = key->group,
-                       .route_len = key->route_len,
-                       .cls = key->cls,
-                       .size = (uint8_t)cls,
-                       .flags = (uint8_t)((scope ? CELL_SCOPE : 0) |
-                                          (attr ? CELL_ATTR : 0))};
+    *c = (struct cell){
+        .key_len = key->key_len,
+        .parent_len = parent_len,
+        .group = key->group,
+        .route_len = key->route_len,
+        .cls = key->cls,
+        .size = (uint8_t)cls,
+        .flags = (uint8_t)((scope ? CELL_SCOPE : 0) | (attr ? CELL_ATTR : 0))};
     at = put(c->bytes, key->scope, scope);
     at = put(at, attr, attr_n);
     at = put(at, key->key, key->key_len);

@@ -43,8 +43,7 @@ uint32_t keys_new(struct keys *k, const struct store_key *key,
                   uint16_t parent_len);
 void keys_del(struct keys *k, uint32_t ref);
 /* Same group, scope and bytes? */
-bool keys_same(const struct keys *k, uint32_t ref,
-               const struct store_key *key);
+bool keys_same(const struct keys *k, uint32_t ref, const struct store_key *key);
 void keys_view(const struct keys *k, uint32_t ref, struct keys_view *out);
 
 #endif

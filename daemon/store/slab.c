@@ -237,8 +237,8 @@ void slab_take(struct slab *s, struct tier_place *p, uint32_t unit,
     u->free_n = (uint16_t)(u->free_n - n);
     if (!u->free_n)
         unit_list_del(s, unit);
-    s->recs[u->recs + slot] = (struct slab_rec){owner, TIER_NOWHERE,
-                                                (uint16_t)n};
+    s->recs[u->recs + slot] =
+        (struct slab_rec){owner, TIER_NOWHERE, (uint16_t)n};
     s->free_bytes -= bytes;
     s->used_bytes += bytes;
     if (p->tail == TIER_NOWHERE)

@@ -30,9 +30,9 @@
 #include "store/tier.h"
 
 enum {
-    SLAB_SLOTS = 512,         /* of a unit at most: slots of 4 KiB */
-    SLAB_SLOT_MIN = 4096,     /* bytes */
-    SLAB_EXACT = 64,          /* exact classes at most */
+    SLAB_SLOTS = 512,               /* of a unit at most: slots of 4 KiB */
+    SLAB_SLOT_MIN = 4096,           /* bytes */
+    SLAB_EXACT = 64,                /* exact classes at most */
     SLAB_CLASSES = 28 + SLAB_EXACT, /* class 0 is "not held" */
     SLAB_NEAT_EXTENTS = 16,
 };

@@ -198,8 +198,7 @@ static void starve(struct store *s, struct store_pool *p, uint64_t rest)
     if (s->cfg.lanes < 2 || unit_pool_free(p->units))
         return;
     p->starved = true;
-    unit_pool_wish(p->units, s->cfg.lane,
-                   (uint32_t)(rest / UNIT_BYTES) + 1);
+    unit_pool_wish(p->units, s->cfg.lane, (uint32_t)(rest / UNIT_BYTES) + 1);
 }
 
 static enum err place_odd(struct store *s, struct store_pool *p,

@@ -21,13 +21,13 @@
 #include "store/tier_mem.h"
 
 enum {
-    TICK_BLOCKS = 64,       /* evicted or dropped in one tick at most */
-    TICK_SWEEP = 256,       /* hot records looked at for their ttl */
-    TICK_UNITS = 4,         /* units given to other lanes */
-    COLD_TRIES = 8,         /* units examined before giving up */
-    NS_SPARE = 64,          /* slots for old generations being reclaimed */
-    DESCENT_MAX = 1 << 16,  /* parents followed at most */
-    PAGE_BYTES = 4096,      /* unit of policy weights */
+    TICK_BLOCKS = 64,      /* evicted or dropped in one tick at most */
+    TICK_SWEEP = 256,      /* hot records looked at for their ttl */
+    TICK_UNITS = 4,        /* units given to other lanes */
+    COLD_TRIES = 8,        /* units examined before giving up */
+    NS_SPARE = 64,         /* slots for old generations being reclaimed */
+    DESCENT_MAX = 1 << 16, /* parents followed at most */
+    PAGE_BYTES = 4096,     /* unit of policy weights */
 };
 
 struct store_ns {
@@ -47,8 +47,8 @@ struct store_pool {
     struct unit_pool *units;
     struct tier_mem mem; /* set up when units has any */
     bool ready;
-    bool draining; /* between low and high water */
-    bool starved;  /* a reserve found the pool empty since the last tick */
+    bool draining;     /* between low and high water */
+    bool starved;      /* a reserve found the pool empty since the last tick */
     uint64_t capacity; /* that shares were last computed with */
 };
 
@@ -99,8 +99,7 @@ static inline struct store_ns *ns_at(const struct store *s,
     return &s->nss[e->ns];
 }
 
-static inline struct store_pool *pool_of(struct store *s,
-                                         const struct entry *e)
+static inline struct store_pool *pool_of(struct store *s, const struct entry *e)
 {
     return &s->pools[s->nss[e->ns].cfg.pool];
 }

@@ -137,8 +137,8 @@ static uint32_t slot_get(struct store *s)
 static enum err policy_make(struct store *s, const struct store_ns_cfg *cfg,
                             struct evict *out, size_t *bytes_out)
 {
-    uint64_t pages = (uint64_t)s->pools[cfg->pool].units->units *
-                     (UNIT_BYTES / PAGE_BYTES);
+    uint64_t pages =
+        (uint64_t)s->pools[cfg->pool].units->units * (UNIT_BYTES / PAGE_BYTES);
     struct evict_host host = {.nodes = &s->cat.hots[0].node,
                               .stride = sizeof(struct hot),
                               .ids_max = s->cat.cap + 1,
@@ -263,8 +263,7 @@ enum err store_ns_set(struct store *s, const struct store_ns_cfg *cfg)
     return OK;
 }
 
-enum err store_ns_check(const struct store *s, uint32_t ns,
-                        uint64_t generation)
+enum err store_ns_check(const struct store *s, uint32_t ns, uint64_t generation)
 {
     uint32_t slot = ns <= s->cfg.namespaces_max ? s->ns_of[ns] : 0;
 

@@ -17,8 +17,8 @@
 
 /* OK if the key may be stored; tomb: the entry of the same key that waits for
  * its children, or 0. */
-static enum err known(struct store *s, const struct store_key *k,
-                      uint32_t slot, uint32_t *tomb)
+static enum err known(struct store *s, const struct store_key *k, uint32_t slot,
+                      uint32_t *tomb)
 {
     uint32_t b = catalog_first(&s->cat, k->hash), next;
 

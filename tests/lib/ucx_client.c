@@ -147,8 +147,7 @@ void ucxc_open(struct ucxc *c, uint16_t port)
         .arg = c,
     };
     ucp_ep_params_t e = {
-        .field_mask = UCP_EP_PARAM_FIELD_FLAGS |
-                      UCP_EP_PARAM_FIELD_SOCK_ADDR |
+        .field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER |
                       UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
         .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,

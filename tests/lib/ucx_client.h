@@ -29,7 +29,7 @@ struct ucxc {
     ucp_worker_h worker;
     ucp_ep_h ep;
     bool failed;
-    uint32_t busy;        /* requests in UCX's hands */
+    uint32_t busy;         /* requests in UCX's hands */
     uint32_t sent, unsent; /* sends completed well, with an error */
     uint32_t replies;
     struct wire_frame reply; /* the last one */

@@ -4,14 +4,9 @@
 
 #include <check.h>
 #include <inttypes.h>
-#include <jansson.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/units.h"
-#include "store/evict.h"
 
 static struct config cfg;
 static struct errmsg msg;
@@ -42,7 +37,7 @@ static const struct config_row *key_at(int i)
     return r && r->kind == CONFIG_ROW_KEY ? r : NULL;
 }
 
-/* ---- errors, word for word ------------------------------------------------ */
+/* ---- errors, word for word */
 
 static const struct {
     const char *text, *error;
@@ -59,8 +54,7 @@ static const struct {
     {"{} x", "x.json:1:4: end of file expected near 'x'; allowed: strict JSON"},
     {"{\n  \"dram\": {\n    \"capasity\": 1\n  }\n}",
      "x.json:3:5: dram.capasity: no such setting; nearest: dram.capacity"},
-    {"{\"draam\": {}}",
-     "x.json:1:2: draam: no such setting; nearest: dram"},
+    {"{\"draam\": {}}", "x.json:1:2: draam: no such setting; nearest: dram"},
     {"{\"capacity\": \"1GiB\"}",
      "x.json:1:2: capacity: no such setting; nearest: dram.capacity"},
     {"{\"log\": 3}",
@@ -80,7 +74,8 @@ static const struct {
      "x.json:1:23: dram.capacity: \"24GB\" is not a size; allowed: 16MiB to "
      "64TiB, auto"},
     {"{\"dram\": {\"capacity\": 4096}}",
-     "x.json:1:23: dram.capacity: 4096 is below 16MiB; allowed: 16MiB to 64TiB, "
+     "x.json:1:23: dram.capacity: 4096 is below 16MiB; allowed: 16MiB to "
+     "64TiB, "
      "auto"},
     {"{\"dram\": {\"capacity\": []}}",
      "x.json:1:23: dram.capacity: an array is not a size; allowed: 16MiB to "
@@ -104,7 +99,8 @@ static const struct {
      "x.json:1:29: listen.shm.mode: \"0999\" is not an octal file mode; "
      "allowed: 0000 to 0777"},
     {"{\"listen\": {\"shm\": {\"path\": \"/\"}}}",
-     "x.json:1:29: listen.shm.path: 1 characters are too few; allowed: 2 to 107 "
+     "x.json:1:29: listen.shm.path: 1 characters are too few; allowed: 2 to "
+     "104 "
      "printable ASCII characters"},
     {"{\"node\": {\"name\": \"a\\nb\"}}",
      "x.json:1:19: node.name: byte 2 (0x0a) is not printable; allowed: 0 to 64 "
@@ -177,7 +173,7 @@ START_TEST(a_text_above_the_limit_is_refused_before_it_is_parsed)
 }
 END_TEST
 
-/* ---- every key ------------------------------------------------------------ */
+/* ---- every key */
 
 START_TEST(every_default_passes_its_own_bounds_and_prints_back)
 {
@@ -237,8 +233,8 @@ START_TEST(every_number_takes_its_bounds_and_nothing_beyond)
 
     if (!k || !is_number(k))
         return;
-    is_auto = k->type == CONFIG_TYPE_BYTES_AUTO ||
-              k->type == CONFIG_TYPE_UINT_AUTO;
+    is_auto =
+        k->type == CONFIG_TYPE_BYTES_AUTO || k->type == CONFIG_TYPE_UINT_AUTO;
     expect_set(k, k->min, OK);
     expect_set(k, k->max, OK);
     expect_set(k, k->max + 1, ERR_CONFIG);
@@ -339,12 +335,13 @@ END_TEST
 
 START_TEST(values_with_units_are_read_exactly)
 {
-    ck_assert_int_eq(load("{\"dram\": {\"capacity\": \"1.5GiB\", \"low_water\": "
-                          "3, \"pin_limit\": \"0%\"}, \"loop\": {\"spin\": "
-                          "\"0\"}, \"limits\": {\"pin_ttl\": \"1.5s\", "
-                          "\"block\": 8192}, \"listen\": {\"shm\": {\"mode\": "
-                          "\"600\"}}}"),
-                     OK);
+    ck_assert_int_eq(
+        load("{\"dram\": {\"capacity\": \"1.5GiB\", \"low_water\": "
+             "3, \"pin_limit\": \"0%\"}, \"loop\": {\"spin\": "
+             "\"0\"}, \"limits\": {\"pin_ttl\": \"1.5s\", "
+             "\"block\": 8192}, \"listen\": {\"shm\": {\"mode\": "
+             "\"600\"}}}"),
+        OK);
     ck_assert_uint_eq(cfg.dram.capacity_bytes, MIB(1536));
     ck_assert_uint_eq(cfg.dram.low_water_pct, 3);
     ck_assert_uint_eq(cfg.dram.pin_limit_pct, 0);
@@ -355,7 +352,7 @@ START_TEST(values_with_units_are_read_exactly)
 }
 END_TEST
 
-/* ---- merging -------------------------------------------------------------- */
+/* ---- merging */
 
 START_TEST(a_later_text_replaces_what_it_names_and_null_gives_the_default)
 {
@@ -420,8 +417,8 @@ START_TEST(set_wants_a_path_and_a_value)
     ck_assert_str_eq(msg.text,
                      "--set: log.level: no value; allowed: path=value");
     ck_assert_int_eq(config_set_arg(&cfg, "log=1", &msg), ERR_CONFIG);
-    ck_assert_str_eq(
-        msg.text, "--set: log: is a group; allowed: one of its settings");
+    ck_assert_str_eq(msg.text,
+                     "--set: log: is a group; allowed: one of its settings");
     ck_assert_int_eq(config_set_arg(&cfg, "log.levle=info", &msg), ERR_CONFIG);
     ck_assert_str_eq(msg.text,
                      "--set: log.levle: no such setting; nearest: log.level");
@@ -429,392 +426,7 @@ START_TEST(set_wants_a_path_and_a_value)
 }
 END_TEST
 
-/* ---- one value against another -------------------------------------------- */
-
-static const struct {
-    const char *set[3];
-    const char *error;
-} crossed[] = {
-    {{"dram.low_water=5%"},
-     "--set: dram.low_water: 5% is not below dram.high_water; allowed: less "
-     "than 5%"},
-    {{"dram.pin_limit=90%", "dram.high_water=20%"},
-     "--set: dram.pin_limit: 90% and dram.high_water are more than the tier; "
-     "allowed: up to 80%"},
-    {{"namespaces.loans=on"},
-     "--set: namespaces.loans: there is no loan memory; allowed: off, or a "
-     "dram.loan_capacity above 0"},
-    {{"namespaces.loans=on", "dram.loan_capacity=64MiB",
-      "listen.shm.enabled=false"},
-     "--set: listen.shm.enabled: no listener is enabled; allowed: true here or "
-     "in listen.ucx.enabled"},
-    {{"dram.loan_capacity=1MiB"},
-     "--set: dram.loan_capacity: less than one unit of memory; allowed: 0, or "
-     "2MiB and more"},
-    {{"dram.loan_capacity=64MiB", "namespaces.max=2"},
-     "default: dram.loan_namespaces: more than namespaces.max; allowed: up to "
-     "2"},
-    {{"listen.shm.ring=300KiB"},
-     "--set: listen.shm.ring: not a power of two; allowed: 64KiB, 128KiB, ... "
-     "16MiB"},
-    {{"limits.message=256KiB"},
-     "default: listen.shm.ring: too small for limits.message; allowed: more "
-     "than twice 262144 bytes"},
-    {{"limits.batch_keys=16384"},
-     "--set: limits.batch_keys: the reply does not fit limits.message; "
-     "allowed: up to 3070"},
-    {{"limits.ops_per_lane=8"},
-     "default: limits.ops_per_client: more than limits.ops_per_lane; allowed: "
-     "up to 8"},
-    {{"limits.clients=8"},
-     "default: limits.unauthenticated: more than limits.clients; allowed: up "
-     "to 8"},
-    {{"limits.bytes_per_client=1MiB"},
-     "--set: limits.bytes_per_client: smaller than limits.block: such a block "
-     "could never be sent; allowed: at least 1073741824"},
-    {{"listen.admin.host=0.0.0.0"},
-     "--set: listen.admin.host: \"0.0.0.0\" can be reached by others and has "
-     "no authentication; allowed: 127.0.0.1, ::1, localhost, or "
-     "listen.admin.insecure true"},
-    {{"dram.backing=/dev/shm"},
-     "--set: dram.backing: \"/dev/shm\" is not known; allowed: memfd, "
-     "hugetlbfs:/DIRECTORY, tmpfs:/DIRECTORY"},
-    {{"dram.backing=tmpfs:shm"},
-     "--set: dram.backing: \"tmpfs:shm\" is not known; allowed: memfd, "
-     "hugetlbfs:/DIRECTORY, tmpfs:/DIRECTORY"},
-    {{"dram.backing=hugetlbfs:/h", "dram.hugepages=off"},
-     "--set: dram.hugepages: off contradicts dram.backing \"hugetlbfs:/h\"; "
-     "allowed: auto, on"},
-    {{"node.state_dir=var"},
-     "--set: node.state_dir: \"var\" is relative; allowed: an absolute path or "
-     "\"\""},
-    {{"listen.shm.path=pikvd.sock"},
-     "--set: listen.shm.path: \"pikvd.sock\" is relative; allowed: an absolute "
-     "path"},
-    {{"listen.ucx.enabled=true", "listen.ucx.port_range=8000-7000"},
-     "--set: listen.ucx.port_range: \"8000-7000\" is not a range; allowed: "
-     "FIRST-LAST within 1024-65535"},
-    {{"listen.ucx.enabled=true", "listen.ucx.port_range=7000 -8000"},
-     "--set: listen.ucx.port_range: \"7000 -8000\" is not a range; allowed: "
-     "FIRST-LAST within 1024-65535"},
-    {{"listen.ucx.enabled=true", "listen.ucx.port=65530", "node.lanes=8"},
-     "--set: listen.ucx.port: 65530 leaves no ports for 8 lanes; allowed: up "
-     "to 65528"},
-    {{"listen.ucx.enabled=true", "listen.ucx.port=7497"},
-     "default: listen.ucx.port_range: 7500-7999 holds ports 7497 to 7500 of "
-     "the lanes; allowed: a range without them"},
-    {{"listen.ucx.enabled=true", "listen.ucx.port=7418"},
-     "default: listen.admin.port: 7421 belongs to the lanes (7418 to 7421); "
-     "allowed: another one"},
-};
-
-START_TEST(settings_that_contradict_each_other_are_refused_by_name)
-{
-    for (uint32_t i = 0; i < 3 && crossed[_i].set[i]; i++)
-        ck_assert_msg(config_set_arg(&cfg, crossed[_i].set[i], &msg) == OK,
-                      "%s", msg.text);
-    ck_assert_int_eq(config_check(&cfg, &msg), ERR_CONFIG);
-    ck_assert_str_eq(msg.text, crossed[_i].error);
-}
-END_TEST
-
-START_TEST(the_defaults_are_a_valid_whole)
-{
-    ck_assert_msg(config_check(&cfg, &msg) == OK, "%s", msg.text);
-}
-END_TEST
-
-START_TEST(ucx_enabled_on_defaults_is_a_valid_whole)
-{
-    /* auto means at most four lanes: their ports must not meet the admin's. */
-    ck_assert_int_eq(config_set_arg(&cfg, "listen.ucx.enabled=true", &msg), OK);
-    ck_assert_msg(config_check(&cfg, &msg) == OK, "%s", msg.text);
-}
-END_TEST
-
-START_TEST(loans_without_shared_memory_are_refused)
-{
-    ck_assert_int_eq(
-        load("{\"namespaces\": {\"loans\": \"on\"}, \"dram\": "
-             "{\"loan_capacity\": \"64MiB\"}, \"listen\": {\"shm\": "
-             "{\"enabled\": false}, \"ucx\": {\"enabled\": true, \"port\": "
-             "7430}}}"),
-        OK);
-    ck_assert_int_eq(config_check(&cfg, &msg), ERR_CONFIG);
-    ck_assert_str_eq(msg.text,
-                     "x.json:1:26: namespaces.loans: loans need shared memory; "
-                     "allowed: off, or listen.shm.enabled true");
-}
-END_TEST
-
-/* ---- diff ----------------------------------------------------------------- */
-
-START_TEST(a_diff_lists_what_changed_with_its_class)
-{
-    const struct config_row *keys[CONFIG_ROWS];
-    struct config next = cfg;
-
-    ck_assert_uint_eq(config_diff(&cfg, &next, keys), 0);
-    ck_assert_int_eq(config_set_arg(&next, "log.level=debug", &msg), OK);
-    ck_assert_int_eq(config_set_arg(&next, "node.lanes=2", &msg), OK);
-    ck_assert_int_eq(config_set_arg(&next, "limits.ops_per_client=8", &msg),
-                     OK);
-    /* Set to what it was: not a change. */
-    ck_assert_int_eq(config_set_arg(&next, "loop.spin=20us", &msg), OK);
-    ck_assert_uint_eq(config_diff(&cfg, &next, keys), 3);
-    ck_assert_str_eq(keys[0]->path, "node.lanes");
-    ck_assert_int_eq(keys[0]->class, CONFIG_RESTART);
-    ck_assert_str_eq(keys[1]->path, "limits.ops_per_client");
-    ck_assert_int_eq(keys[1]->class, CONFIG_DRAIN);
-    ck_assert_str_eq(keys[2]->path, "log.level");
-    ck_assert_int_eq(keys[2]->class, CONFIG_LIVE);
-}
-END_TEST
-
-START_TEST(taking_a_class_leaves_the_others_as_they_were)
-{
-    const struct config_row *keys[CONFIG_ROWS];
-    struct config next = cfg;
-
-    ck_assert_int_eq(config_set_arg(&next, "log.level=debug", &msg), OK);
-    ck_assert_int_eq(config_set_arg(&next, "node.name=b", &msg), OK);
-    config_take(&cfg, &next, CONFIG_LIVE);
-    ck_assert_uint_eq(cfg.log.level, LOG_DEBUG);
-    ck_assert_str_eq(config_origin(&cfg, config_find("log.level")), "--set");
-    ck_assert_uint_eq(config_diff(&cfg, &next, keys), 1);
-    ck_assert_str_eq(keys[0]->path, "node.name");
-}
-END_TEST
-
-START_TEST(each_key_alone_is_a_diff_of_one)
-{
-    const struct config_row *k = key_at(_i), *keys[CONFIG_ROWS];
-    struct config next = cfg;
-    char other[64] = "zzzzzzzzzzz";
-
-    if (!k)
-        return;
-    if (k->type == CONFIG_TYPE_BOOL)
-        strcpy(other, strcmp(k->def, "true") == 0 ? "false" : "true");
-    else if (k->type == CONFIG_TYPE_CHOICE)
-        strcpy(other, k->words[k->word_n - 1]);
-    else if (k->type != CONFIG_TYPE_STRING)
-        number_text(k, k->max, other);
-    ck_assert_int_eq(config_set(&next, k->path, other, "--set", &msg), OK);
-    if (config_diff(&cfg, &next, keys) == 0)
-        number_text(k, k->min, other);
-    ck_assert_msg(config_set(&next, k->path, other, "--set", &msg) == OK, "%s",
-                  msg.text);
-    ck_assert_uint_eq(config_diff(&cfg, &next, keys), 1);
-    ck_assert_ptr_eq(keys[0], k);
-}
-END_TEST
-
-/* ---- dump and schema ------------------------------------------------------ */
-
-static void change_everything(struct config *c)
-{
-    const struct config_row *k;
-    char other[64];
-
-    for (int i = 0; i < CONFIG_ROWS; i++) {
-        k = key_at(i);
-        if (!k)
-            continue;
-        strcpy(other, "a\"\\b{}123");
-        if (k->type == CONFIG_TYPE_BOOL)
-            strcpy(other, strcmp(k->def, "true") == 0 ? "false" : "true");
-        else if (k->type == CONFIG_TYPE_CHOICE)
-            strcpy(other, k->words[k->word_n - 1]);
-        else if (k->type != CONFIG_TYPE_STRING)
-            number_text(k, k->max - 1, other);
-        ck_assert_int_eq(config_set(c, k->path, other, "--set", &msg), OK);
-    }
-}
-
-START_TEST(what_is_dumped_loads_back_to_the_same_values)
-{
-    const struct config_row *keys[CONFIG_ROWS];
-    struct config was;
-    struct textbuf out = {0};
-
-    if (_i >= 3)
-        change_everything(&cfg);
-    was = cfg;
-    config_dump(&cfg, (enum config_dump_as)(_i % 3), &out);
-    ck_assert(!out.bad);
-    config_defaults(&cfg);
-    ck_assert_msg(load(out.text) == OK, "%s", msg.text);
-    ck_assert_uint_eq(config_diff(&was, &cfg, keys), 0);
-    free(out.text);
-}
-END_TEST
-
-START_TEST(a_dump_with_origins_says_who_set_what)
-{
-    struct textbuf out = {0};
-
-    ck_assert_int_eq(load("{\"log\":{\"level\":\"warn\"}}"), OK);
-    config_dump(&cfg, CONFIG_DUMP_ORIGINS, &out);
-    ck_assert_ptr_nonnull(strstr(out.text, "\"level: x.json:1:17\""));
-    ck_assert_ptr_nonnull(strstr(out.text, "\"format: default\""));
-    free(out.text);
-}
-END_TEST
-
-static bool schema_has_type(const json_t *type, const json_t *v)
-{
-    const char *name = json_is_string(v)    ? "string"
-                       : json_is_integer(v) ? "integer"
-                       : json_is_boolean(v) ? "boolean"
-                       : json_is_object(v)  ? "object"
-                                            : "array";
-
-    if (json_is_string(type))
-        return strcmp(json_string_value(type), name) == 0;
-    for (size_t i = 0; i < json_array_size(type); i++) {
-        if (strcmp(json_string_value(json_array_get(type, i)), name) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool matches(const char *pattern, const char *text)
-{
-    regex_t re;
-    int rc;
-
-    ck_assert_int_eq(regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB), 0);
-    rc = regexec(&re, text, 0, NULL, 0);
-    regfree(&re);
-    return rc == 0;
-}
-
-/* The part of JSON Schema that config_schema writes. */
-static bool accepts(const json_t *schema, const json_t *v)
-{
-    const json_t *type = json_object_get(schema, "type"),
-                 *words = json_object_get(schema, "enum"),
-                 *any = json_object_get(schema, "anyOf"),
-                 *pattern = json_object_get(schema, "pattern"),
-                 *min = json_object_get(schema, "minimum"),
-                 *max = json_object_get(schema, "maximum"),
-                 *only = json_object_get(schema, "const"), *member;
-    const char *name;
-    bool ok = !type || schema_has_type(type, v), found = !words && !any;
-
-    ok = ok && (!only || json_equal(only, v));
-    for (size_t i = 0; i < json_array_size(words); i++)
-        found = found || json_equal(json_array_get(words, i), v);
-    for (size_t i = 0; i < json_array_size(any); i++)
-        found = found || accepts(json_array_get(any, i), v);
-    if (pattern && json_is_string(v))
-        ok = ok && matches(json_string_value(pattern), json_string_value(v));
-    if (min && json_is_integer(v))
-        ok = ok && json_integer_value(v) >= json_integer_value(min) &&
-             json_integer_value(v) <= json_integer_value(max);
-    if (!json_is_object(v))
-        return ok && found;
-    json_object_foreach ((json_t *)(uintptr_t)v, name, member) {
-        const json_t *sub =
-            json_object_get(json_object_get(schema, "properties"), name);
-
-        ok = ok && sub && accepts(sub, member);
-    }
-    return ok && found;
-}
-
-static json_t *schema_load(void)
-{
-    struct textbuf out = {0};
-    json_t *schema;
-
-    config_schema(&out);
-    ck_assert(!out.bad);
-    schema = json_loads(out.text, JSON_REJECT_DUPLICATES, NULL);
-    ck_assert_ptr_nonnull(schema);
-    free(out.text);
-    return schema;
-}
-
-START_TEST(the_schema_is_json_and_accepts_every_dump)
-{
-    json_t *schema = schema_load(), *file;
-    struct textbuf out = {0};
-
-    if (_i >= 3)
-        change_everything(&cfg);
-    config_dump(&cfg, (enum config_dump_as)(_i % 3), &out);
-    file = json_loads(out.text, 0, NULL);
-    ck_assert(accepts(schema, file));
-    json_decref(file);
-    json_decref(schema);
-    free(out.text);
-}
-END_TEST
-
-START_TEST(the_schema_refuses_what_the_daemon_refuses)
-{
-    json_t *schema = schema_load(), *file = json_loads(bad[_i].text,
-                                                     JSON_REJECT_DUPLICATES,
-                                                     NULL);
-
-    /* Lengths, units' bounds and characters are the daemon's alone. */
-    if (file && json_is_object(file) && !strstr(bad[_i].error, "characters") &&
-        !strstr(bad[_i].error, "%") && !strstr(bad[_i].error, "list of"))
-        ck_assert(!accepts(schema, file));
-    json_decref(file);
-    json_decref(schema);
-}
-END_TEST
-
-/* ---- memory --------------------------------------------------------------- */
-
-static int alloc_left;
-static bool alloc_hit;
-
-static void *alloc_counted(size_t n)
-{
-    if (alloc_left > 0 && --alloc_left == 0) {
-        alloc_hit = true;
-        return NULL;
-    }
-    return malloc(n);
-}
-
-START_TEST(a_load_that_runs_out_of_memory_changes_nothing)
-{
-    struct config before = cfg;
-    int n;
-
-    json_set_alloc_funcs(alloc_counted, free);
-    for (n = 1; n < 1000; n++) {
-        enum err e;
-
-        alloc_left = n;
-        alloc_hit = false;
-        e = load("{\"log\": {\"level\": \"debug\", \"$comment\": [\"a\"]}, "
-                 "\"dram\": {\"capacity\": \"1GiB\"}}");
-        if (!alloc_hit) {
-            ck_assert_int_eq(e, OK);
-            break;
-        }
-        /* OK: jansson took it for bad syntax, the second look went well. */
-        if (e == OK) {
-            cfg = before;
-            continue;
-        }
-        ck_assert_int_eq(e, ERR_NO_MEMORY);
-        ck_assert_str_eq(msg.text, "x.json: out of memory");
-        ck_assert_mem_eq(&cfg, &before, sizeof(cfg));
-    }
-    json_set_alloc_funcs(malloc, free);
-    ck_assert_int_gt(n, 5);
-    ck_assert_uint_eq(cfg.log.level, LOG_DEBUG);
-}
-END_TEST
-
-/* ---- positions and names -------------------------------------------------- */
+/* ---- positions and names */
 
 START_TEST(a_place_that_is_not_there_is_zero)
 {
@@ -862,13 +474,13 @@ Suite *suite(void)
     tcase_add_loop_test(
         t, every_error_names_file_line_column_path_and_what_is_allowed, 0,
         countof(bad));
-    tcase_add_test(
-        t, an_error_in_the_last_line_leaves_the_whole_struct_untouched);
+    tcase_add_test(t,
+                   an_error_in_the_last_line_leaves_the_whole_struct_untouched);
     tcase_add_test(t, columns_count_characters_and_skip_what_lies_before);
     tcase_add_test(t, a_long_file_name_keeps_the_position_in_the_message);
     tcase_add_test(t, a_text_above_the_limit_is_refused_before_it_is_parsed);
-    tcase_add_loop_test(
-        t, every_default_passes_its_own_bounds_and_prints_back, 0, CONFIG_ROWS);
+    tcase_add_loop_test(t, every_default_passes_its_own_bounds_and_prints_back,
+                        0, CONFIG_ROWS);
     tcase_add_loop_test(t, every_number_takes_its_bounds_and_nothing_beyond, 0,
                         CONFIG_ROWS);
     tcase_add_loop_test(t, every_string_takes_its_lengths_and_nothing_beyond, 0,
@@ -882,25 +494,10 @@ Suite *suite(void)
     tcase_add_test(t, values_with_units_are_read_exactly);
     tcase_add_test(
         t, a_later_text_replaces_what_it_names_and_null_gives_the_default);
-    tcase_add_test(
-        t, variables_set_values_and_strange_ones_are_named_not_refused);
+    tcase_add_test(t,
+                   variables_set_values_and_strange_ones_are_named_not_refused);
     tcase_add_test(t, a_bad_variable_changes_nothing_and_is_named);
     tcase_add_test(t, set_wants_a_path_and_a_value);
-    tcase_add_loop_test(
-        t, settings_that_contradict_each_other_are_refused_by_name, 0,
-        countof(crossed));
-    tcase_add_test(t, the_defaults_are_a_valid_whole);
-    tcase_add_test(t, ucx_enabled_on_defaults_is_a_valid_whole);
-    tcase_add_test(t, loans_without_shared_memory_are_refused);
-    tcase_add_test(t, a_diff_lists_what_changed_with_its_class);
-    tcase_add_test(t, taking_a_class_leaves_the_others_as_they_were);
-    tcase_add_loop_test(t, each_key_alone_is_a_diff_of_one, 0, CONFIG_ROWS);
-    tcase_add_loop_test(t, what_is_dumped_loads_back_to_the_same_values, 0, 6);
-    tcase_add_test(t, a_dump_with_origins_says_who_set_what);
-    tcase_add_loop_test(t, the_schema_is_json_and_accepts_every_dump, 0, 6);
-    tcase_add_loop_test(t, the_schema_refuses_what_the_daemon_refuses, 0,
-                        countof(bad));
-    tcase_add_test(t, a_load_that_runs_out_of_memory_changes_nothing);
     tcase_add_test(t, a_place_that_is_not_there_is_zero);
     tcase_add_test(t, the_nearest_name_is_the_one_a_person_meant);
     suite_add_tcase(s, t);

@@ -480,9 +480,9 @@ START_TEST(values_that_only_fit_after_a_restart_are_refused_whole)
 {
     struct errmsg m;
 
-    /* The rings may hold such messages only together with the new limit. */
-    next_cfg.limits.message_bytes = KIB(120);
-    next_cfg.listen.shm.ring_bytes = KIB(256);
+    /* A connection may have so many only together with the lane's limit. */
+    next_cfg.limits.ops_per_lane = 4096;
+    next_cfg.limits.ops_per_client = 2048;
     ck_assert_int_eq(config_check(&next_cfg, &m), OK);
     ck_assert_int_eq(control_reload(&control, NULL, &m), ERR_CONFIG);
     ck_assert_ptr_nonnull(strstr(m.text, "restart"));

@@ -28,16 +28,16 @@ static void manager_open(const char *name)
     if (name[0] == '@')
         a.sun_path[0] = '\0';
     manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-    ck_assert_int_eq(bind(manager, (struct sockaddr *)&a,
-                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
-                                      n)),
-                     0);
+    ck_assert_int_eq(
+        bind(manager, (struct sockaddr *)&a,
+             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)),
+        0);
 }
 
 static void setup(void)
 {
     fault_arm(0);
-    strcpy(dir, "/tmp/pikvd-test.XXXXXX");
+    snprintf(dir, sizeof(dir), "/tmp/pikvd-test.XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(dir));
     snprintf(address, sizeof(address), "%s/notify", dir);
 }
@@ -131,8 +131,7 @@ START_TEST(a_bad_address_is_named_and_leaves_it_silent)
     memset(long_path, '/', sizeof(long_path));
     long_path[108] = '\0';
     ck_assert_int_eq(notify_open(&n, long_path, NULL, NULL, &msg), ERR_CONFIG);
-    ck_assert_int_eq(notify_open(&n, "/none/notify", NULL, NULL, &msg),
-                     ERR_IO);
+    ck_assert_int_eq(notify_open(&n, "/none/notify", NULL, NULL, &msg), ERR_IO);
     ck_assert_str_eq(msg.text,
                      "NOTIFY_SOCKET: /none/notify: No such file or directory");
     ck_assert_int_eq(notify_ready(&n, ""), OK);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See store_fix.h. */
-#include "tests/lib/store_fix.h"
+ * See sfix.h. */
+#include "tests/lib/sfix.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
 
-void fix_init(struct fix *f, uint32_t units)
+void sfix_init(struct sfix *f, uint32_t units)
 {
     uint64_t bytes = (uint64_t)units * UNIT_BYTES;
 
@@ -26,23 +26,23 @@ void fix_init(struct fix *f, uint32_t units)
                                 .ghosts = 4096};
 }
 
-enum err fix_start(struct fix *f)
+enum err sfix_start(struct sfix *f)
 {
     struct unit_pool *pools[STORE_POOLS] = {&f->pool};
 
     return store_new(&f->s, &f->cfg, pools, &f->env, &f->metrics, &f->trace);
 }
 
-void fix_open(struct fix *f, uint32_t units, const struct evict_ops *policy)
+void sfix_open(struct sfix *f, uint32_t units, const struct evict_ops *policy)
 {
-    struct store_ns_cfg ns = fix_ns(1, 1, policy);
+    struct store_ns_cfg ns = sfix_ns(1, 1, policy);
 
-    fix_init(f, units);
-    MUST(fix_start(f) == OK);
+    sfix_init(f, units);
+    MUST(sfix_start(f) == OK);
     MUST(store_ns_set(f->s, &ns) == OK);
 }
 
-void fix_close(struct fix *f)
+void sfix_close(struct sfix *f)
 {
     uint64_t bytes = (uint64_t)f->pool.units * UNIT_BYTES;
 
@@ -52,17 +52,17 @@ void fix_close(struct fix *f)
     mem_release(f->mem, bytes);
 }
 
-struct store_ns_cfg fix_ns(uint32_t id, uint64_t generation,
-                           const struct evict_ops *policy)
+struct store_ns_cfg sfix_ns(uint32_t id, uint64_t generation,
+                            const struct evict_ops *policy)
 {
-    return (struct store_ns_cfg){
-        .id = id,
-        .generation = generation,
-        .policy = policy ? policy : evict_by_name("lru"),
-        .share = 1};
+    return (struct store_ns_cfg){.id = id,
+                                 .generation = generation,
+                                 .policy =
+                                     policy ? policy : evict_by_name("lru"),
+                                 .share = 1};
 }
 
-struct store_key fix_key(struct fix *f, uint32_t ns, const char *name)
+struct store_key sfix_key(struct sfix *f, uint32_t ns, const char *name)
 {
     struct store_key k = {.ns = ns,
                           .key_len = (uint16_t)strlen(name),
@@ -72,29 +72,31 @@ struct store_key fix_key(struct fix *f, uint32_t ns, const char *name)
     return k;
 }
 
-struct store_key fix_num(struct fix *f, uint32_t ns, uint64_t n, char buf[32])
+struct store_key sfix_num(struct sfix *f, uint32_t ns, uint64_t n, char buf[32])
 {
     snprintf(buf, 32, "key-%llu", (unsigned long long)n);
-    return fix_key(f, ns, buf);
+    return sfix_key(f, ns, buf);
 }
 
 /* First and last 8 bytes of every extent. */
-static uint32_t marks(struct fix *f, uint32_t block, uint8_t *at[])
+static uint32_t marks(struct sfix *f, uint32_t block, uint8_t *at[])
 {
     static struct span spans[STORE_SPANS_MAX];
     uint64_t len = store_len(f->s, block);
-    uint32_t n = store_spans(f->s, block, 0, len, spans, STORE_SPANS_MAX), m = 0;
+    uint32_t n = store_spans(f->s, block, 0, len, spans, STORE_SPANS_MAX);
+    uint32_t m = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         if (spans[i].len < 8)
             continue;
         at[m++] = spans[i].p;
-        at[m++] = spans[i].p + spans[i].len - 8;
+        if (spans[i].len >= 16)
+            at[m++] = spans[i].p + spans[i].len - 8;
     }
     return m;
 }
 
-void fix_write(struct fix *f, uint32_t block, uint64_t tag)
+void sfix_write(struct sfix *f, uint32_t block, uint64_t tag)
 {
     static uint8_t *at[2 * STORE_SPANS_MAX];
     uint32_t n = marks(f, block, at);
@@ -103,7 +105,7 @@ void fix_write(struct fix *f, uint32_t block, uint64_t tag)
         memcpy(at[i], &tag, sizeof tag);
 }
 
-bool fix_same(struct fix *f, uint32_t block, uint64_t tag)
+bool sfix_same(struct sfix *f, uint32_t block, uint64_t tag)
 {
     static uint8_t *at[2 * STORE_SPANS_MAX];
     uint32_t n = marks(f, block, at);
@@ -114,7 +116,7 @@ bool fix_same(struct fix *f, uint32_t block, uint64_t tag)
     return true;
 }
 
-static enum err put(struct fix *f, const struct store_key *k,
+static enum err put(struct sfix *f, const struct store_key *k,
                     const char *parent, uint64_t len)
 {
     uint32_t b = 0;
@@ -124,55 +126,55 @@ static enum err put(struct fix *f, const struct store_key *k,
 
     if (e)
         return e;
-    fix_write(f, b, k->hash.lo);
+    sfix_write(f, b, k->hash.lo);
     store_commit(f->s, b, 0);
     store_unref(f->s, b);
     return OK;
 }
 
-enum err fix_put(struct fix *f, uint32_t ns, const char *name,
-                 const char *parent, uint64_t len)
+enum err sfix_put(struct sfix *f, uint32_t ns, const char *name,
+                  const char *parent, uint64_t len)
 {
-    struct store_key k = fix_key(f, ns, name);
+    struct store_key k = sfix_key(f, ns, name);
 
     return put(f, &k, parent, len);
 }
 
-enum err fix_put_num(struct fix *f, uint32_t ns, uint64_t n, uint64_t len)
+enum err sfix_put_num(struct sfix *f, uint32_t ns, uint64_t n, uint64_t len)
 {
     char buf[32];
-    struct store_key k = fix_num(f, ns, n, buf);
+    struct store_key k = sfix_num(f, ns, n, buf);
 
     return put(f, &k, NULL, len);
 }
 
-uint32_t fix_find(struct fix *f, uint32_t ns, const char *name)
+uint32_t sfix_find(struct sfix *f, uint32_t ns, const char *name)
 {
-    struct store_key k = fix_key(f, ns, name);
+    struct store_key k = sfix_key(f, ns, name);
     enum store_found why;
 
     return store_find(f->s, &k, &why);
 }
 
-uint32_t fix_find_num(struct fix *f, uint32_t ns, uint64_t n)
+uint32_t sfix_find_num(struct sfix *f, uint32_t ns, uint64_t n)
 {
     char buf[32];
-    struct store_key k = fix_num(f, ns, n, buf);
+    struct store_key k = sfix_num(f, ns, n, buf);
     enum store_found why;
 
     return store_find(f->s, &k, &why);
 }
 
-enum store_found fix_why(struct fix *f, uint32_t ns, const char *name)
+enum store_found sfix_why(struct sfix *f, uint32_t ns, const char *name)
 {
-    struct store_key k = fix_key(f, ns, name);
+    struct store_key k = sfix_key(f, ns, name);
     enum store_found why;
 
     store_find(f->s, &k, &why);
     return why;
 }
 
-void fix_settle(struct fix *f)
+void sfix_settle(struct sfix *f)
 {
     for (int i = 0; store_tick(f->s); i++)
         MUST(i < 1000000);

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pikv-bench replay: a conversation trace through libpikv, as an inference
+ * server would use it. Closed loop with a few requests at a time; each is
+ *
+ *   LOOKUP its blocks -> GET the longest prefix -> PUT the rest
+ *
+ * and every byte that comes back is compared with what its block id makes. A
+ * block that went between LOOKUP and GET ends the prefix there. */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "client/pikv.h"
+#include "trace.h"
+
+enum { BATCH = 32, TOKENS_PER_BLOCK = 512, KEY_BYTES = 24 };
+
+enum phase { LOOKUP, GET, PUT, PHASES };
+static const char *const phase_names[PHASES] = {"LOOKUP", "GET", "PUT"};
+
+struct options {
+    const char *address, *trace, *json, *policy;
+    uint64_t block_bytes, limit;
+    uint32_t depth;
+    int pid;
+    double prefill_rate; /* tokens per second */
+    bool quiet;
+};
+
+struct worker {
+    const struct bench_request *req;
+    enum phase phase;
+    uint32_t done, batch, prefix; /* blocks; of this phase, in flight, hit */
+    uint64_t begun_ns;
+    uint8_t *data; /* BATCH blocks of registered memory */
+    char (*keys)[KEY_BYTES];
+    struct pikv_key *lookup;
+    struct pikv_get gets[BATCH];
+    struct pikv_put puts[BATCH];
+    struct pikv_result *results;
+};
+
+struct replay {
+    struct options opt;
+    struct bench_trace trace;
+    struct pikv *kv;
+    uint32_t ns, next, active;
+    struct bench_lat lat[PHASES];
+    uint64_t calls[PHASES], bytes[PHASES], failed[PHASES];
+    uint64_t requests, refs, hits, evicted_between, verify_errors, stored;
+    uint64_t begun_ns, shown_ns;
+    double cpu_s;
+};
+
+static uint32_t block_of(const struct replay *r, const struct worker *w,
+                         uint32_t i)
+{
+    return r->trace.ids[w->req->first + i];
+}
+
+static void submit_failed(int code)
+{
+    if (code)
+        bench_die("submit: %s: %s", pikv_error_name(code),
+                  pikv_error_text(code));
+}
+
+static void start_lookup(struct replay *r, struct worker *w)
+{
+    struct pikv_call call = {.user = w, .deadline_us = 1000000};
+    uint64_t id;
+
+    for (uint32_t i = 0; i < w->req->n; i++) {
+        int n = snprintf(w->keys[i], KEY_BYTES, "conv:%llu",
+                         (unsigned long long)r->trace.names[block_of(r, w, i)]);
+
+        w->lookup[i] = (struct pikv_key){.key = {w->keys[i], (size_t)n}};
+    }
+    submit_failed(pikv_lookup(r->kv, r->ns, w->lookup, w->req->n, NULL, 1, NULL,
+                              &call, w->results, &id));
+}
+
+static void start_get(struct replay *r, struct worker *w)
+{
+    struct pikv_call call = {.user = w, .deadline_us = 5000000};
+    uint64_t id;
+
+    for (uint32_t i = 0; i < w->batch; i++)
+        w->gets[i] = (struct pikv_get){
+            .key = w->lookup[w->done + i],
+            .data = {w->data + i * r->opt.block_bytes, r->opt.block_bytes}};
+    submit_failed(pikv_get(r->kv, r->ns, w->gets, w->batch, &call, w->results,
+                           &id));
+}
+
+static void start_put(struct replay *r, struct worker *w)
+{
+    struct pikv_call call = {.user = w, .deadline_us = 5000000};
+    uint64_t id;
+
+    for (uint32_t i = 0; i < w->batch; i++) {
+        uint32_t at = w->done + i;
+        uint8_t *p = w->data + i * r->opt.block_bytes;
+
+        bench_fill(block_of(r, w, at), p, r->opt.block_bytes);
+        w->puts[i] = (struct pikv_put){.key = w->lookup[at],
+                                       .data = {p, r->opt.block_bytes},
+                                       .page = at,
+                                       .token_end = (at + 1) * TOKENS_PER_BLOCK,
+                                       .token_n = TOKENS_PER_BLOCK};
+        if (at)
+            w->puts[i].parent = w->lookup[at - 1].key;
+    }
+    w->begun_ns = bench_now_ns(); /* making the bytes is not the store's time */
+    submit_failed(pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results,
+                           &id));
+}
+
+/* The next call of this worker: same phase, next phase or next request. */
+static void worker_go(struct replay *r, struct worker *w)
+{
+    uint32_t end = w->phase == GET ? w->prefix : w->req->n;
+
+    if (w->phase != LOOKUP && w->done == end && w->phase == GET) {
+        w->phase = PUT;
+        end = w->req->n;
+    }
+    w->begun_ns = bench_now_ns();
+    if (w->phase == LOOKUP) {
+        start_lookup(r, w);
+        return;
+    }
+    w->batch = end - w->done < BATCH ? end - w->done : BATCH;
+    if (w->batch == 0) {
+        r->requests++;
+        r->hits += w->prefix;
+        r->active--;
+        w->req = NULL;
+    } else if (w->phase == GET) {
+        start_get(r, w);
+    } else {
+        start_put(r, w);
+    }
+}
+
+static bool worker_next(struct replay *r, struct worker *w)
+{
+    if (r->next == r->opt.limit)
+        return false;
+    w->req = &r->trace.requests[r->next++];
+    w->phase = LOOKUP;
+    w->done = w->prefix = 0;
+    r->active++;
+    r->refs += w->req->n;
+    worker_go(r, w);
+    return true;
+}
+
+static void got(struct replay *r, struct worker *w)
+{
+    for (uint32_t i = 0; i < w->batch; i++) {
+        const struct pikv_result *res = &w->results[i];
+
+        if (res->status != PIKV_OK) { /* the prefix ends here */
+            r->evicted_between += res->status == PIKV_MISS;
+            r->failed[GET] += res->status != PIKV_MISS;
+            w->prefix = w->done += i;
+            w->phase = PUT;
+            return;
+        }
+        r->bytes[GET] += res->moved;
+        if (res->moved != r->opt.block_bytes ||
+            !bench_verify(block_of(r, w, w->done + i), w->gets[i].data.p,
+                          res->moved))
+            r->verify_errors++;
+    }
+    w->done += w->batch;
+}
+
+static void stored(struct replay *r, struct worker *w)
+{
+    for (uint32_t i = 0; i < w->batch; i++) {
+        int s = w->results[i].status;
+
+        r->stored += s == PIKV_OK;
+        r->bytes[PUT] += s == PIKV_OK ? r->opt.block_bytes : 0;
+        /* Another request of this replay may be storing the same block. */
+        if (s != PIKV_OK && s != PIKV_EXISTS && s != PIKV_PENDING)
+            r->failed[PUT]++;
+    }
+    w->done += w->batch;
+}
+
+static void completed(struct replay *r, const struct pikv_completion *c)
+{
+    struct worker *w = c->user;
+
+    r->calls[w->phase]++;
+    bench_lat_add(&r->lat[w->phase], bench_now_ns() - w->begun_ns);
+    if (c->status)
+        bench_die("%s: %s: %s", phase_names[w->phase],
+                  pikv_error_name(c->status), pikv_error_text(c->status));
+    if (w->phase == LOOKUP) {
+        w->prefix = c->prefix;
+        w->phase = GET;
+    } else if (w->phase == GET) {
+        got(r, w);
+    } else {
+        stored(r, w);
+    }
+    worker_go(r, w);
+    if (!w->req)
+        (void)worker_next(r, w);
+}
+
+static void progress(struct replay *r)
+{
+    uint64_t now = bench_now_ns();
+
+    if (r->opt.quiet || now - r->shown_ns < 500000000u)
+        return;
+    r->shown_ns = now;
+    fprintf(stderr, "\rreplay: %llu of %llu requests, prefix hits %.1f %%, %.2f GB/s ",
+            (unsigned long long)r->requests, (unsigned long long)r->opt.limit,
+            r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
+            (double)(r->bytes[GET] + r->bytes[PUT]) /
+                (double)(now - r->begun_ns));
+}
+
+static void run(struct replay *r, struct worker *workers)
+{
+    struct pollfd fd = {.fd = pikv_event_fd(r->kv), .events = POLLIN};
+    struct pikv_completion done[16];
+
+    r->begun_ns = bench_now_ns();
+    r->cpu_s = bench_cpu_s(r->opt.pid);
+    for (uint32_t i = 0; i < r->opt.depth; i++)
+        (void)worker_next(r, &workers[i]);
+    while (r->active) {
+        int n = pikv_poll(r->kv, done, 16);
+
+        if (n < 0)
+            bench_die("poll: %s", pikv_error_name(n));
+        for (int i = 0; i < n; i++)
+            completed(r, &done[i]);
+        if (n == 0)
+            (void)poll(&fd, 1, 10);
+        progress(r);
+    }
+    r->cpu_s = bench_cpu_s(r->opt.pid) - r->cpu_s;
+    if (!r->opt.quiet)
+        fprintf(stderr, "\r%79s\r", "");
+}
+
+static void print_table(struct replay *r, double wall_s)
+{
+    double gib = (double)(r->bytes[GET] + r->bytes[PUT]) / (1 << 30);
+    double tokens = (double)r->hits * TOKENS_PER_BLOCK;
+
+    printf("requests             %llu (%llu block references)\n",
+           (unsigned long long)r->requests, (unsigned long long)r->refs);
+    printf("prefix-hit ratio     %.4f in blocks, %.4f in bytes\n",
+           (double)r->hits / (double)r->refs,
+           (double)r->bytes[GET] /
+               ((double)r->refs * (double)r->opt.block_bytes));
+    printf("moved                %.2f GiB read, %.2f GiB written in %.1f s: "
+           "%.2f GB/s\n",
+           (double)r->bytes[GET] / (1 << 30), (double)r->bytes[PUT] / (1 << 30),
+           wall_s, gib * 1.073741824 / wall_s);
+    for (int p = 0; p < PHASES; p++)
+        printf("%-6s p50 / p99     %.0f / %.0f us (%llu calls, %llu keys "
+               "failed)\n",
+               phase_names[p], bench_lat_us(&r->lat[p], 0.5),
+               bench_lat_us(&r->lat[p], 0.99), (unsigned long long)r->calls[p],
+               (unsigned long long)r->failed[p]);
+    printf("prefill saved        %.0f s of GPU time, at %.0f tokens/s\n",
+           tokens / r->opt.prefill_rate, r->opt.prefill_rate);
+    if (r->opt.pid)
+        printf("daemon CPU           %.3f s per GiB moved\n",
+               gib > 0 ? r->cpu_s / gib : 0);
+    printf("evicted in between   %llu blocks\n",
+           (unsigned long long)r->evicted_between);
+    printf("verify errors        %llu\n", (unsigned long long)r->verify_errors);
+}
+
+static void print_json(struct replay *r, double wall_s)
+{
+    FILE *f = fopen(r->opt.json, "w");
+
+    if (!f)
+        bench_die("--json %s: %s", r->opt.json, strerror(errno));
+    fprintf(f,
+            "{\"requests\": %llu, \"refs\": %llu, \"hits\": %llu, "
+            "\"bytes_get\": %llu, \"bytes_put\": %llu, \"wall_s\": %.3f, "
+            "\"cpu_s\": %.3f, \"verify_errors\": %llu",
+            (unsigned long long)r->requests, (unsigned long long)r->refs,
+            (unsigned long long)r->hits, (unsigned long long)r->bytes[GET],
+            (unsigned long long)r->bytes[PUT], wall_s, r->cpu_s,
+            (unsigned long long)r->verify_errors);
+    for (int p = 0; p < PHASES; p++)
+        fprintf(f, ", \"%s_p50_us\": %.1f, \"%s_p99_us\": %.1f", phase_names[p],
+                bench_lat_us(&r->lat[p], 0.5), phase_names[p],
+                bench_lat_us(&r->lat[p], 0.99));
+    fprintf(f, "}\n");
+    if (fclose(f))
+        bench_die("--json %s: %s", r->opt.json, strerror(errno));
+}
+
+static void usage(void)
+{
+    puts("usage: pikv-bench replay --trace FILE [OPTIONS]\n"
+         "  --address A       shm:PATH or ucx:HOST:PORT\n"
+         "  --block SIZE      bytes that stand for a block (64KiB)\n"
+         "  --limit N         only the first N requests\n"
+         "  --depth N         requests at a time (4)\n"
+         "  --policy NAME     eviction policy of the namespace\n"
+         "  --prefill-rate N  tokens per second for `prefill saved` (10000)\n"
+         "  --pid N           the daemon's, to tell its CPU\n"
+         "  --json FILE       the numbers for a program\n"
+         "  --quiet           no progress");
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"address", 1, 0, 'a'}, {"trace", 1, 0, 't'},  {"block", 1, 0, 'b'},
+        {"limit", 1, 0, 'l'},   {"depth", 1, 0, 'd'},  {"policy", 1, 0, 'p'},
+        {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'}, {"json", 1, 0, 'j'},
+        {"quiet", 0, 0, 'q'},   {"help", 0, 0, 'h'},   {0, 0, 0, 0}};
+    int c;
+
+    *o = (struct options){.block_bytes = 65536, .depth = 4,
+                          .prefill_rate = 10000, .limit = UINT64_MAX};
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 'a': o->address = optarg; break;
+        case 't': o->trace = optarg; break;
+        case 'b': o->block_bytes = bench_bytes("--block", optarg); break;
+        case 'l': o->limit = strtoull(optarg, NULL, 0); break;
+        case 'd': o->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
+        case 'p': o->policy = optarg; break;
+        case 'r': o->prefill_rate = strtod(optarg, NULL); break;
+        case 'P': o->pid = atoi(optarg); break;
+        case 'j': o->json = optarg; break;
+        case 'q': o->quiet = true; break;
+        case 'h': usage(); exit(0);
+        default: usage(); exit(2);
+        }
+    }
+    if (!o->trace)
+        bench_die("replay: --trace FILE is needed");
+    if (o->depth < 1 || o->depth > 64 || o->prefill_rate <= 0 ||
+        o->block_bytes % 8)
+        bench_die("replay: --depth is 1 to 64, --prefill-rate is above 0, "
+                  "--block a multiple of 8");
+}
+
+static void open_store(struct replay *r)
+{
+    struct pikv_options opt = {.address = r->opt.address,
+                               .engine = "pikv-bench replay"};
+    struct pikv_group group = {.kind = "attention",
+                               .tokens_per_block = TOKENS_PER_BLOCK,
+                               .block_bytes = r->opt.block_bytes};
+    struct pikv_namespace ns = {.name = "replay", .model = "trace",
+                                .groups = &group, .group_n = 1, .create = true,
+                                .policy = r->opt.policy};
+    int e = pikv_open(&opt, &r->kv);
+
+    if (!e)
+        e = pikv_namespace_open(r->kv, &ns, &r->ns, NULL);
+    if (e)
+        bench_die("%s: %s (%s)", r->opt.address ? r->opt.address : "pikvd",
+                  pikv_error_text(e), pikv_last_error());
+}
+
+static void open_worker(struct replay *r, struct worker *w, uint32_t blocks)
+{
+    void *data;
+
+    if (pikv_mem_alloc(r->kv, BATCH * r->opt.block_bytes, &data))
+        bench_die("no shared memory for %u blocks", BATCH);
+    w->data = data;
+    w->keys = calloc(blocks, sizeof *w->keys);
+    w->lookup = calloc(blocks, sizeof *w->lookup);
+    w->results = calloc(blocks > BATCH ? blocks : BATCH, sizeof *w->results);
+    if (!w->keys || !w->lookup || !w->results)
+        bench_die("out of memory");
+}
+
+int bench_replay(int argc, char **argv)
+{
+    struct replay *r = calloc(1, sizeof *r);
+    struct worker *workers;
+    struct errmsg m = {""};
+    uint32_t longest = 1;
+    double wall_s;
+
+    if (!r)
+        bench_die("out of memory");
+    parse(&r->opt, argc, argv);
+    if (bench_trace_load(r->opt.trace, &r->trace, &m))
+        bench_die("%s", m.text);
+    if (r->opt.limit > r->trace.requests_n)
+        r->opt.limit = r->trace.requests_n;
+    for (uint32_t i = 0; i < r->trace.requests_n; i++)
+        if (r->trace.requests[i].n > longest)
+            longest = r->trace.requests[i].n;
+    open_store(r);
+    workers = calloc(r->opt.depth, sizeof *workers);
+    if (!workers)
+        bench_die("out of memory");
+    for (uint32_t i = 0; i < r->opt.depth; i++)
+        open_worker(r, &workers[i], longest);
+    run(r, workers);
+    wall_s = (double)(bench_now_ns() - r->begun_ns) / 1e9;
+    print_table(r, wall_s);
+    if (r->opt.json)
+        print_json(r, wall_s);
+    pikv_close(r->kv);
+    bench_trace_free(&r->trace);
+    return r->verify_errors != 0;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pikvctl: looks at a pikvd and changes it, for people and scripts.
+ *
+ *   ctl.c            main, options, help
+ *   ctl_verbs.c      the table of verbs; completion is made from it
+ *   ctl_link.c       connection, namespace, one MSG operation
+ *   ctl_key.c        keys, salts and numbers from words and back
+ *   ctl_out.c        rows as a table or as JSON; errors
+ *   ctl_data.c       put, get, lookup
+ *   ctl_evict.c      evict and what it would do
+ *   ctl_look.c       stat, inspect, keys, clients, ping, reload
+ *   ctl_top.c        top
+ *   ctl_namespace.c  namespace ...
+ *   ctl_config.c     config ...: runs pikvd
+ *   ctl_doctor*.c    doctor
+ *
+ * An error is one line, "pikvctl: what: why; fix", from the function that meets
+ * it; what it returns is the exit status and everybody above passes it on.
+ * One thread; memory lives as long as the process where that is simpler. */
+#ifndef CTL_CTL_H
+#define CTL_CTL_H
+
+#include <jansson.h>
+
+#include "base/base.h"
+#include "client/pikv.h"
+#include "pikv.pb-c.h"
+
+enum ctl_exit {
+    CTL_OK = 0,
+    CTL_ERROR = 1,
+    CTL_USAGE = 2,
+    CTL_MISS = 3,
+    CTL_NO_SERVER = 4,
+};
+
+enum ctl_opt {
+#define OPT(ID, name, letter, arg, doc) OPT_##ID,
+#include "client/ctl/ctl_options.tbl"
+    OPT_N
+};
+
+/* A set of options. */
+#define OPT_BIT(id) (UINT64_C(1) << OPT_##id)
+
+enum { CTL_LABELS = 4 };
+
+struct ctl {
+    const struct verb *verb;
+    char **args; /* what follows the verb */
+    uint32_t arg_n;
+    const char *opt[OPT_N]; /* NULL: not given; "" for one without argument */
+    uint64_t labels[CTL_LABELS];
+    uint32_t label_n;
+    bool json;
+    struct pikv *kv;
+    struct pikv_info info;
+    struct pikv_call call;
+    uint32_t ns;
+};
+
+struct verb {
+    const char *name; /* one word, or two */
+    const char *args; /* for people */
+    uint32_t arg_min, arg_max;
+    uint64_t options; /* beside those that every verb takes */
+    const char *doc;
+    int (*run)(struct ctl *c);
+};
+
+extern const struct verb ctl_verbs[];
+extern const uint32_t ctl_verb_n;
+
+struct ctl_option {
+    const char *name;
+    char letter;     /* '\0': none */
+    const char *arg; /* NULL: takes none */
+    const char *doc;
+};
+extern const struct ctl_option ctl_options[OPT_N];
+/* The options of every verb. */
+extern const uint64_t ctl_options_all;
+
+/* ---- ctl_out.c ---- */
+
+/* Prints "pikvctl: ..." as one line; returns status. */
+int ctl_fail(int status, const char *fmt, ...) printf_like(2, 3);
+/* The same for a code of libpikv: its text, and what to do about it. */
+int ctl_fail_code(int code, const char *fmt, ...) printf_like(2, 3);
+int ctl_status(int code);
+
+struct column {
+    const char *name; /* of the member and, in capitals, above the column */
+    bool right;
+};
+/* rows: an array of objects; takes it. Returns CTL_OK or CTL_ERROR. */
+int out_rows(const struct ctl *c, const struct column *columns, size_t n,
+             json_t *rows);
+/* One object: JSON, or a line per member. Takes it. */
+int out_object(const struct ctl *c, json_t *object);
+/* "3 words" for one scalar of JSON; buf holds n bytes. */
+const char *out_cell(const json_t *value, char *buf, size_t n);
+/* A string that JSON can carry, whatever the bytes are. */
+json_t *out_text(const char *text);
+json_t *out_u64(uint64_t n);
+/* "0x...": for 64-bit names, which JSON numbers cannot hold. */
+json_t *out_hex64(uint64_t n);
+/* Writes what is buffered; CTL_ERROR if that failed and somebody reads. */
+int out_flush(int status);
+
+/* ---- ctl_key.c ---- */
+
+/* "text" or "hex:0aff". The bytes live on. */
+int key_parse(const char *text, struct pikv_bytes *out);
+/* The same way back, as JSON; scope likewise. */
+json_t *key_json(const void *p, size_t n);
+json_t *hex_json(const void *p, size_t n);
+/* A key with --group, --scope, --route of the command line. */
+int key_of_args(const struct ctl *c, const char *text, struct pikv_key *out);
+int opt_scope(const struct ctl *c, const uint8_t **scope_out);
+/* Absent: dflt. Plain numbers, 0x too. */
+int opt_number(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
+               uint64_t max, uint64_t *out);
+/* "64KiB", 65536 / "250ms". */
+int parse_bytes(const char *what, const char *text, uint64_t *out);
+int parse_us(const char *what, const char *text, uint64_t *out);
+int parse_number(const char *what, const char *text, uint64_t max,
+                 uint64_t *out);
+int opt_us(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
+           uint64_t *out);
+int opt_bytes(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
+              uint64_t *out);
+
+/* ---- ctl_link.c ---- */
+
+int link_open(struct ctl *c);
+void link_close(struct ctl *c);
+/* The namespace of --namespace into c->ns; create makes a missing one. */
+int link_namespace(struct ctl *c, bool create);
+const char *link_namespace_name(const struct ctl *c);
+/* One MSG operation: a reply to free with protobuf_c_message_free_unpacked,
+ * or NULL and the code. An error may come with a reply. */
+void *link_ask(struct ctl *c, const char *op, uint32_t lane,
+               const ProtobufCMessage *request,
+               const ProtobufCMessageDescriptor *reply, int *code_out);
+/* link_open, ask, and the failure in words; NULL with *status_out. */
+void *link_get(struct ctl *c, const char *op, uint32_t lane,
+               const ProtobufCMessage *request,
+               const ProtobufCMessageDescriptor *reply, int *status_out);
+void link_free(void *reply);
+/* Describes one namespace ("": all). A namespace that is not there: MISS. */
+int link_describe(struct ctl *c, const char *name,
+                  Pikv__NamespaceReply **out);
+
+/* Calls fn for each block of the namespace c->ns, lane by lane, until it
+ * returns false. */
+typedef bool link_block_fn(const Pikv__BlockInfo *b, void *arg);
+int link_blocks(struct ctl *c, link_block_fn *fn, void *arg);
+/* Seconds of a clock that only runs forward. */
+double link_now_s(void);
+/* The client rows of `clients` and `top`, one per client. */
+int look_clients(struct ctl *c, json_t **rows_out);
+/* All counters as one JSON object. */
+int look_stat(struct ctl *c, const char *prefix, json_t **out);
+
+/* ---- ctl_config.c ---- */
+
+/* The daemon's program; false and an error line if there is none. */
+bool config_find_pikvd(char *path, size_t n);
+
+/* ---- the verbs ---- */
+
+int verb_put(struct ctl *c);
+int verb_get(struct ctl *c);
+int verb_lookup(struct ctl *c);
+int verb_evict(struct ctl *c);
+int verb_stat(struct ctl *c);
+int verb_top(struct ctl *c);
+int verb_inspect(struct ctl *c);
+int verb_keys(struct ctl *c);
+int verb_clients(struct ctl *c);
+int verb_ns_list(struct ctl *c);
+int verb_ns_show(struct ctl *c);
+int verb_ns_create(struct ctl *c);
+int verb_ns_set(struct ctl *c);
+int verb_ns_bump(struct ctl *c);
+int verb_reload(struct ctl *c);
+int verb_ping(struct ctl *c);
+int verb_config_check(struct ctl *c);
+int verb_config_dump(struct ctl *c);
+int verb_config_schema(struct ctl *c);
+int verb_doctor(struct ctl *c);
+int verb_completion(struct ctl *c);
+
+#endif

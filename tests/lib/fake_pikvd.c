@@ -1,0 +1,819 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See fake_pikvd.h. Deliberately simple: one lock for everything but the rings,
+ * malloc where the daemon has pools, a linear search for a catalog. */
+#include "tests/lib/fake_pikvd.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "base/hash.h"
+#include "pikv.pb-c.h"
+#include "rpc/frame.h"
+#include "rpc/ring.h"
+#include "rpc/shm_wire.h"
+
+enum {
+    LANES = 8,
+    CONNS = 16,
+    MEMS = 64,
+    RING_BYTES = 1 << 18,
+    HELD = 512,
+    LOAN_BYTES = 1 << 20,
+};
+
+struct block {
+    struct block *next;
+    uint32_t lane, key_len, crc;
+    uint64_t len, version;
+    uint8_t key[WIRE_KEY_MAX];
+    uint8_t *bytes;
+};
+
+struct mem {
+    uint8_t *p;
+    uint64_t len;
+};
+
+struct fake_conn {
+    int sock, req_fd, rep_fd;
+    struct ring_shared *sh;
+    struct ring req, rep;
+    struct mem mems[MEMS];
+    uint32_t mem_n;
+    uint64_t loans;
+};
+
+struct held {
+    uint32_t conn;
+    uint32_t len;
+    uint8_t *msg;
+};
+
+struct lane {
+    struct fake *f;
+    uint32_t idx;
+    int listen;
+    pthread_t thread;
+    char path[128];
+    struct fake_conn conns[CONNS];
+    struct held held[HELD];
+    uint32_t held_n, requests;
+    enum fake_mode mode;
+    int loan_fd;
+    uint8_t *loan;
+    uint64_t loan_used;
+    uint32_t restarts;
+};
+
+struct fake {
+    pthread_mutex_t mu;
+    bool stop, spins;
+    uint32_t lane_n, hellos, segs, stored, restarts, loans_end, in_flight_max;
+    uint32_t credit_ops;
+    uint64_t credit_bytes, boot, generation;
+    char dir[64], address[200];
+    struct lane lanes[LANES];
+    struct block *blocks;
+    uint64_t versions;
+};
+
+static const struct frame_limits limits = {
+    .message_bytes = RING_BYTES / 2,
+    .batch_keys = 4096,
+    .block_bytes = GIB(1),
+};
+
+/* ---- replies ------------------------------------------------------------------*/
+
+static void conn_end(struct fake_conn *c)
+{
+    if (c->sock < 0)
+        return;
+    close(c->sock);
+    close(c->req_fd);
+    close(c->rep_fd);
+    munmap(c->sh, ring_map_bytes(RING_BYTES));
+    for (uint32_t i = 0; i < c->mem_n; i++)
+        if (c->mems[i].p)
+            munmap(c->mems[i].p, c->mems[i].len);
+    memset(c, 0, sizeof(*c));
+    c->sock = -1;
+}
+
+static void put_ring(struct fake_conn *c, const void *msg, uint32_t len)
+{
+    uint64_t one = 1;
+    void *to;
+
+    while (!(to = ring_grant(&c->rep, len)))
+        usleep(100);
+    memcpy(to, msg, len);
+    ring_push(&c->rep, len);
+    if (ring_must_wake(&c->rep))
+        (void)!write(c->rep_fd, &one, sizeof(one));
+}
+
+static void reply(struct fake_conn *c, const struct wire_frame *req, int status,
+                  const void *body, uint32_t record_n, uint32_t env_len)
+{
+    size_t len = (size_t)record_n * WIRE_RECORD + env_len;
+    uint8_t *msg = malloc(sizeof(struct wire_frame) + len + 1);
+    struct wire_frame f = {.kind = WIRE_REPLY, .op = req->op, .req = req->req,
+                           .status = status, .record_n = record_n,
+                           .env_len = env_len};
+
+    if (len)
+        memcpy(msg + sizeof(f), body, len);
+    frame_seal(&f, msg + sizeof(f), len);
+    memcpy(msg, &f, sizeof(f));
+    put_ring(c, msg, (uint32_t)(sizeof(f) + len));
+    free(msg);
+}
+
+/* As one packet on the socket, with an fd. */
+static void reply_fd(struct fake_conn *c, const struct wire_frame *req,
+                     const void *env, uint32_t env_len, int fd)
+{
+    union {
+        struct cmsghdr h;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    uint8_t msg[512];
+    struct wire_frame f = {.kind = WIRE_REPLY, .op = req->op, .req = req->req,
+                           .env_len = env_len};
+    struct iovec iov = {msg, sizeof(f) + env_len};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof(control)};
+
+    frame_seal(&f, env, env_len);
+    memcpy(msg, &f, sizeof(f));
+    memcpy(msg + sizeof(f), env, env_len);
+    control.h.cmsg_level = SOL_SOCKET;
+    control.h.cmsg_type = SCM_RIGHTS;
+    control.h.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.h), &fd, sizeof(int));
+    (void)sendmsg(c->sock, &m, MSG_NOSIGNAL);
+}
+
+/* ---- MSG operations -------------------------------------------------------------*/
+
+static void do_hello(struct lane *l, struct fake_conn *c,
+                     const struct wire_frame *req)
+{
+    struct fake *f = l->f;
+    Pikv__HelloReply m;
+    Pikv__Lane lanes[LANES], *list[LANES];
+    char addrs[LANES][160];
+    char server[] = "fake 1", none[] = "";
+    uint8_t env[2048];
+
+    pikv__hello_reply__init(&m);
+    for (uint32_t i = 0; i < f->lane_n; i++) {
+        pikv__lane__init(&lanes[i]);
+        snprintf(addrs[i], sizeof(addrs[i]), "shm:%s", f->lanes[i].path);
+        lanes[i].shm = addrs[i];
+        lanes[i].ucx = none;
+        list[i] = &lanes[i];
+    }
+    m.version = 1;
+    m.server = server;
+    m.boot = f->boot;
+    m.lane = l->idx;
+    m.lanes = list;
+    m.n_lanes = f->lane_n;
+    m.credit_ops = f->credit_ops;
+    m.credit_bytes = f->credit_bytes;
+    m.batch_keys_max = 1024;
+    m.message_bytes_max = RING_BYTES / 2;
+    m.block_bytes_max = GIB(1);
+    f->hellos++;
+    reply(c, req, 0, env, 0, (uint32_t)pikv__hello_reply__pack(&m, env));
+}
+
+static void do_open(struct lane *l, struct fake_conn *c,
+                    const struct message *msg)
+{
+    Pikv__Open *o = pikv__open__unpack(NULL, msg->frame.env_len, msg->env);
+    Pikv__OpenReply m;
+    char field[] = "dtype", have[] = "fp16", want[] = "fp8";
+    uint8_t env[512];
+    int status = 0;
+
+    pikv__open_reply__init(&m);
+    if (o && strcmp(o->name, "other") == 0) {
+        status = ERR_MISMATCH;
+        m.mismatch_field = field;
+        m.mismatch_have = have;
+        m.mismatch_want = want;
+    }
+    m.id = 7;
+    m.generation = l->f->generation;
+    m.slot_seed = 99;
+    pikv__open__free_unpacked(o, NULL);
+    reply(c, &msg->frame, status, env, 0,
+          (uint32_t)pikv__open_reply__pack(&m, env));
+}
+
+static void do_register(struct fake_conn *c, const struct message *msg, int fd)
+{
+    Pikv__MemRegister *r =
+        pikv__mem_register__unpack(NULL, msg->frame.env_len, msg->env);
+    Pikv__MemRegisterReply m = PIKV__MEM_REGISTER_REPLY__INIT;
+    struct mem *mem = &c->mems[c->mem_n % MEMS];
+    uint8_t env[32];
+    void *p;
+
+    p = mmap(NULL, r->length, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+             (off_t)r->offset);
+    *mem = (struct mem){p == MAP_FAILED ? NULL : p, r->length};
+    m.id = c->mem_n++;
+    pikv__mem_register__free_unpacked(r, NULL);
+    reply(c, &msg->frame, mem->p ? 0 : ERR_MEM_FAULT, env, 0,
+          (uint32_t)pikv__mem_register_reply__pack(&m, env));
+}
+
+static void do_attach(struct lane *l, struct fake_conn *c,
+                      const struct message *msg)
+{
+    Pikv__LoanAttachReply m = PIKV__LOAN_ATTACH_REPLY__INIT;
+    uint8_t env[32];
+
+    if (!l->loan) {
+        l->loan_fd = memfd_create("loan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        (void)!ftruncate(l->loan_fd, LOAN_BYTES);
+        fcntl(l->loan_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+        l->loan = mmap(NULL, LOAN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+                       l->loan_fd, 0);
+    }
+    m.bytes = LOAN_BYTES;
+    reply_fd(c, &msg->frame, env,
+             (uint32_t)pikv__loan_attach_reply__pack(&m, env), l->loan_fd);
+}
+
+static void do_namespace(struct lane *l, struct fake_conn *c,
+                         const struct message *msg)
+{
+    Pikv__NamespaceReply m;
+    Pikv__NamespaceInfo info, *list[1] = {&info};
+    uint8_t env[256];
+
+    pikv__namespace_reply__init(&m);
+    pikv__namespace_info__init(&info);
+    info.id = 7;
+    info.generation = ++l->f->generation;
+    m.namespaces = list;
+    m.n_namespaces = 1;
+    reply(c, &msg->frame, 0, env, 0,
+          (uint32_t)pikv__namespace_reply__pack(&m, env));
+}
+
+/* ---- BATCH operations -------------------------------------------------------------*/
+
+static struct block *find(struct lane *l, const struct key_ref *k)
+{
+    struct block *b = l->f->blocks;
+
+    while (b && (b->lane != l->idx || b->key_len != k->rec.key_len ||
+                 memcmp(b->key, k->key, b->key_len) != 0))
+        b = b->next;
+    return b;
+}
+
+/* Copies between a block and the client's segments; false: given up, or the
+ * segments do not lie in registered memory. */
+static bool move(struct fake_conn *c, uint64_t req, const struct key_ref *k,
+                 uint8_t *bytes, uint64_t len, bool to_client)
+{
+    for (uint32_t i = 0; i < k->rec.seg_n && len; i++) {
+        struct wire_seg s = seg_at(k, i);
+        uint64_t n = min_u64(s.len, len);
+        const struct mem *m = &c->mems[s.mem % MEMS];
+
+        if (__atomic_load_n(&c->sh->cancel[req % RING_CANCELS],
+                            __ATOMIC_ACQUIRE) == req)
+            return false;
+        if (s.mem >= c->mem_n || !m->p || s.off + n > m->len)
+            return false;
+        memcpy(to_client ? m->p + s.off : bytes,
+               to_client ? bytes : m->p + s.off, n);
+        bytes += n;
+        len -= n;
+    }
+    return len == 0;
+}
+
+static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
+                   const struct key_ref *k, struct wire_result *r)
+{
+    struct block *b = find(l, k);
+    struct fake *f = l->f;
+
+    if (b) {
+        r->status = ERR_EXISTS;
+        return;
+    }
+    b = calloc(1, sizeof(*b));
+    b->bytes = malloc(k->rec.len + 1);
+    b->len = k->rec.len;
+    b->lane = l->idx;
+    b->key_len = k->rec.key_len;
+    memcpy(b->key, k->key, b->key_len);
+    if (!move(c, req, k, b->bytes, b->len, false)) {
+        r->status = ERR_MEM_FAULT;
+        free(b->bytes);
+        free(b);
+        return;
+    }
+    b->crc = crc32c(0, b->bytes, b->len);
+    b->version = ++f->versions;
+    b->next = f->blocks;
+    f->blocks = b;
+    f->stored++;
+    r->version = b->version;
+    r->len = b->len;
+}
+
+static void do_loan(struct lane *l, struct fake_conn *c, struct block *b,
+                    struct wire_result *r)
+{
+    memcpy(l->loan + l->loan_used, b->bytes, b->len);
+    r->flags |= RESULT_LOAN;
+    r->loan_off = l->loan_used;
+    r->loan = ++c->loans;
+    l->loan_used += align_up(b->len, 64);
+}
+
+static void do_get(struct lane *l, struct fake_conn *c, uint64_t req,
+                   const struct key_ref *k, struct wire_result *r)
+{
+    struct block *b = find(l, k);
+    uint64_t n;
+
+    r->status = b ? OK : ERR_MISS;
+    if (!b)
+        return;
+    r->len = b->len;
+    r->crc = b->crc;
+    r->version = b->version;
+    if ((k->rec.flags & KEY_LOAN) && l->loan) {
+        do_loan(l, c, b, r);
+        return;
+    }
+    n = k->rec.off < b->len ? min_u64(k->rec.len, b->len - k->rec.off) : 0;
+    if (l->mode == FAKE_FLIPS)
+        b->bytes[0] ^= 1;
+    if (!move(c, req, k, b->bytes + k->rec.off, n, true))
+        r->status = ERR_CANCELED;
+    else
+        r->moved = l->mode == FAKE_LIES ? k->rec.len + 1 : n;
+}
+
+static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
+                   const struct key_ref *k, struct wire_result *r)
+{
+    l->f->segs += k->rec.seg_n;
+    if (m->frame.op == OP_PUT)
+        do_put(l, c, m->frame.req, k, r);
+    else if (m->frame.op == OP_GET)
+        do_get(l, c, m->frame.req, k, r);
+    else if (m->frame.op == OP_LOOKUP)
+        r->state = find(l, k) ? STATE_HIT : STATE_MISS;
+    else if (m->frame.op == OP_EVICT)
+        r->status = find(l, k) ? OK : ERR_MISS;
+}
+
+static void do_batch(struct lane *l, struct fake_conn *c,
+                     const struct message *m)
+{
+    enum fake_mode mode = l->mode;
+    struct wire_batch *head;
+    struct wire_result *r;
+    struct key_ref k;
+    struct batch b;
+    uint32_t n;
+
+    if (batch_read(m, &limits, &b)) {
+        reply(c, &m->frame, ERR_BAD_REQUEST, NULL, 0, 0);
+        return;
+    }
+    n = 1 + b.left;
+    head = calloc(n, WIRE_RECORD);
+    r = (struct wire_result *)(void *)(head + 1);
+    *head = b.head;
+    if (m->frame.op == OP_EVICT)
+        head->count = 1 + b.head.select;
+    while (batch_next(&b, &limits, &k) == OK)
+        do_key(l, c, m, &k, r++);
+    if (mode == FAKE_CUTS)
+        n--;
+    reply(c, &m->frame, 0, head, n, 0);
+    if (mode == FAKE_DOUBLES) {
+        struct wire_frame other = m->frame;
+
+        reply(c, &m->frame, 0, head, n, 0);
+        other.req += RING_CANCELS * 1000;
+        reply(c, &other, 0, head, n, 0);
+    }
+    free(head);
+}
+
+/* ---- the lane -----------------------------------------------------------------*/
+
+static void hold(struct lane *l, struct fake_conn *c, const void *msg,
+                 uint32_t len)
+{
+    struct held *h = &l->held[l->held_n++];
+
+    MUST(l->held_n < HELD);
+    h->conn = (uint32_t)(c - l->conns);
+    h->len = len;
+    h->msg = malloc(len);
+    memcpy(h->msg, msg, len);
+    if (l->held_n > l->f->in_flight_max)
+        l->f->in_flight_max = l->held_n;
+}
+
+/* What the mode does to a data request; true: that was all. */
+static bool misbehave(struct lane *l, struct fake_conn *c,
+                      const struct message *m, const void *msg, uint32_t len)
+{
+    uint8_t junk[300];
+
+    switch (l->mode) {
+    case FAKE_HOLDS:
+        hold(l, c, msg, len);
+        return true;
+    case FAKE_GARBLES:
+        memset(junk, 0xa5, sizeof(junk));
+        put_ring(c, junk, sizeof(junk));
+        return true;
+    case FAKE_DIES:
+        conn_end(c);
+        return true;
+    case FAKE_REFUSES:
+        reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
+        return true;
+    case FAKE_SERVES:
+    case FAKE_DOUBLES:
+    case FAKE_CUTS:
+    case FAKE_FLIPS:
+    case FAKE_LIES:
+        break;
+    }
+    return false;
+}
+
+static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
+                   uint32_t len, int fd)
+{
+    const uint8_t *body = msg + sizeof(struct wire_frame);
+    struct message m;
+
+    if (frame_read(msg, body, len - sizeof(struct wire_frame), &limits, &m)) {
+        conn_end(c);
+        return;
+    }
+    l->f->spins |= (m.frame.flags & FRAME_SPINS) != 0;
+    if (m.frame.op == OP_HELLO) {
+        do_hello(l, c, &m.frame);
+    } else if (m.frame.op == OP_OPEN) {
+        do_open(l, c, &m);
+    } else if (m.frame.op == OP_MEM_REGISTER && fd >= 0) {
+        do_register(c, &m, fd);
+    } else if (m.frame.op == OP_LOAN_ATTACH) {
+        do_attach(l, c, &m);
+    } else if (m.frame.op == OP_NAMESPACE) {
+        do_namespace(l, c, &m);
+    } else if (m.frame.record_n) {
+        l->requests++;
+        if (!misbehave(l, c, &m, msg, len))
+            do_batch(l, c, &m);
+    } else {
+        reply(c, &m.frame, 0, NULL, 0, 0);
+    }
+}
+
+static void run_held(struct lane *l)
+{
+    uint32_t n = l->held_n;
+
+    if (l->mode == FAKE_HOLDS)
+        return;
+    l->held_n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct fake_conn *c = &l->conns[l->held[i].conn];
+
+        if (c->sock >= 0)
+            handle(l, c, l->held[i].msg, l->held[i].len, -1);
+        free(l->held[i].msg);
+    }
+}
+
+static void welcome(struct lane *l)
+{
+    int sock = accept4(l->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int mem = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    union {
+        struct cmsghdr h;
+        char space[CMSG_SPACE(3 * sizeof(int))];
+    } control = {0};
+    struct shm_welcome w = {SHM_WELCOME_MAGIC, WIRE_VERSION, RING_BYTES, 0,
+                            ring_map_bytes(RING_BYTES)};
+    struct iovec iov = {&w, sizeof(w)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof(control)};
+    struct fake_conn *c = l->conns;
+    int fds[3];
+
+    while (c->sock >= 0)
+        MUST(++c < l->conns + CONNS);
+    (void)!ftruncate(mem, (off_t)w.map_bytes);
+    fcntl(mem, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+    c->sh = mmap(NULL, w.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, mem, 0);
+    ring_shared_init(c->sh, RING_BYTES);
+    MUST(ring_attach(c->sh, w.map_bytes, &c->req, &c->rep) == OK);
+    fds[0] = mem;
+    fds[1] = c->req_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fds[2] = c->rep_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->sock = sock;
+    control.h.cmsg_level = SOL_SOCKET;
+    control.h.cmsg_type = SCM_RIGHTS;
+    control.h.cmsg_len = CMSG_LEN(sizeof(fds));
+    memcpy(CMSG_DATA(&control.h), fds, sizeof(fds));
+    (void)sendmsg(sock, &m, MSG_NOSIGNAL);
+    close(mem);
+}
+
+/* One packet with an fd; false: none, or the connection ended. */
+static bool packet(struct lane *l, struct fake_conn *c)
+{
+    union {
+        struct cmsghdr h;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    uint8_t buf[4096];
+    struct iovec iov = {buf, sizeof(buf)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof(control)};
+    ssize_t len = recvmsg(c->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *h = len > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    int fd = -1;
+
+    if (len == 0)
+        conn_end(c);
+    if (len <= 0)
+        return false;
+    if (h)
+        memcpy(&fd, CMSG_DATA(h), sizeof(fd));
+    handle(l, c, buf, (uint32_t)len, fd);
+    if (fd >= 0)
+        close(fd);
+    return c->sock >= 0;
+}
+
+static void serve(struct lane *l, struct fake_conn *c)
+{
+    static __thread uint8_t buf[RING_BYTES];
+    uint64_t n;
+    uint32_t len;
+
+    (void)!read(c->req_fd, &n, sizeof(n));
+    while (packet(l, c))
+        ;
+    while (c->sock >= 0 && ring_pop(&c->req, buf, sizeof(buf), &len) == OK)
+        handle(l, c, buf, len, -1);
+}
+
+static void drop_blocks(struct fake *f)
+{
+    while (f->blocks) {
+        struct block *b = f->blocks;
+
+        f->blocks = b->next;
+        free(b->bytes);
+        free(b);
+    }
+    f->stored = 0;
+}
+
+static void lane_turn(struct lane *l)
+{
+    if (l->restarts != l->f->restarts) {
+        l->restarts = l->f->restarts;
+        for (uint32_t i = 0; i < CONNS; i++)
+            conn_end(&l->conns[i]);
+    }
+    for (uint32_t i = 0; i < CONNS; i++) {
+        struct fake_conn *c = &l->conns[i];
+
+        if (c->sock >= 0)
+            serve(l, c);
+        if (c->sock >= 0 && l->f->loans_end)
+            __atomic_store_n(&c->sh->loan_epoch, c->loans, __ATOMIC_RELEASE);
+    }
+    run_held(l);
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *l = arg;
+    struct pollfd fds[2 * CONNS + 1];
+
+    pthread_mutex_lock(&l->f->mu);
+    while (!l->f->stop) {
+        nfds_t n = 1;
+
+        lane_turn(l);
+        fds[0] = (struct pollfd){l->listen, POLLIN, 0};
+        for (uint32_t i = 0; i < CONNS; i++) {
+            struct fake_conn *c = &l->conns[i];
+
+            if (c->sock < 0)
+                continue;
+            (void)ring_sleep(&c->req);
+            fds[n++] = (struct pollfd){c->sock, POLLIN, 0};
+            fds[n++] = (struct pollfd){c->req_fd, POLLIN, 0};
+        }
+        pthread_mutex_unlock(&l->f->mu);
+        (void)poll(fds, n, 1);
+        pthread_mutex_lock(&l->f->mu);
+        if (fds[0].revents)
+            welcome(l);
+    }
+    for (uint32_t i = 0; i < CONNS; i++)
+        conn_end(&l->conns[i]);
+    pthread_mutex_unlock(&l->f->mu);
+    return NULL;
+}
+
+/* ---- the test's side -------------------------------------------------------------*/
+
+static void lane_start(struct fake *f, uint32_t i)
+{
+    struct lane *l = &f->lanes[i];
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+    l->f = f;
+    l->idx = i;
+    l->loan_fd = -1;
+    for (uint32_t k = 0; k < CONNS; k++)
+        l->conns[k].sock = -1;
+    snprintf(l->path, sizeof(l->path), "%s/%u.sock", f->dir, i);
+    strcpy(at.sun_path, l->path);
+    l->listen = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    MUST(bind(l->listen, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    MUST(listen(l->listen, 64) == 0);
+}
+
+struct fake *fake_start(uint32_t lanes)
+{
+    struct fake *f = calloc(1, sizeof(*f));
+
+    pthread_mutex_init(&f->mu, NULL);
+    f->lane_n = lanes;
+    f->boot = 1000;
+    f->generation = 1;
+    f->credit_ops = 64;
+    f->credit_bytes = MIB(256);
+    strcpy(f->dir, "/tmp/fake_pikvd.XXXXXX");
+    MUST(mkdtemp(f->dir) != NULL);
+    for (uint32_t i = 0; i < lanes; i++)
+        lane_start(f, i);
+    snprintf(f->address, sizeof(f->address), "shm:%s", f->lanes[0].path);
+    for (uint32_t i = 0; i < lanes; i++)
+        MUST(!pthread_create(&f->lanes[i].thread, NULL, lane_main,
+                             &f->lanes[i]));
+    return f;
+}
+
+void fake_stop(struct fake *f)
+{
+    pthread_mutex_lock(&f->mu);
+    f->stop = true;
+    pthread_mutex_unlock(&f->mu);
+    for (uint32_t i = 0; i < f->lane_n; i++) {
+        struct lane *l = &f->lanes[i];
+
+        pthread_join(l->thread, NULL);
+        close(l->listen);
+        unlink(l->path);
+        for (uint32_t k = 0; k < l->held_n; k++)
+            free(l->held[k].msg);
+        if (l->loan) {
+            munmap(l->loan, LOAN_BYTES);
+            close(l->loan_fd);
+        }
+    }
+    rmdir(f->dir);
+    drop_blocks(f);
+    free(f);
+}
+
+const char *fake_address(const struct fake *f)
+{
+    return f->address;
+}
+
+#define LOCKED(stmt)                                                           \
+    do {                                                                       \
+        pthread_mutex_lock(&f->mu);                                            \
+        stmt;                                                                  \
+        pthread_mutex_unlock(&f->mu);                                          \
+    } while (0)
+
+void fake_set_mode(struct fake *f, enum fake_mode mode)
+{
+    for (uint32_t i = 0; i < f->lane_n; i++)
+        fake_set_lane_mode(f, i, mode);
+}
+
+void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode)
+{
+    LOCKED(f->lanes[lane].mode = mode);
+}
+
+void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes)
+{
+    LOCKED(f->credit_ops = ops; f->credit_bytes = bytes);
+}
+
+void fake_restart(struct fake *f)
+{
+    LOCKED(f->restarts++; f->boot++; drop_blocks(f));
+}
+
+void fake_loans_end(struct fake *f)
+{
+    LOCKED(f->loans_end++);
+}
+
+/* Reads under the lock; the pointer's target is not changed. */
+static uint32_t look(const struct fake *f, const uint32_t *field)
+{
+    pthread_mutex_t *mu = (pthread_mutex_t *)(uintptr_t)&f->mu;
+    uint32_t v;
+
+    pthread_mutex_lock(mu);
+    v = *field;
+    pthread_mutex_unlock(mu);
+    return v;
+}
+
+uint32_t fake_requests(const struct fake *f, uint32_t lane)
+{
+    return look(f, &f->lanes[lane].requests);
+}
+
+uint32_t fake_held(const struct fake *f)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->lane_n; i++)
+        n += look(f, &f->lanes[i].held_n);
+    return n;
+}
+
+uint32_t fake_hellos(const struct fake *f)
+{
+    return look(f, &f->hellos);
+}
+
+uint32_t fake_segs(const struct fake *f)
+{
+    return look(f, &f->segs);
+}
+
+uint32_t fake_stored(const struct fake *f)
+{
+    return look(f, &f->stored);
+}
+
+uint32_t fake_in_flight_max(const struct fake *f)
+{
+    return look(f, &f->in_flight_max);
+}
+
+bool fake_spins_seen(const struct fake *f)
+{
+    uint32_t v = 0;
+
+    pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&f->mu);
+    v = f->spins;
+    pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&f->mu);
+    return v != 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A scripted pikvd for tests of libpikv: the real shm handshake and rings, a
+ * dictionary for a store, and a mode that says how the answers to PUT, GET and
+ * LOOKUP go wrong. One thread per lane. */
+#ifndef TESTS_FAKE_PIKVD_H
+#define TESTS_FAKE_PIKVD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum fake_mode {
+    FAKE_SERVES,
+    FAKE_HOLDS,   /* keeps requests unanswered; fake_mode(SERVES) answers them */
+    FAKE_DOUBLES, /* every reply twice, and one with an invented id */
+    FAKE_CUTS,    /* the reply lacks its last record */
+    FAKE_GARBLES, /* random bytes in place of the reply */
+    FAKE_FLIPS,   /* one bit of a block's bytes is wrong */
+    FAKE_DIES,    /* closes the connection instead of answering */
+    FAKE_REFUSES, /* status BUSY for the whole request */
+    FAKE_LIES,    /* more bytes moved than there is room for */
+};
+
+struct fake;
+
+/* Serves under a fresh directory. */
+struct fake *fake_start(uint32_t lanes);
+void fake_stop(struct fake *f);
+const char *fake_address(const struct fake *f); /* "shm:..." of lane 0 */
+void fake_set_mode(struct fake *f, enum fake_mode mode);
+void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode);
+void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes);
+/* All connections end; new ones see another boot id and an empty store. */
+void fake_restart(struct fake *f);
+void fake_loans_end(struct fake *f); /* takes all loans back */
+
+/* Counted since the start. */
+uint32_t fake_requests(const struct fake *f, uint32_t lane);
+uint32_t fake_held(const struct fake *f);
+uint32_t fake_hellos(const struct fake *f);
+uint32_t fake_segs(const struct fake *f);   /* segments seen */
+uint32_t fake_stored(const struct fake *f); /* blocks in the dictionary */
+uint32_t fake_in_flight_max(const struct fake *f); /* most requests unanswered */
+bool fake_spins_seen(const struct fake *f); /* FRAME_SPINS in a request */
+
+#endif
