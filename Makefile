@@ -87,17 +87,16 @@ endif
 UNIT := $(UNIT_SRC:tests/unit/%.c=$(O)/unit/%)
 FUZZ := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(call src,tests/fuzz/fuzz_*.c))
 SIM := $(patsubst tests/sim/%.c,$(O)/sim_%,$(call src,tests/sim/*.c))
+E2E := $(patsubst tests/e2e/%.c,$(O)/e2e_%,$(call src,tests/e2e/*.c))
 TESTS := $(UNIT) $(if $(filter-out tsan,$(V)),$(FUZZ)) \
-  $(if $(filter-out tsan fuzz,$(V)),$(SIM))
+  $(if $(filter-out tsan fuzz,$(V)),$(SIM) $(E2E))
 LIBPIKV := $(if $(call src,client/*.c),$(O)/libpikv.so $(O)/libpikv.a)
 PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench)
 
 .PHONY: all help deps tests demo check bench fuzz sim soak docs format install
 .DEFAULT_GOAL := all
-.SECONDEXPANSION:
-.DELETE_ON_ERROR:
-.SECONDARY:
+.SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
 
 all: $(PROGRAMS) $(LIBPIKV) ## programs and libpikv of variant V
 tests: $(TESTS) ## test programs of variant V
@@ -155,7 +154,7 @@ $(O)/libpikv.so.1: $(LIBPIKV_OBJS) client/libpikv.map
 $(O)/libpikv.so: $(O)/libpikv.so.1
 	ln -sf $(<F) $@
 
-$(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a
+$(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a $(O)/libproto.a $(O)/libbase.a
 	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson
 # The bench also runs the daemon's policy code, hence libstore.
 $(O)/pikv-bench: $(BENCH_OBJS) $(O)/libpikv.a $(O)/libstore.a $(O)/libbase.a
@@ -169,6 +168,8 @@ $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libtest.a \
   $$(call test_libs,tests/unit/$$*.c)
 	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 $(O)/sim_%: $(O)/obj/tests/sim/%.o $(O)/libtest.a $(LAYER_LIBS)
+	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+$(O)/e2e_%: $(O)/obj/tests/e2e/%.o $(O)/libpikv.a $(O)/libtest.a $(LAYER_LIBS)
 	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 
 # libFuzzer brings main(); elsewhere replay.c does.

@@ -25,6 +25,7 @@ static void reply_loan(struct pikv *kv, struct part *p,
             r->status = kv->ns[p->ns].loans[p->conn->lane].status;
         return;
     }
+    r->moved = 0;
     r->loan = loan_bytes(kv, p, w->loan_off, w->len);
     r->loan_id = loan_id_public(p->conn, w->loan);
     if (!r->loan)
@@ -67,7 +68,8 @@ static bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
     bool moves = p->op == OP_GET;
     struct dest *d = moves ? &p->dests[i] : NULL;
 
-    if (w->status > 0 || (moves && w->moved > d->len))
+    if (w->status > 0 ||
+        (moves && w->moved > d->len && !(w->flags & RESULT_LOAN)))
         return false;
     *r = (struct pikv_result){
         .status = w->status,
@@ -83,7 +85,7 @@ static bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
     };
     if (moves && d->loan)
         reply_loan(kv, p, w, r);
-    if (data->len && moves && w->moved) {
+    if (data->len && moves && w->moved && !(w->flags & RESULT_LOAN)) {
         const uint8_t *from = slice_take(data, w->moved);
 
         if (!from)

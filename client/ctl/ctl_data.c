@@ -148,7 +148,7 @@ int verb_put(struct ctl *c)
 {
     struct pikv_put p = {0};
     struct pikv_result r = {0};
-    uint8_t *bytes;
+    uint8_t *bytes = NULL;
     uint32_t crc;
     int code, s = put_item(c, &p);
 

@@ -9,8 +9,9 @@
  *   pool         equal items over a reserved array, LIFO so that the hot ones
  *                stay in cache; empty pool = ERR_BUSY, not an abort
  *
- * None is thread-safe: the owner is one lane. Each fallible call is a fault
- * point (fault.h). */
+ * None is thread-safe: the owner is one lane. mem_reserve and pool_get are
+ * fault points (fault.h); an arena is not: its owner sized it for the worst
+ * case, so it is full only where the input decides how much is taken. */
 #ifndef BASE_MEM_H
 #define BASE_MEM_H
 

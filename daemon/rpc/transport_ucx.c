@@ -26,7 +26,9 @@
  *  4. Spans are given to UCX only by ucp_am_recv_data_nbx, and its callback
  *     comes after the socket is closed when a connection is cut: with
  *     endpoints made by a listener nothing is written later.
- *  5. Only active messages: UCX 1.13 emulates RMA over tcp and aborts the
+ *  5. A send to a dead client never fails before a read does
+ *     (transport_ucx_sock.c): else UCX's tcp aborts.
+ *  6. Only active messages: UCX 1.13 emulates RMA over tcp and aborts the
  *     survivor when a peer dies in it; posix and sysv wedge (UCX.md 4).
  *
  * Caller and thread: the lane's, or main's before the lane runs. UCX has its
@@ -51,8 +53,8 @@
 #include "rpc/transport_ucx_int.h"
 
 enum {
-    UCX_POLLS = 16,    /* ucp_worker_progress calls per round */
-    UCX_ROUNDS = 4,    /* rounds per turn */
+    UCX_POLLS = 4,     /* ucp_worker_progress calls per round, 1 MiB each */
+    UCX_ROUNDS = 8,    /* rounds per turn */
     UCX_REPORTS = 256, /* completions told per round */
     UCX_ARMS = 3,
     UCX_CLOSE_TURNS = 1 << 20,
@@ -483,6 +485,10 @@ enum err transport_ucx_open(const struct transport_ucx_cfg *cfg,
         ucx_fini(t);
         return e;
     }
+    if (!ucx_sock_check())
+        LOG(LOG_WARN, "ucx_unguarded",
+            "why=\"a dying client may abort the daemon: its symbols are not "
+            "exported\"");
     LOG(LOG_INFO, "ucx_listen", "host=%s port=%u", LOG_STR(cfg->host), t->port);
     *out = &t->base;
     return OK;

@@ -5,7 +5,8 @@
  *   transport_ucx.c       the essay, set-up, the turn, the ops table
  *   transport_ucx_peer.c  connections from request to end
  *   transport_ucx_in.c    what arrives: messages, PUT data, pulls
- *   transport_ucx_out.c   what leaves: replies, GET data, pushes */
+ *   transport_ucx_out.c   what leaves: replies, GET data, pushes
+ *   transport_ucx_sock.c  a way around two defects of UCX's tcp */
 #ifndef RPC_TRANSPORT_UCX_INT_H
 #define RPC_TRANSPORT_UCX_INT_H
 
@@ -152,6 +153,9 @@ static inline struct ucx_peer *ucx_peer_of(struct tp_peer *p)
 enum err ucx_err(ucs_status_t s);
 /* Queues the report of a pull or push. */
 void ucx_xfer_end(struct transport_ucx *t, struct tp_xfer *x, enum err e);
+
+/* transport_ucx_sock.c */
+bool ucx_sock_check(void);
 
 /* transport_ucx_peer.c */
 void ucx_peer_asks(ucp_conn_request_h ask, void *arg);

@@ -346,11 +346,24 @@ static void on_poll(uv_poll_t *h, int status, int events)
     admin_run(h->data);
 }
 
+static unsigned connections(const struct admin *a)
+{
+    return MHD_get_daemon_info(a->mhd, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)
+        ->num_connections;
+}
+
+/* At its limit MHD takes the listening socket out of its epoll set, and puts it
+ * back at the begin of the run after the one that ended a connection: no event
+ * would bring that run about. */
 static void admin_run(struct admin *a)
 {
     MHD_UNSIGNED_LONG_LONG ms;
+    unsigned before;
 
-    MHD_run(a->mhd);
+    do {
+        before = connections(a);
+        MHD_run(a->mhd);
+    } while (connections(a) < before);
     if (MHD_get_timeout(a->mhd, &ms) == MHD_YES)
         uv_timer_start(&a->timer, on_timer, ms, 0);
     else

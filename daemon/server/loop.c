@@ -130,8 +130,8 @@ static bool loop_turn(struct loop *lp)
         lp->events = l->trace.n;
         lp->busy_ns = l->env.now_ns;
     }
-    return more || l->env.now_ns - lp->busy_ns <
-                       l->cfg->loop.spin_us * NS_PER_US;
+    return more ||
+           l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
 }
 
 /* All transports, or none. */

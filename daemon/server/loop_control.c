@@ -41,8 +41,8 @@ struct loop_control {
     uv_timer_t look, status, stop;
     uv_work_t work;
     bool working;
-    uint32_t arena;  /* next to touch */
-    uint64_t off;    /* in it */
+    uint32_t arena; /* next to touch */
+    uint64_t off;   /* in it */
     uint64_t prefaulted_bytes;
     enum stage stage;
     uint64_t begin_ns, stage_ns;
@@ -138,7 +138,8 @@ static void on_status(uv_timer_t *h)
     (void)notify_status(lc->cfg.notify, text);
 }
 
-/* ---- Touching memory: one slice at a time, so that a stop waits for one ---- */
+/* ---- Touching memory: one slice at a time, so that a stop waits for one ----
+ */
 
 static const struct arena_map *prefault_arena(const struct loop_control *lc)
 {
@@ -186,8 +187,8 @@ static void prefault_next(struct loop_control *lc)
         return;
     }
     lc->work.data = lc;
-    lc->working = uv_queue_work(&lc->uv, &lc->work, prefault_slice,
-                                prefault_done) == 0;
+    lc->working =
+        uv_queue_work(&lc->uv, &lc->work, prefault_slice, prefault_done) == 0;
 }
 
 /* ---- Stop ---- */
@@ -304,8 +305,8 @@ static void on_hup(uv_signal_t *h, int signum)
 
 /* ---- Life ---- */
 
-static int open_signal(struct loop_control *lc, uv_signal_t *h,
-                       uv_signal_cb cb, int signum)
+static int open_signal(struct loop_control *lc, uv_signal_t *h, uv_signal_cb cb,
+                       int signum)
 {
     int rc = uv_signal_init(&lc->uv, h);
 
@@ -357,8 +358,7 @@ static void close_loop(struct loop_control *lc)
 }
 
 enum err loop_control_open(struct loop_control **out,
-                           const struct loop_control_cfg *cfg,
-                           struct errmsg *m)
+                           const struct loop_control_cfg *cfg, struct errmsg *m)
 {
     struct loop_control *lc;
     int rc;

@@ -33,7 +33,6 @@ struct evict_op {
 static void evict_drop(struct evict_op *ev, uint32_t block)
 {
     store_drop(ev->op->lane->store, block);
-    metric_add(&ev->op->lane->metrics.dropped_blocks, 1);
     ev->r->head.count++;
 }
 

@@ -89,10 +89,6 @@ static void put_answer(struct op *op, struct put *put, enum err e)
     struct peer *p = op->peer;
 
     put->r->results[put->walk.idx].status = e;
-    if (e == ERR_EXISTS)
-        metric_add(&op->lane->metrics.put_exists, 1);
-    if (e == ERR_PENDING)
-        metric_add(&op->lane->metrics.put_pending, 1);
     if (p->tp)
         p->tp->t->ops->skip(p->tp, op->msg.frame.req, put->walk.idx);
 }

@@ -44,7 +44,7 @@
 #include "store/unit_pool.h"
 
 enum {
-    STORE_POOLS = 16,      /* pool 0 is shared, others hold one loan namespace */
+    STORE_POOLS = 16,      /* pool 0 is shared, others: one loan namespace */
     STORE_GROUPS = 16,     /* groups of a namespace */
     STORE_SPANS_MAX = 1024 /* extents of one block at most */
 };
@@ -168,7 +168,7 @@ must_check enum err store_reserve(struct store *s, const struct store_key *k,
                                   const struct wire_attr *attr,
                                   const uint8_t *parent, uint16_t parent_len,
                                   uint64_t len, uint32_t *block_out);
-/* OPEN -> LIVE, visible at once. The caller's ref stays. Returns the version. */
+/* OPEN -> LIVE, visible at once. The ref stays. Returns the version. */
 uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc);
 /* OPEN -> GONE; ends the caller's ref. */
 void store_abort(struct store *s, uint32_t block);

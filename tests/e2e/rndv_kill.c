@@ -4,9 +4,10 @@
  *
  *     rndv_kill [runs [seed]]        default 100 runs of each case
  *
- * A run is two processes: a server (transport_ucx) and a client, moving one
- * batch of 32 blocks of 1 MiB by rendezvous. One of them, the survivor, kills
- * the other when k of them are done (k is drawn). Then it must find that
+ * A run is two processes: a server (transport_ucx) and a client, moving blocks
+ * of 1 MiB by rendezvous, 32 at any time: where one ends, the next begins. One
+ * of them, the survivor, kills the other when k blocks are done (k is drawn).
+ * Then it must find that
  *
  *   1. everything it began completes, once, and the connection is closed;
  *   2. nothing is written into its buffers after that (they are filled with
@@ -118,9 +119,10 @@ static struct server {
     struct tp_peer *peer;
     struct tp_xfer x[BLOCKS];
     struct tp_span spans[BLOCKS][3];
-    uint32_t dones[BLOCKS], done_n, ok_n, closed, opened;
-    bool begun;
-    pid_t victim; /* killed when run->k blocks are done; 0: nobody */
+    bool active[BLOCKS];
+    uint32_t active_n, done_n, ok_n, closed, opened;
+    bool begun, ending; /* ending: the victim is dead */
+    pid_t victim;       /* killed when run->k blocks are done; 0: nobody */
     const struct run *run;
 } server;
 
@@ -140,20 +142,35 @@ static void victim_kill(void)
     server.run->r->done_before = server.done_n;
     kill(server.victim, SIGKILL);
     server.victim = 0;
+    server.ending = true;
+}
+
+static void block_begin(struct tp_xfer *x)
+{
+    server.active[x->idx] = true;
+    server.active_n++;
+    if (x->is_push)
+        server.t->ops->push(x->peer, x);
+    else
+        server.t->ops->pull(x->peer, x);
 }
 
 static void on_done(struct tp_xfer *x, enum err e)
 {
-    uint32_t i = x->idx;
-
-    if (++server.dones[i] != 1)
+    if (!server.active[x->idx])
         failed("completed twice");
+    server.active[x->idx] = false;
+    server.active_n--;
     server.done_n++;
     server.ok_n += e == OK;
     if (e == OK && x->moved != BLOCK)
         failed("OK, but not all was moved");
     if (server.victim && server.done_n == server.run->k)
         victim_kill();
+    if (server.ending)
+        return;
+    x->req++;
+    block_begin(x);
 }
 
 /* The first message starts the batch. */
@@ -184,10 +201,7 @@ static void on_message(void *lane, struct tp_peer *p, const struct message *m,
             .len = BLOCK,
             .done = on_done,
         };
-        if (server.run->get)
-            server.t->ops->push(p, &server.x[i]);
-        else
-            server.t->ops->pull(p, &server.x[i]);
+        block_begin(&server.x[i]);
     }
 }
 
@@ -314,10 +328,10 @@ static void server_survives(const struct run *run, pid_t victim, int port_fd)
         stuck_check(t0);
     }
     run->r->told_us = now_us() - t0;
-    if (server.done_n != BLOCKS)
+    if (server.active_n > 0)
         failed("closed before all was completed");
     run->r->done_ok = server.ok_n;
-    run->r->done_err = BLOCKS - server.ok_n;
+    run->r->done_err = server.done_n - server.ok_n;
     canaries_check();
     blocks_fill();
     server_next_client();
@@ -346,15 +360,25 @@ static void client_begin(const struct run *run, int port_fd)
     for (uint32_t i = 0; i < BLOCKS; i++)
         client.keys[i] = (struct ucxc_key){.to = block[i], .room = BLOCK};
     ucxc_request(&client, 1, run->get ? OP_GET : OP_PUT, NULL, 0, 0);
-    for (uint32_t i = 0; i < BLOCKS && !run->get; i++)
-        ucxc_data(&client, 1, i, block[i], BLOCK);
+}
+
+/* PUT: keeps BLOCKS blocks on their way. (The request was sent as well.) */
+static void client_feed(const struct run *run)
+{
+    static uint32_t n;
+
+    for (; !run->get && n < client.sent + BLOCKS - 1; n++)
+        ucxc_data(&client, 1 + n / BLOCKS, n % BLOCKS, block[n % BLOCKS],
+                  BLOCK);
 }
 
 _Noreturn static void client_doomed(const struct run *run, int port_fd)
 {
     client_begin(run, port_fd);
-    for (;;)
+    for (;;) {
+        client_feed(run);
         client_turn();
+    }
 }
 
 static uint32_t client_done(const struct run *run)
@@ -364,7 +388,7 @@ static uint32_t client_done(const struct run *run)
     if (!run->get) /* the request is one of them */
         return client.sent ? client.sent - 1 : 0;
     for (int i = 0; i < BLOCKS; i++)
-        n += client.keys[i].moved == BLOCK;
+        n += (uint32_t)(client.keys[i].moved / BLOCK);
     return n;
 }
 
@@ -374,11 +398,12 @@ static void client_survives(const struct run *run, pid_t victim, int port_fd)
 
     client_begin(run, port_fd);
     while (client_done(run) < run->k || client.sent == 0) {
+        client_feed(run);
         client_turn();
         stuck_check(t0);
     }
     for (uint32_t i = 0; i < run->steps; i++)
-        client_turn();
+        sched_yield();
     run->r->done_before = client_done(run);
     kill(victim, SIGKILL);
     t0 = now_us();
@@ -388,7 +413,9 @@ static void client_survives(const struct run *run, pid_t victim, int port_fd)
     }
     run->r->told_us = now_us() - t0;
     run->r->done_ok = client_done(run);
-    run->r->done_err = BLOCKS - run->r->done_ok;
+    run->r->done_err = client.unsent;
+    for (int i = 0; i < BLOCKS; i++)
+        run->r->done_err += client.keys[i].errors;
     canaries_check();
     blocks_fill();
     late_wait(client_turn);
@@ -447,7 +474,7 @@ static uint32_t run_case(struct run *run, uint32_t runs)
 
     for (uint32_t i = 0; i < runs; i++) {
         *run->r = (struct report){0};
-        run->k = (uint32_t)random() % BLOCKS;
+        run->k = (uint32_t)random() % (3 * BLOCKS);
         run->steps = (uint32_t)random() % 3;
         run->crc = random() % 2;
         bad += !run_one(run);

@@ -174,6 +174,16 @@ static void ask_raw(const char *raw, size_t len)
     answers[answer_n++] = text;
 }
 
+/* What is no request is not answered until it times out: hang up instead. */
+static void say(const char *raw, size_t len)
+{
+    int fd = dial();
+
+    if (send(fd, raw, len, MSG_NOSIGNAL) < 0)
+        abort();
+    close(fd);
+}
+
 static void ask(const char *method, const char *path, const char *header)
 {
     char raw[512];
@@ -265,8 +275,9 @@ static void script_refused(void)
     ask("POST", "/metrics", "Content-Length: 0\r\n");
     ask("DELETE", "/livez", "");
     ask("HEAD", "/livez", "");
-    ask_raw("\0\1\2\r\n\r\n", 7);
-    ask_raw("GET\r\n\r\n", 7);
+    say("\0\1\2\r\n\r\n", 7);
+    say("GET\r\n\r\n", 7);
+    say("GET /metrics HTTP/1.1\r\nHost", 27);
     ask("GET", "/livez", "");
 }
 
@@ -282,13 +293,13 @@ START_TEST(what_is_not_a_page_is_refused)
     has(4, "HTTP/1.1 405");
     has(5, "HTTP/1.1 200");
     ck_assert_str_eq(body(5), "");
-    has(8, "HTTP/1.1 200");
+    has(6, "HTTP/1.1 200");
 }
 END_TEST
 
 static void script_large(void)
 {
-    size_t n = 64 << 10;
+    size_t n = 66 + 65000;
     char *raw = malloc(n);
 
     memset(raw, 'a', n);
@@ -297,8 +308,11 @@ static void script_large(void)
     memcpy(raw, "GET /livez HTTP/1.1\r\nX: ", 24);
     ask_raw(raw, n);
     memset(raw, 'a', n);
-    memcpy(raw, "POST /livez HTTP/1.1\r\nContent-Length: 65000\r\n\r\n", 47);
-    ask_raw(raw, n);
+    memcpy(raw,
+           "POST /livez HTTP/1.1\r\nConnection: close\r\n"
+           "Content-Length: 65000\r\n\r\n",
+           66);
+    ask_raw(raw, 66 + 65000);
     free(raw);
     ask("GET", "/livez", "");
 }
@@ -434,11 +448,9 @@ START_TEST(a_port_in_use_is_said_so)
              "no.such.host");
     ck_assert_int_eq(open_admin(), ERR_CONFIG);
     ck_assert_ptr_nonnull(strstr(msg.text, "no.such.host"));
-    snprintf(cfg.listen.admin.host, sizeof(cfg.listen.admin.host),
-             "192.0.2.1");
+    snprintf(cfg.listen.admin.host, sizeof(cfg.listen.admin.host), "192.0.2.1");
     ck_assert_int_eq(open_admin(), ERR_IO);
-    snprintf(cfg.listen.admin.host, sizeof(cfg.listen.admin.host),
-             "localhost");
+    snprintf(cfg.listen.admin.host, sizeof(cfg.listen.admin.host), "localhost");
     fault_arm(1);
     ck_assert_int_eq(open_admin(), ERR_IO);
     ck_assert(fault_hit());

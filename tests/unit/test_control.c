@@ -261,8 +261,7 @@ START_TEST(open_is_answered_when_every_lane_has_the_namespace)
     ck_assert_uint_eq(a.call.ns_n, 1);
     for (int i = 0; i < LANES; i++) {
         ck_assert_mem_eq(&known[i].ns[1], &a.ns[0].ns, sizeof(a.ns[0].ns));
-        ck_assert_uint_eq(known[i].store[1].generation,
-                          a.ns[0].ns.generation);
+        ck_assert_uint_eq(known[i].store[1].generation, a.ns[0].ns.generation);
     }
     ck_assert_ptr_nonnull(strstr(saved, "\"llama\""));
 }
@@ -322,8 +321,7 @@ START_TEST(what_cannot_be_saved_did_not_happen)
     post_namespace(&b, "a", true, NULL);
     settle();
     ck_assert_int_eq(b.call.err, ERR_IO);
-    ck_assert_uint_eq(control.registry.ns[0].generation,
-                      a.ns[0].ns.generation);
+    ck_assert_uint_eq(control.registry.ns[0].generation, a.ns[0].ns.generation);
 }
 END_TEST
 
@@ -400,8 +398,7 @@ START_TEST(bump_and_change_reach_every_lane_before_the_answer)
     ck_assert_uint_gt(b.ns[0].ns.generation, a.ns[0].ns.generation);
     ck_assert_str_eq(b.ns[0].ns.settings.policy->name, "lru");
     for (int i = 0; i < LANES; i++) {
-        ck_assert_uint_eq(known[i].store[1].generation,
-                          b.ns[0].ns.generation);
+        ck_assert_uint_eq(known[i].store[1].generation, b.ns[0].ns.generation);
         ck_assert_str_eq(known[i].store[1].policy->name, "lru");
     }
     post_namespace(&b, "a", false, "best");
@@ -427,8 +424,8 @@ START_TEST(a_namespace_from_the_file_goes_to_the_lanes_at_its_first_open)
     memset(known, 0, sizeof(known));
     ck_assert_int_eq(control_init(&control, &cfg, lane_list, LANES, &shell),
                      OK);
-    ck_assert_int_eq(
-        registry_load(&control.registry, saved, strlen(saved), &m), OK);
+    ck_assert_int_eq(registry_load(&control.registry, saved, strlen(saved), &m),
+                     OK);
     open_now(&b, "a");
     ck_assert(!b.call.created);
     ck_assert_uint_eq(b.ns[0].ns.generation, a.ns[0].ns.generation);
@@ -584,11 +581,13 @@ Suite *suite(void)
     tcase_add_test(t, an_empty_registry_is_described_as_empty);
     tcase_add_test(t, what_does_not_fit_into_the_answer_is_counted);
     tcase_add_test(t, bump_and_change_reach_every_lane_before_the_answer);
-    tcase_add_test(t, a_namespace_from_the_file_goes_to_the_lanes_at_its_first_open);
+    tcase_add_test(
+        t, a_namespace_from_the_file_goes_to_the_lanes_at_its_first_open);
     tcase_add_test(t, reload_applies_what_can_change_and_names_the_rest);
     tcase_add_test(t, a_bad_configuration_changes_nothing);
     tcase_add_test(t, values_that_only_fit_after_a_restart_are_refused_whole);
-    tcase_add_test(t, reloads_in_a_row_free_each_configuration_after_its_successor);
+    tcase_add_test(
+        t, reloads_in_a_row_free_each_configuration_after_its_successor);
     tcase_add_test(t, more_changes_than_jobs_are_busy_and_pass);
     tcase_add_test(t, every_failure_on_the_way_is_answered);
     tcase_add_test(t, init_fails_clean);

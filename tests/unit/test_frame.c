@@ -522,6 +522,9 @@ START_TEST(ranges_do_not_overflow)
     k.off = UINT64_MAX - 1;
     ck_assert_int_eq(one_key(OP_GET, &h, &k, NULL, "k", 1), OK);
     k.off = 0;
+    k.len = 0;
+    ck_assert_int_eq(one_key(OP_GET, &h, &k, NULL, "k", 1), OK);
+    ck_assert_int_eq(one_key(OP_PUT, &h, &k, NULL, "k", 1), ERR_BAD_REQUEST);
     k.len = limits.block_bytes;
     ck_assert_int_eq(one_key(OP_PUT, &h, &k, NULL, "k", 1), OK);
     k.len++;
@@ -561,7 +564,7 @@ END_TEST
 START_TEST(unknown_bits_and_reserved_bytes_are_ignored)
 {
     struct wire_batch h = {.key_n = 1, .flags = 0xffffff00};
-    struct wire_key k = {.key_len = 1, .flags = 0xfff0};
+    struct wire_key k = {.key_len = 1, .flags = 0xfff0, .len = 1};
     struct wire_attr a = {.flags = 0xff};
     struct wire_column c = {
         .reserved0 = 1, .reserved1 = 2, .reserved2 = {9}};

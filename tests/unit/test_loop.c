@@ -176,8 +176,7 @@ static enum err new_loop(uint32_t i)
 
         f->t.ops = &fake_ops;
         f->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        tps[k] =
-            (struct loop_transport){&f->t, f->fd, fake_close, fake_config};
+        tps[k] = (struct loop_transport){&f->t, f->fd, fake_close, fake_config};
     }
     return loop_new(&loops[i], lanes[i], tps, LANE_TRANSPORTS, seed, &msg);
 }
@@ -371,8 +370,8 @@ START_TEST(transports_hear_of_a_reload)
         control_turn(&control);
     ck_assert(wait_for(&fakes[0][0].configs, 2));
     ck_assert(wait_for(&fakes[1][1].configs, 2));
-    ck_assert_uint_eq(
-        __atomic_load_n(&fakes[1][1].spin_us, __ATOMIC_ACQUIRE), 123);
+    ck_assert_uint_eq(__atomic_load_n(&fakes[1][1].spin_us, __ATOMIC_ACQUIRE),
+                      123);
     end(0);
     end(1);
 }
@@ -498,7 +497,8 @@ Suite *suite(void)
     tcase_add_test(t, a_readable_transport_is_progressed);
     tcase_add_test(t, an_idle_lane_turns_seldom);
     tcase_add_test(t, every_arm_is_followed_by_awake);
-    tcase_add_test(t, a_transport_that_refuses_to_be_armed_does_not_stop_the_lane);
+    tcase_add_test(t,
+                   a_transport_that_refuses_to_be_armed_does_not_stop_the_lane);
     tcase_add_test(t, stop_closes_transports_on_the_lanes_thread);
     tcase_add_test(t, a_loop_that_never_ran_closes_its_transports);
     tcase_add_test(t, a_loop_that_cannot_be_made_leaves_the_transports);

@@ -192,8 +192,10 @@ START_TEST(a_given_up_put_through_staging_has_its_own_bytes)
     ck_assert_int_eq(put_call("l", buf, 4, &call), PIKV_TIMEOUT);
     fake_set_mode(fake, FAKE_SERVES);
     await_server();
-    e = get("k", out, 4);
-    ck_assert(e == PIKV_OK);
+    do
+        e = get("k", out, 4);
+    while (e == PIKV_MISS); /* the late request is being served */
+    ck_assert_int_eq(e, PIKV_OK);
     ck_assert_str_eq(out, "old");
     end();
 }

@@ -481,8 +481,7 @@ START_TEST(a_foreign_text_says_what_is_wrong)
     load_refused("[]", "format");
     load_refused("{\"format\": 2, \"next_generation\": 1, \"namespaces\": []}",
                  "this version reads 1");
-    load_refused("{\"format\": 1, \"next_generation\": -1}",
-                 "next_generation");
+    load_refused("{\"format\": 1, \"next_generation\": -1}", "next_generation");
     load_refused("{\"format\": 1, \"next_generation\": 1, \"namespaces\": [],"
                  " \"x\": 1}",
                  "x: not known");
@@ -540,7 +539,8 @@ Suite *suite(void)
     tcase_add_test(t, creation_needs_the_wish_the_permission_and_room);
     tcase_add_test(t, bad_names_and_fields_are_refused_by_name);
     tcase_add_test(t, settings_are_checked_and_absent_ones_stay);
-    tcase_add_test(t, each_loan_namespace_has_its_own_pool_as_long_as_there_are_some);
+    tcase_add_test(
+        t, each_loan_namespace_has_its_own_pool_as_long_as_there_are_some);
     tcase_add_test(t, a_generation_is_never_used_twice);
     tcase_add_test(t, text_brings_everything_back_at_an_older_clock_too);
     tcase_add_test(t, a_newer_clock_moves_generations_on);

@@ -62,22 +62,26 @@ START_TEST(many_bumps_in_a_row_do_not_run_out_of_slots)
 }
 END_TEST
 
+/* Namespace 2 is far over its share, the old generation of 1 is small. */
 START_TEST(blocks_of_old_generations_go_first_under_pressure)
 {
-    struct store_ns_cfg two = sfix_ns(2, 1, NULL), bump = sfix_ns(1, 2, NULL);
+    struct store_ns_cfg two = sfix_ns(2, 1, NULL), three = sfix_ns(3, 1, NULL);
+    struct store_ns_cfg bump = sfix_ns(1, 2, NULL);
 
-    sfix_open(&f, 4, NULL);
+    sfix_open(&f, 8, NULL);
+    three.share = 1000;
     ck_assert_int_eq(store_ns_set(f.s, &two), OK);
-    for (uint64_t i = 0; i < 2; i++) {
+    ck_assert_int_eq(store_ns_set(f.s, &three), OK);
+    ck_assert_int_eq(sfix_put_num(&f, 3, 0, 2 << 20), OK);
+    for (uint64_t i = 0; i < 6; i++)
         ck_assert_int_eq(sfix_put_num(&f, 2, i, 2 << 20), OK);
-        ck_assert_int_eq(sfix_put_num(&f, 1, i, 2 << 20), OK);
-    }
+    ck_assert_int_eq(sfix_put_num(&f, 1, 0, 2 << 20), OK);
     ck_assert_int_eq(store_ns_set(f.s, &bump), OK);
-    ck_assert_int_eq(sfix_put_num(&f, 2, 2, 2 << 20), OK);
-    ck_assert_int_eq(sfix_put_num(&f, 2, 3, 2 << 20), OK);
-    for (uint64_t i = 0; i < 4; i++)
+    ck_assert_int_eq(sfix_put_num(&f, 3, 1, 2 << 20), OK);
+    for (uint64_t i = 0; i < 6; i++)
         ck_assert_uint_ne(sfix_find_num(&f, 2, i), 0);
     ck_assert_uint_eq(f.metrics.evicted_blocks, 0);
+    ck_assert_uint_eq(f.metrics.dropped_blocks, 1);
     store_check(f.s);
     sfix_close(&f);
 }

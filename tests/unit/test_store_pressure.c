@@ -201,6 +201,32 @@ START_TEST(a_chain_inside_one_unit_does_not_keep_it)
 }
 END_TEST
 
+/* Unit 0 holds parents of pinned blocks in unit 1, and others between them:
+ * taking the others would not free the unit. */
+START_TEST(a_unit_that_cannot_be_emptied_is_not_stripped)
+{
+    char name[32], up[32];
+
+    sfix_open(&f, 2, NULL);
+    for (int i = 0; i < 16; i++) {
+        snprintf(name, sizeof name, "root%d", i);
+        ck_assert_int_eq(sfix_put(&f, 1, name, NULL, KIB(64)), OK);
+        ck_assert_int_eq(sfix_put_num(&f, 1, (uint64_t)i, KIB(64)), OK);
+    }
+    for (int i = 0; i < 32; i++) {
+        snprintf(name, sizeof name, "leaf%d", i);
+        snprintf(up, sizeof up, "root%d", i / 2);
+        ck_assert_int_eq(sfix_put(&f, 1, name, up, KIB(64)), OK);
+        ck_assert_int_eq(store_pin(f.s, sfix_find(&f, 1, name)), OK);
+    }
+    ck_assert_int_eq(sfix_put(&f, 1, "small", NULL, 4096), OK);
+    ck_assert_uint_eq(f.metrics.evicted_blocks, 1);
+    ck_assert_uint_eq(f.metrics.scattered_blocks, 1);
+    store_check(f.s);
+    sfix_close(&f);
+}
+END_TEST
+
 /* ---- a dictionary knows what was stored */
 
 enum { KEYS = 3000, HELD = 12 };
@@ -419,6 +445,7 @@ Suite *suite(void)
     tcase_add_test(t, every_second_slot_pinned_still_leaves_room_for_scatter);
     tcase_add_loop_test(t, chains_give_way_leaves_first_to_a_large_block, 0, n);
     tcase_add_test(t, a_chain_inside_one_unit_does_not_keep_it);
+    tcase_add_test(t, a_unit_that_cannot_be_emptied_is_not_stripped);
     tcase_add_loop_test(t, random_sizes_never_fail_while_eviction_can_serve, 0,
                         n);
     tcase_add_test(t, a_lane_that_has_all_gives_back_what_another_wishes);

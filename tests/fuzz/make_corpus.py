@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the seeds of fuzz_frame, fuzz_msg and fuzz_ring into corpus/.
+
+The seeds are small and well-formed, so that the fuzzers start behind the first
+checks. Run it again after a change of the wire; the output is the same each
+time.
+"""
+import pathlib
+import struct
+
+HERE = pathlib.Path(__file__).parent / "corpus"
+
+
+def write(target, name, data):
+    folder = HERE / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+# ---- frame: struct wire_frame (magic and crc are set by the target) and body
+
+
+def frame(kind, op, records=(), keys=b"", env=b"", data=b"", status=0,
+          data_off=0, data_idx=0):
+    head = struct.pack("<IBBHQIIIIQIiQII", 0, 1, kind, op, 7, len(records),
+                       len(keys), len(env), 0, len(data),
+                       1000 if kind == 1 else 0, status, data_off, data_idx, 0)
+    return head + b"".join(records) + keys + env + data
+
+
+def batch(key_n, cols=0, select=0):
+    return struct.pack("<IIQQIIIIBBHIIIQ", 1, 0, 1, 0, 0, 0, 0, 0, 0, select,
+                       cols, key_n, 0, 0, 0)
+
+
+def key(key_len, length=0, route=0, flags=0, parent=0, segs=0, off=0, token=0):
+    return struct.pack("<HBBHHHHI16sQQQQ", key_len, route, 0, 0, flags, parent,
+                       segs, 0, b"", 0, off, length, token)
+
+
+def seg(mem, off, length):
+    return struct.pack("<IIQQ", mem, 0, off, length)
+
+
+ATTR = struct.pack("<IIIIQIBBBBQQQQ", 1, 2, 3, 4, 5, 6, 7, 0, 1, 0, 8, 9, 10,
+                   11)
+COLUMN = struct.pack("<BBHI56s", 1, 0, 4, 0, b"")
+RESULT = struct.pack("<iBBHQQQIIIIQQ", -1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+
+FRAMES = {
+    "hello": frame(1, 1, env=b"\x08\x01\x1a\x04vllm"),
+    "put": frame(1, 6, [batch(1), key(3, 64, segs=1)],
+                 b"key" + seg(1, 0, 64)),
+    "put_attr": frame(1, 6, [batch(2), key(1, 8, 1, 1, 1), ATTR, key(1, 8)],
+                      b"krpK"),
+    "put_inline": frame(1, 6, [batch(1), key(1, 4)], b"k", data=b"data"),
+    "get_range": frame(1, 11, [batch(1), key(2, 32, off=16, segs=2)],
+                       b"ab" + seg(1, 0, 16) + seg(2, 4096, 16)),
+    "lookup": frame(1, 12, [batch(4, 2), COLUMN, COLUMN] + [key(1)] * 4,
+                    b"abcd"),
+    "evict_label": frame(1, 13, [batch(1, select=2), key(0, flags=1), ATTR]),
+    "loan_release": frame(1, 31, [batch(1), key(1, token=5)], b"k"),
+    "reply": frame(2, 11, [batch(2), RESULT, RESULT]),
+    "data": frame(3, 6, data=b"0123456789", data_off=100, data_idx=3),
+}
+
+
+# ---- msg: one byte for the type, then the message
+
+
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def num(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def text(field, value):
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+FINGERPRINT = b"".join(text(i, b"x%d" % i) for i in range(1, 8))
+GROUP = num(1, 1) + text(2, b"attention") + num(3, 32) + text(6, b"bf16")
+SETTINGS = text(1, b"s3fifo") + num(3, 1 << 30)
+OPEN = (text(1, b"llama") + text(2, FINGERPRINT) + text(3, GROUP) +
+        text(3, GROUP) + num(4, 1) + text(5, SETTINGS))
+LANE = text(1, b"shm:/run/pikvd/0") + num(3, 1)
+
+MSGS = {
+    "hello": b"\x00" + num(1, 1) + num(2, 3) + text(3, b"vllm 0.9") +
+             num(8, (1 << 64) - 1) + text(11, b"\0" * 16) + num(12, 99),
+    "hello_reply": b"\x01" + num(1, 1) + text(3, b"pikvd") + text(6, LANE) * 2,
+    "open": b"\x02" + OPEN,
+    "open_reply": b"\x03" + num(1, 5) + num(2, 1) + text(4, GROUP),
+    "namespace_reply": b"\x05" + text(1, text(1, b"n") + text(4, FINGERPRINT)),
+    "mem_register": b"\x06" + num(1, 0) + num(3, 1 << 20) + num(5, 1),
+    "layout": b"\x09" + num(1, 1) + text(2, num(1, 5) + num(4, 2)) +
+              text(3, b"\x01\x02\x03"),
+    "select_reply": b"\x13" + text(1, b"\x01\x02") + text(2, b"\0\0\x80\x3f"),
+    "stat_reply": b"\x1a" + text(1, text(1, b"blocks") + num(2, 7)) * 3,
+    "inspect_reply": b"\x1c" + text(1, text(1, b"key") + text(17, b"\x01\x02"))
+                     + num(3, 8),
+}
+
+
+# ---- ring: (what, u16) triples, see fuzz_ring.c
+
+
+def program(*steps):
+    return b"".join(struct.pack("<BH", what, arg) for what, arg in steps)
+
+
+POP, GRANT, HEAD, TAIL, POKE = range(5)
+RINGS = {
+    "there_and_back": program((GRANT, 100), (POP, 0), (POP, 0)),
+    "wrap": program(*[(GRANT, 900), (POP, 0)] * 6),
+    "full": program(*[(GRANT, 1000)] * 5, (POP, 0), (GRANT, 1000)),
+    "head_lies": program((GRANT, 8), (HEAD, 0x2000), (POP, 0)),
+    "tail_lies": program((GRANT, 8), (TAIL, 65), *[(GRANT, 2000)] * 3),
+    "length_lies": program((GRANT, 8), (POKE + 5 * 8, 0), (POP, 0)),
+}
+
+for name, data in FRAMES.items():
+    write("frame", name, data)
+for name, data in MSGS.items():
+    write("msg", name, data)
+for name, data in RINGS.items():
+    write("ring", name, data)
