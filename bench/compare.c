@@ -142,6 +142,7 @@ static void start_pikvd(struct compare *c)
              (unsigned long long)bytes);
     rival_spawn(r, &at, argv);
     rival_wait(r, &at, r->path);
+    rival_wait_log(&at, "memory_ready"); /* its pages are touched */
     free(argv[0]);
 }
 
@@ -358,6 +359,7 @@ static void ask_many(struct compare *c, struct load_shape s,
 {
     struct load_conn *conns[VARIANTS][COMPARE_CLIENTS] = {0};
     uint32_t with = variants & c->usable;
+    uint32_t first = s.op == LOAD_PUT ? 2000 : 1000; /* no id twice */
 
     s.keys = c->res.arena / s.size;
     s.seconds = c->res.seconds_each;
@@ -367,8 +369,7 @@ static void ask_many(struct compare *c, struct load_shape s,
         t.idle = t.driver == &load_pikv ? LOAD_WAIT : LOAD_SLEEP;
         t.data_bytes = s.depth * s.size;
         for (uint32_t i = 0; i < COMPARE_CLIENTS && with & BIT(v); i++)
-            conns[v][i] = load_open(
-                &t, 1000 + 100 * (s.op == LOAD_PUT) + v * COMPARE_CLIENTS + i);
+            conns[v][i] = load_open(&t, first + v * COMPARE_CLIENTS + i);
     }
     for (uint32_t round = 0; round < c->res.rounds; round++)
         for (uint32_t v = 0; v < VARIANTS; v++)
@@ -625,6 +626,7 @@ int bench_compare(int argc, char **argv)
 
     parse(&c, argc, argv);
     signal(SIGPIPE, SIG_IGN);
+    c.res.own_network = rival_own_network();
     while (arena > 64 << 20 && memory_available() < 12 * arena)
         arena /= 2;
     c.res.arena = arena;

@@ -55,7 +55,7 @@ struct results {
     uint64_t arena;
     uint32_t rounds;
     double seconds_each;   /* of one run */
-    bool quick;
+    bool quick, own_network;
     uint64_t failed, wrong;
     double others[COMPARE_CELLS]; /* CPU of others, cores, each run in turn */
     uint32_t others_n;

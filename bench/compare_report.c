@@ -434,15 +434,28 @@ static void cpu_model(FILE *out)
         fclose(f);
 }
 
+static const char *congestion(char *word, size_t n)
+{
+    FILE *f = fopen(RIVAL_CONGESTION, "r");
+
+    if (!f || !fgets(word, (int)n, f))
+        snprintf(word, n, "unknown");
+    word[strcspn(word, "\n")] = '\0';
+    if (f)
+        fclose(f);
+    return word;
+}
+
 static void head(struct report *p)
 {
     struct results *r = p->r;
     struct utsname u;
-    char date[40] = "";
-    time_t now = time(NULL);
+    char date[40] = "", word[32];
+    struct timespec now;
     struct tm tm;
 
-    if (gmtime_r(&now, &tm))
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (gmtime_r(&now.tv_sec, &tm))
         strftime(date, sizeof date, "%Y-%m-%d", &tm);
     uname(&u);
     fprintf(p->out,
@@ -456,10 +469,13 @@ static void head(struct report *p)
             "- arena of %llu MiB, read at random; %u interleaved rounds of "
             "%.2f s for each question; medians; ratios are medians of the "
             "ratios round by round\n"
-            "- tcp is 127.0.0.1; one client spins, several sleep\n",
+            "- tcp is 127.0.0.1 in %s, congestion control %s; one client "
+            "spins, several sleep\n",
             sysconf(_SC_NPROCESSORS_ONLN),
             (sysconf(_SC_PHYS_PAGES) >> 10) * sysconf(_SC_PAGESIZE) >> 20,
-            (unsigned long long)r->arena >> 20, r->rounds, r->seconds_each);
+            (unsigned long long)r->arena >> 20, r->rounds, r->seconds_each,
+            r->own_network ? "a network namespace of its own" : "the host's network",
+            congestion(word, sizeof word));
     noise(p);
     fprintf(p->out, "- wrong bytes: %llu; not served: %llu\n",
             (unsigned long long)r->wrong, (unsigned long long)r->failed);

@@ -118,7 +118,7 @@ static void load_parse(struct load_options *o, int argc, char **argv)
     int c;
 
     *o = (struct load_options){
-        .target = {.driver = &load_pikv, .space = "bench-load"},
+        .target = {.driver = &load_pikv, .space = space},
         .shape = {.size = 65536, .depth = 16, .seconds = 5},
         .clients = 1,
         .arena = UINT64_C(1) << 30};

@@ -28,6 +28,11 @@ struct rival_place {
     const char *dir, *name;
 };
 
+#define RIVAL_CONGESTION "/proc/sys/net/ipv4/tcp_congestion_control"
+/* Moves this process into a network namespace with nothing but a loopback
+ * device, where tcp is reno: bbr paces, which is no way to measure loopback.
+ * The host's network is not touched. False: we may not. */
+bool rival_own_network(void);
 uint16_t rival_free_port(void);
 /* Starts argv as a child that dies with us; output goes to DIR/NAME.log. */
 void rival_spawn(struct rival *r, const struct rival_place *at,
@@ -38,6 +43,8 @@ void rival_plain_start(struct rival *r, const struct rival_place *at,
 /* Until somebody accepts at address; ends the program if nobody does. */
 void rival_wait(const struct rival *r, const struct rival_place *at,
                 const char *address);
+/* Until the log has a line with word. */
+void rival_wait_log(const struct rival_place *at, const char *word);
 void rival_stop(struct rival *r); /* SIGTERM, then waits; accepts zeros */
 /* Resident bytes beyond block memory: mappings of memfds of 16 MiB and more
  * are tiers and clients' memory. */

@@ -5,12 +5,15 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -22,6 +25,29 @@
 #include "rivals.h"
 
 enum { START_MS = 20000, STOP_MS = 15000, BIG_MAPPING = 16 << 20 };
+
+bool rival_own_network(void)
+{
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    bool ok;
+    FILE *f;
+    int fd;
+
+    if (unshare(CLONE_NEWNET))
+        return false;
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ok = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &lo) == 0;
+    if (fd >= 0)
+        close(fd);
+    if (!ok)
+        bench_die("no loopback in a network of our own: %s", strerror(errno));
+    f = fopen(RIVAL_CONGESTION, "w");
+    if (f) {
+        fputs("reno\n", f);
+        fclose(f);
+    }
+    return true;
+}
 
 static int listen_at(const char *address, uint16_t *port_out)
 {
@@ -84,6 +110,26 @@ void rival_spawn(struct rival *r, const struct rival_place *at,
     }
 }
 
+void rival_wait_log(const struct rival_place *at, const char *word)
+{
+    char path[256], line[512];
+
+    snprintf(path, sizeof path, "%s/%s.log", at->dir, at->name);
+    for (int ms = 0; ms < START_MS; ms += 20) {
+        FILE *f = fopen(path, "r");
+        bool found = false;
+
+        while (f && !found && fgets(line, sizeof line, f))
+            found = strstr(line, word);
+        if (f)
+            fclose(f);
+        if (found)
+            return;
+        usleep(20000);
+    }
+    bench_die("%s has not said %s", at->name, word);
+}
+
 static void show_log(const struct rival_place *at)
 {
     char path[256], line[512];
@@ -111,8 +157,9 @@ static bool accepts(const char *address)
     snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
     bad = local ? connect(fd, (struct sockaddr *)&un, sizeof un)
                 : connect(fd, (struct sockaddr *)&in, sizeof in);
+    bad = bad && errno != EPROTOTYPE; /* another type of socket, but there */
     close(fd);
-    return bad == 0;
+    return !bad;
 }
 
 void rival_wait(const struct rival *r, const struct rival_place *at,

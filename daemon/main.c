@@ -121,6 +121,14 @@ static enum err take_lock(struct daemon *d, uint32_t i, const char *path,
     return e;
 }
 
+/* Behind what the decider said. */
+static void add_fix(struct errmsg *m, const char *text)
+{
+    size_t n = strlen(m->text);
+
+    snprintf(m->text + n, sizeof(m->text) - n, "; %s", text);
+}
+
 static enum err check_dir(const char *key, const char *file, struct errmsg *m)
 {
     char path[300];
@@ -130,13 +138,9 @@ static enum err check_dir(const char *key, const char *file, struct errmsg *m)
     snprintf(path, sizeof(path), "%s", file);
     dir = dirname(path);
     e = files_dir_check(key, dir, m);
-    if (e && geteuid() != 0 && strcmp(dir, "/run/pikvd") == 0) {
-        size_t n = strlen(m->text);
-
-        snprintf(m->text + n, sizeof(m->text) - n,
-                 "; as an ordinary user: --set "
-                 "listen.shm.path=${XDG_RUNTIME_DIR:-/tmp}/pikvd.sock");
-    }
+    if (e && geteuid() != 0 && strcmp(dir, "/run/pikvd") == 0)
+        add_fix(m, "as an ordinary user: --set "
+                   "listen.shm.path=${XDG_RUNTIME_DIR:-/tmp}/pikvd.sock");
     return e;
 }
 
@@ -269,11 +273,11 @@ static enum err load_registry(struct daemon *d, struct errmsg *m)
         return e;
     e = registry_load(&d->control.registry, text, len, m);
     free(text);
-    if (e)
-        return errmsg_wrap(m, e,
-                           "%s: fix it, or move it away and all namespaces "
-                           "start anew",
-                           d->registry_path);
+    if (e) {
+        errmsg_wrap(m, e, "%s", d->registry_path);
+        add_fix(m, "fix: mend it, or move it away and namespaces start anew");
+        return e;
+    }
     LOG(LOG_INFO, "registry_loaded", "namespaces=%u", d->control.registry.n);
     return OK;
 }

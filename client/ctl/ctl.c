@@ -74,6 +74,7 @@ static void option_table(struct option *longs, char *letters)
 {
     size_t at = 0;
 
+    letters[at++] = ':'; /* getopt says nothing by itself */
     for (int i = 0; i < OPT_N; i++) {
         const struct ctl_option *o = &ctl_options[i];
 
@@ -117,16 +118,18 @@ static int add_label(struct ctl *c, const char *text)
 static int read_options(struct ctl *c, int argc, char **argv)
 {
     struct option longs[OPT_N + 1];
-    char letters[2 * OPT_N + 1];
+    char letters[2 * OPT_N + 2];
     int letter, s = CTL_OK;
 
     option_table(longs, letters);
-    while (!s && (letter = getopt_long(argc, argv, letters, longs, NULL)) !=
-                     -1) {
+    while (!s &&
+           (letter = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
         int i = option_of(letter);
 
         if (i < 0)
-            return CTL_USAGE; /* getopt has said why */
+            return ctl_fail(
+                CTL_USAGE, "%s: %s; pikvctl --help", argv[optind - 1],
+                letter == ':' ? "an argument is missing" : "no such option");
         c->opt[i] = optarg ? optarg : "";
         if (i == OPT_LABEL)
             s = add_label(c, optarg);
@@ -194,8 +197,9 @@ static int find_verb(struct ctl *c)
     }
     if (first)
         return ctl_fail(CTL_USAGE,
-                        "%s %s: no such verb; pikvctl --help lists them",
-                        c->args[0], c->arg_n > 1 ? c->args[1] : "");
+                        "%s%s%s: no such verb; pikvctl --help lists them",
+                        c->args[0], c->arg_n > 1 ? " " : "",
+                        c->arg_n > 1 ? c->args[1] : "");
     return ctl_fail(CTL_USAGE, "%s: no such verb; pikvctl --help lists them",
                     c->args[0]);
 }
@@ -211,9 +215,8 @@ static int check_verb(const struct ctl *c)
                             "%s: does not take --%s; pikvctl %s --help",
                             v->name, ctl_options[i].name, v->name);
     if (c->arg_n < v->arg_min || c->arg_n > v->arg_max)
-        return ctl_fail(CTL_USAGE,
-                        "%s: %u arguments; usage: pikvctl %s %s", v->name,
-                        c->arg_n, v->name, v->args);
+        return ctl_fail(CTL_USAGE, "%s: %u arguments; usage: pikvctl %s %s",
+                        v->name, c->arg_n, v->name, v->args);
     return CTL_OK;
 }
 

@@ -106,11 +106,15 @@ json_t *out_text(const char *text);
 json_t *out_u64(uint64_t n);
 /* "0x...": for 64-bit names, which JSON numbers cannot hold. */
 json_t *out_hex64(uint64_t n);
+/* --dry-run: "would ...". */
+int out_would(const struct ctl *c, const char *fmt, ...) printf_like(2, 3);
 /* Writes what is buffered; CTL_ERROR if that failed and somebody reads. */
 int out_flush(int status);
 
 /* ---- ctl_key.c ---- */
 
+/* Memory that is never given back; NULL if there is none. */
+void *ctl_keep(size_t bytes);
 /* "text" or "hex:0aff". The bytes live on. */
 int key_parse(const char *text, struct pikv_bytes *out);
 /* The same way back, as JSON; scope likewise. */
@@ -127,8 +131,7 @@ int parse_bytes(const char *what, const char *text, uint64_t *out);
 int parse_us(const char *what, const char *text, uint64_t *out);
 int parse_number(const char *what, const char *text, uint64_t max,
                  uint64_t *out);
-int opt_us(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
-           uint64_t *out);
+int opt_us(const struct ctl *c, enum ctl_opt opt, uint64_t dflt, uint64_t *out);
 int opt_bytes(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
               uint64_t *out);
 
@@ -149,9 +152,12 @@ void *link_get(struct ctl *c, const char *op, uint32_t lane,
                const ProtobufCMessage *request,
                const ProtobufCMessageDescriptor *reply, int *status_out);
 void link_free(void *reply);
-/* Describes one namespace ("": all). A namespace that is not there: MISS. */
-int link_describe(struct ctl *c, const char *name,
-                  Pikv__NamespaceReply **out);
+/* Describes one namespace ("": all); a code such as NO_NAMESPACE is the
+ * caller's to judge. *out is to be freed in any case. */
+int link_find(struct ctl *c, const char *name, int *code_out,
+              Pikv__NamespaceReply **out);
+/* The same; a namespace that is not there is said. */
+int link_describe(struct ctl *c, const char *name, Pikv__NamespaceReply **out);
 
 /* Calls fn for each block of the namespace c->ns, lane by lane, until it
  * returns false. */

@@ -58,8 +58,8 @@ static int read_file(const char *file, uint64_t max, uint8_t **p_out,
                      size_t *n_out)
 {
     const char *name = is_standard(file) ? "standard input" : file;
-    int fd = is_standard(file) ? STDIN_FILENO
-                               : open(file, O_RDONLY | O_CLOEXEC);
+    int fd =
+        is_standard(file) ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
     int e = fd < 0 ? errno : read_all(fd, max, p_out, n_out);
 
     if (fd > STDIN_FILENO)
@@ -96,36 +96,26 @@ static int put_dry_run(struct ctl *c, const struct pikv_put *p)
 {
     const char *name = link_namespace_name(c);
     Pikv__NamespaceReply *m = NULL;
-    Pikv__NamespaceRequest want = PIKV__NAMESPACE_REQUEST__INIT;
     struct pikv_result r = {0};
-    char *copy = strdup(name);
     uint64_t id;
-    int code;
+    int code, s = link_find(c, name, &code, &m);
 
-    want.name = copy;
-    m = link_ask(c, "namespace", 0, &want.base,
-                 &pikv__namespace_reply__descriptor, &code);
     link_free(m);
-    free(copy);
-    if (code == PIKV_NO_NAMESPACE && !c->opt[OPT_NO_CREATE]) {
-        printf("would create namespace %s and store %zu bytes in it\n", name,
-               p->data.len);
-        return CTL_OK;
-    }
-    if (!code && link_namespace(c, false))
-        return CTL_ERROR;
-    if (!code)
-        code = pikv_lookup(c->kv, c->ns, &p->key, 1, NULL, 1, NULL, &c->call,
-                           &r, &id);
+    if (!s && code == PIKV_NO_NAMESPACE && !c->opt[OPT_NO_CREATE])
+        return out_would(c, "create namespace %s and store %zu bytes in it",
+                         name, p->data.len);
+    s = s ? s : link_namespace(c, false);
+    if (s)
+        return s;
+    code =
+        pikv_lookup(c->kv, c->ns, &p->key, 1, NULL, 1, NULL, &c->call, &r, &id);
     if (!code)
         code = pikv_wait(c->kv, id, NULL);
     if (code)
         return ctl_fail_code(code, "put %s", c->args[0]);
-    if (r.state == 0)
-        printf("would store %zu bytes in namespace %s\n", p->data.len, name);
-    else
-        printf("would store nothing: the block is there\n");
-    return CTL_OK;
+    if (r.state == 2)
+        return out_would(c, "store nothing: the block is there");
+    return out_would(c, "store %zu bytes in namespace %s", p->data.len, name);
 }
 
 static int put_print(const struct ctl *c, const struct pikv_put *p,
@@ -134,12 +124,13 @@ static int put_print(const struct ctl *c, const struct pikv_put *p,
     json_t *o = json_object();
 
     json_object_set_new(o, "key", key_json(p->key.key.p, p->key.key.len));
-    json_object_set_new(o, "status",
-                        json_string(r->status ? pikv_error_name(r->status)
-                                              : "STORED"));
+    json_object_set_new(
+        o, "status",
+        json_string(r->status ? pikv_error_name(r->status) : "STORED"));
     json_object_set_new(o, "len", out_u64(p->data.len));
-    json_object_set_new(o, "crc32c", json_sprintf("%08x", pikv_crc32c(
-                                         0, p->data.p, p->data.len)));
+    json_object_set_new(
+        o, "crc32c",
+        json_sprintf("%08x", pikv_crc32c(0, p->data.p, p->data.len)));
     json_object_set_new(o, "version", out_u64(r->version));
     return out_object(c, o);
 }
@@ -205,8 +196,7 @@ static int get_room(struct ctl *c, const struct pikv_result *r,
 
 /* The length by LOOKUP, then the bytes of that version; a block that is
  * replaced in between is tried again. */
-static int get_bytes(struct ctl *c, struct pikv_get *g,
-                     struct get_range *range)
+static int get_bytes(struct ctl *c, struct pikv_get *g, struct get_range *range)
 {
     int code = PIKV_VERSION_DIFFERS, s;
 
@@ -249,9 +239,9 @@ static int write_all(int fd, const uint8_t *p, size_t n)
 static int write_file(const char *file, const struct get_range *range)
 {
     bool standard = is_standard(file);
-    int fd = standard ? STDOUT_FILENO
-                      : open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                             0666);
+    int fd = standard
+                 ? STDOUT_FILENO
+                 : open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     int e = fd < 0 ? errno : write_all(fd, range->p, range->n);
 
     if (!standard && fd >= 0 && close(fd) != 0 && !e)
@@ -271,8 +261,7 @@ int verb_get(struct ctl *c)
 
     s = s ? s : opt_bytes(c, OPT_OFFSET, 0, &range.off);
     s = s ? s : opt_bytes(c, OPT_LENGTH, UINT64_MAX, &range.len);
-    if (!s && c->opt[OPT_VERIFY] &&
-        (c->opt[OPT_OFFSET] || c->opt[OPT_LENGTH]))
+    if (!s && c->opt[OPT_VERIFY] && (c->opt[OPT_OFFSET] || c->opt[OPT_LENGTH]))
         s = ctl_fail(CTL_USAGE, "get: --verify checks whole blocks; leave out "
                                 "--offset and --length");
     s = s ? s : link_namespace(c, false);
@@ -291,8 +280,7 @@ int verb_get(struct ctl *c)
 static const char *const state_names[] = {"MISS", "PENDING", "HIT"};
 static const char *const tier_names[] = {"dram", "ssd", "hbm"};
 
-static json_t *lookup_row(const struct pikv_key *k,
-                          const struct pikv_result *r)
+static json_t *lookup_row(const struct pikv_key *k, const struct pikv_result *r)
 {
     json_t *o = json_object();
     bool hit = r->state == 2;
@@ -300,12 +288,11 @@ static json_t *lookup_row(const struct pikv_key *k,
     json_object_set_new(o, "key", key_json(k->key.p, k->key.len));
     json_object_set_new(o, "state",
                         json_string(state_names[r->state < 3 ? r->state : 0]));
-    json_object_set_new(
-        o, "tier",
-        hit && r->tier < 3 ? json_string(tier_names[r->tier]) : json_null());
+    json_object_set_new(o, "tier",
+                        hit && r->tier < 3 ? json_string(tier_names[r->tier])
+                                           : json_null());
     json_object_set_new(o, "len", hit ? out_u64(r->len) : json_null());
-    json_object_set_new(o, "version",
-                        hit ? out_u64(r->version) : json_null());
+    json_object_set_new(o, "version", hit ? out_u64(r->version) : json_null());
     json_object_set_new(o, "eta_us", hit ? out_u64(r->eta_us) : json_null());
     return o;
 }

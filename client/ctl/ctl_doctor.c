@@ -94,8 +94,7 @@ const char *doctor_text(const struct doctor *d, const char *path,
     return text ? text : dflt;
 }
 
-uint64_t doctor_number(const struct doctor *d, const char *path,
-                       uint64_t dflt)
+uint64_t doctor_number(const struct doctor *d, const char *path, uint64_t dflt)
 {
     const json_t *v = setting(d, path);
     uint64_t n;

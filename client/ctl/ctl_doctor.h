@@ -11,11 +11,11 @@ enum doctor_state { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
 
 struct doctor {
     struct ctl *c;
-    const char *check;      /* the one that runs */
-    char pikvd[4096];       /* "": there is none on this machine */
-    const char *config;     /* its file; NULL: built-in settings */
-    json_t *settings;       /* what pikvd says is in effect; NULL: unknown */
-    bool running;           /* a daemon answers at the address */
+    const char *check;       /* the one that runs */
+    char pikvd[4096];        /* "": there is none on this machine */
+    const char *config;      /* its file; NULL: built-in settings */
+    json_t *settings;        /* what pikvd says is in effect; NULL: unknown */
+    bool running;            /* one of this machine answers */
     char running_error[512]; /* why none does */
     json_t *rows;
     bool failed;
@@ -28,8 +28,7 @@ void doctor_say(struct doctor *d, enum doctor_state state, const char *why,
 /* Settings by path, "listen.shm.path"; the default when pikvd was not there. */
 const char *doctor_text(const struct doctor *d, const char *path,
                         const char *dflt);
-uint64_t doctor_number(const struct doctor *d, const char *path,
-                       uint64_t dflt);
+uint64_t doctor_number(const struct doctor *d, const char *path, uint64_t dflt);
 bool doctor_bool(const struct doctor *d, const char *path, bool dflt);
 /* Bytes of the tier: dram.capacity, or what auto comes to. */
 uint64_t doctor_dram_bytes(const struct doctor *d);

@@ -37,12 +37,12 @@ void doctor_files(struct doctor *d)
              need);
     if (r.rlim_cur >= need)
         doctor_say(d, DOCTOR_OK, why, NULL,
-                   "%" PRIu64 " in this shell, %" PRIu64
-                   " for limits.clients",
+                   "%" PRIu64 " in this shell, %" PRIu64 " for limits.clients",
                    (uint64_t)r.rlim_cur, need);
     else
         doctor_say(d, DOCTOR_WARN, why, fix,
-                   "%" PRIu64 " in this shell, limits.clients may take %" PRIu64,
+                   "%" PRIu64
+                   " in this shell, limits.clients may take %" PRIu64,
                    (uint64_t)r.rlim_cur, need);
 }
 
@@ -50,21 +50,25 @@ void doctor_cpu(struct doctor *d)
 {
     static const char why[] = "copies and checksums use vector instructions";
 #if defined(__x86_64__)
-    bool avx512 = __builtin_cpu_supports("avx512f") &&
-                  __builtin_cpu_supports("avx512bw");
+    bool avx512 =
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
     bool avx2 = __builtin_cpu_supports("avx2");
-    bool crc = __builtin_cpu_supports("sse4.2") &&
-               __builtin_cpu_supports("pclmul");
+    bool crc =
+        __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
 
     doctor_say(d, crc && avx2 ? DOCTOR_OK : DOCTOR_WARN, why,
                crc && avx2 ? NULL
                            : "in a virtual machine: give it the host's "
                              "processor model",
-               "%s, %s", avx512 ? "avx512" : avx2 ? "avx2" : "no avx2",
+               "%s, %s",
+               avx512 ? "avx512"
+               : avx2 ? "avx2"
+                      : "no avx2",
                crc ? "crc32c by hardware" : "no crc32c by hardware");
 #else
-    doctor_say(d, DOCTOR_OK, why, NULL, "not an x86-64 processor: the "
-                                        "portable code is used");
+    doctor_say(d, DOCTOR_OK, why, NULL,
+               "not an x86-64 processor: the "
+               "portable code is used");
 #endif
 }
 

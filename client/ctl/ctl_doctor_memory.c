@@ -94,8 +94,8 @@ void doctor_cgroup(struct doctor *d)
     if (max >= UINT64_C(1) << 60)
         doctor_say(d, DOCTOR_OK, why, NULL, "no memory limit");
     else if (want <= max)
-        doctor_say(d, DOCTOR_OK, why, NULL, "limit of %s, tier of %s",
-                   max_text, want_text);
+        doctor_say(d, DOCTOR_OK, why, NULL, "limit of %s, tier of %s", max_text,
+                   want_text);
     else
         doctor_say(d, DOCTOR_FAIL, why,
                    "systemctl edit pikvd: MemoryMax= the tier plus 4G; in a "
@@ -144,8 +144,8 @@ void doctor_thp(struct doctor *d)
     }
     *end = '\0';
     word++;
-    if (!needed || strcmp(word, "always") == 0 ||
-        strcmp(word, "advise") == 0 || strcmp(word, "within_size") == 0)
+    if (!needed || strcmp(word, "always") == 0 || strcmp(word, "advise") == 0 ||
+        strcmp(word, "within_size") == 0)
         doctor_say(d, DOCTOR_OK, why, NULL, "shared memory: %s", word);
     else
         doctor_say(d, DOCTOR_WARN, why, "echo advise > " THP_FILE,
@@ -219,8 +219,8 @@ void doctor_memlock(struct doctor *d)
         "LimitMEMLOCK=infinity (the unit has it), or: ulimit -l unlimited";
     const char *tls = doctor_text(d, "listen.ucx.transports", "tcp");
     bool lock = doctor_bool(d, "dram.lock", false);
-    bool rdma = doctor_bool(d, "listen.ucx.enabled", false) &&
-                strcmp(tls, "tcp") != 0;
+    bool rdma =
+        doctor_bool(d, "listen.ucx.enabled", false) && strcmp(tls, "tcp") != 0;
     uint64_t want = doctor_dram_bytes(d);
     enum doctor_state state = DOCTOR_OK;
     char text[BYTES_TEXT];

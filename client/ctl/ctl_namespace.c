@@ -75,10 +75,10 @@ static json_t *namespace_json(const Pikv__NamespaceInfo *i)
 int verb_ns_list(struct ctl *c)
 {
     static const struct column columns[] = {
-        {"name", false},       {"id", true},    {"generation", true},
-        {"blocks", true},      {"bytes", true}, {"share_bytes", true},
-        {"policy", false},     {"share", true}, {"quota_bytes", true},
-        {"ttl_ms", true},      {"loans", false}};
+        {"name", false},   {"id", true},    {"generation", true},
+        {"blocks", true},  {"bytes", true}, {"share_bytes", true},
+        {"policy", false}, {"share", true}, {"quota_bytes", true},
+        {"ttl_ms", true},  {"loans", false}};
     Pikv__NamespaceReply *m;
     json_t *rows;
     int s = link_describe(c, "", &m);
@@ -94,9 +94,9 @@ int verb_ns_list(struct ctl *c)
 
 static int show(struct ctl *c, const Pikv__NamespaceReply *m)
 {
-    return m->n_namespaces ? out_object(c, namespace_json(m->namespaces[0]))
-                           : ctl_fail_code(PIKV_NO_NAMESPACE, "namespace %s",
-                                           c->args[0]);
+    return m->n_namespaces
+               ? out_object(c, namespace_json(m->namespaces[0]))
+               : ctl_fail_code(PIKV_NO_NAMESPACE, "namespace %s", c->args[0]);
 }
 
 int verb_ns_show(struct ctl *c)
@@ -220,12 +220,17 @@ static int fields_read(const struct ctl *c, bool create, void *to)
     return s;
 }
 
-static void would(const struct ctl *c, const char *what)
+static int would(const struct ctl *c, const char *what)
 {
-    printf("would %s namespace %s", what, c->args[0]);
-    for (uint32_t i = 1; i < c->arg_n; i++)
-        printf("%s%s", i == 1 ? ": " : " ", c->args[i]);
-    putchar('\n');
+    char text[1024] = "";
+
+    for (uint32_t i = 1; i < c->arg_n; i++) {
+        size_t at = strlen(text);
+
+        snprintf(text + at, sizeof(text) - at, "%s%s", i == 1 ? ": " : " ",
+                 c->args[i]);
+    }
+    return out_would(c, "%s namespace %s%s", what, c->args[0], text);
 }
 
 /* ---- create, set, bump ---- */
@@ -240,10 +245,8 @@ int verb_ns_create(struct ctl *c)
     s = s ? s : link_open(c);
     if (s)
         return s;
-    if (c->opt[OPT_DRY_RUN]) {
-        would(c, "create");
-        return CTL_OK;
-    }
+    if (c->opt[OPT_DRY_RUN])
+        return would(c, "create");
     code = pikv_namespace_open(c->kv, &d, &c->ns, &c->call);
     why = pikv_last_error();
     if (code)
@@ -279,8 +282,7 @@ static int dry(struct ctl *c, const char *what)
     if (s)
         return s;
     link_free(m);
-    would(c, what);
-    return CTL_OK;
+    return would(c, what);
 }
 
 int verb_ns_set(struct ctl *c)
@@ -305,8 +307,9 @@ static int confirm(const struct ctl *c)
     if (c->opt[OPT_YES])
         return CTL_OK;
     if (!isatty(STDIN_FILENO))
-        return ctl_fail(CTL_USAGE, "namespace bump %s: drops all its blocks; "
-                                   "say --yes",
+        return ctl_fail(CTL_USAGE,
+                        "namespace bump %s: drops all its blocks; "
+                        "say --yes",
                         c->args[0]);
     fprintf(stderr, "drop all blocks of namespace %s? [y/N] ", c->args[0]);
     if (!fgets(answer, sizeof(answer), stdin) || answer[0] != 'y')

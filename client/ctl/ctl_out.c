@@ -84,6 +84,22 @@ int ctl_fail_code(int code, const char *fmt, ...)
     return ctl_status(code);
 }
 
+int out_would(const struct ctl *c, const char *fmt, ...)
+{
+    char text[CELL];
+    va_list ap;
+    json_t *o;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (!c->json)
+        return printf("would %s\n", text) < 0 ? CTL_ERROR : CTL_OK;
+    o = json_object();
+    json_object_set_new(o, "would", out_text(text));
+    return out_object(c, o);
+}
+
 int out_flush(int status)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
@@ -159,9 +175,8 @@ const char *out_cell(const json_t *value, char *buf, size_t n)
 
 static int out_json(json_t *doc)
 {
-    int s = doc && json_dumpf(doc, stdout, JSON_INDENT(2)) == 0
-                ? CTL_OK
-                : CTL_ERROR;
+    int s = doc && json_dumpf(doc, stdout, JSON_INDENT(2)) == 0 ? CTL_OK
+                                                                : CTL_ERROR;
 
     putchar('\n');
     json_decref(doc);
@@ -242,8 +257,7 @@ static void object_lines(json_t *object, const char *prefix)
 
     json_object_foreach(object, key, value)
     {
-        snprintf(name, sizeof(name), "%s%s%s", prefix, *prefix ? "." : "",
-                 key);
+        snprintf(name, sizeof(name), "%s%s%s", prefix, *prefix ? "." : "", key);
         if (json_is_object(value))
             object_lines(value, name);
         else if (!json_is_array(value) ||

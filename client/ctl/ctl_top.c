@@ -67,8 +67,8 @@ static json_t *op_rates(const struct top *t, const json_t *now, double dt)
 
     json_object_foreach(t->before, name, value)
     {
-        double r = strncmp(name, "requests.", 9) == 0 ? rate(t, now, name, dt)
-                                                      : 0;
+        double r =
+            strncmp(name, "requests.", 9) == 0 ? rate(t, now, name, dt) : 0;
 
         if (r > 0)
             json_object_set_new(o, name + 9, json_real(r));
@@ -101,10 +101,11 @@ static void add_rates(json_t *o, const struct top *t, const json_t *now,
                         json_real(rate(t, now, "busy_refusals", dt)));
 }
 
-static const char *const gauges[] = {
-    "blocks",          "block_bytes",  "extent_bytes", "dram_capacity_bytes",
-    "dram_unit_bytes", "pinned_bytes", "loan_bytes",   "peers",
-    "ops_inflight",    "eviction_age_seconds"};
+static const char *const gauges[] = {"blocks",          "block_bytes",
+                                     "extent_bytes",    "dram_capacity_bytes",
+                                     "dram_unit_bytes", "pinned_bytes",
+                                     "loan_bytes",      "peers",
+                                     "ops_inflight",    "eviction_age_seconds"};
 
 static int top_namespaces(struct ctl *c, json_t **out)
 {
@@ -143,11 +144,12 @@ static int take_sample(struct top *t, json_t **out)
     at = link_now_s();
     if (t->before) {
         s = look_clients(t->c, &clients);
-        if (s)
+        if (!s && (s = top_namespaces(t->c, &namespaces)))
+            json_decref(clients);
+        if (s) {
+            json_decref(now);
             return s;
-        s = top_namespaces(t->c, &namespaces);
-        if (s)
-            return s;
+        }
         o = json_object();
         json_object_set_new(o, "server", out_text(t->c->info.server));
         json_object_set_new(o, "lanes", out_u64(t->c->info.lanes));
@@ -227,15 +229,15 @@ static void draw_head(struct top *t, const json_t *o)
     json_t *v;
 
     line(t, "%s  %s  lanes %llu  connections %llu  in flight %llu",
-         json_string_value(json_object_get(o, "server")),
-         t->c->info.transport, (unsigned long long)counter(o, "lanes"),
+         json_string_value(json_object_get(o, "server")), t->c->info.transport,
+         (unsigned long long)counter(o, "lanes"),
          (unsigned long long)counter(o, "peers"),
          (unsigned long long)counter(o, "ops_inflight"));
-    line(t, "dram      %s of %s (%.1f%%)  blocks %llu  evicted/s %.0f  age %llus",
+    line(t,
+         "dram      %s of %s (%.1f%%)  blocks %llu  evicted/s %.0f  age %llus",
          human(used, a, sizeof(a)), human(cap, b, sizeof(b)),
          cap ? 100.0 * (double)used / (double)cap : 0,
-         (unsigned long long)counter(o, "blocks"),
-         member_real(o, "evicted_s"),
+         (unsigned long long)counter(o, "blocks"), member_real(o, "evicted_s"),
          (unsigned long long)counter(o, "eviction_age_seconds"));
     line(t, "hits      get %s  lookup %s",
          percent(json_object_get(o, "get_hit_ratio"), a, sizeof(a)),
@@ -252,8 +254,7 @@ static void draw_head(struct top *t, const json_t *o)
     line(t, "ops/s     %s", ops[0] ? ops : "-");
     line(t, "held      pinned %s  lent %s  busy/s %.0f",
          member_bytes(o, "pinned_bytes", a, sizeof(a)),
-         member_bytes(o, "loan_bytes", c, sizeof(c)),
-         member_real(o, "busy_s"));
+         member_bytes(o, "loan_bytes", c, sizeof(c)), member_real(o, "busy_s"));
 }
 
 static void draw_namespaces(struct top *t, const json_t *list)
@@ -267,13 +268,13 @@ static void draw_namespaces(struct top *t, const json_t *list)
              "BYTES", "SHARE");
     json_array_foreach(list, i, o)
     {
-        if (!line(t, "%-20s %-8s %10llu %10s %10s",
-                  out_cell(json_object_get(o, "name"), name, sizeof(name)),
-                  out_cell(json_object_get(o, "policy"), policy,
-                           sizeof(policy)),
-                  (unsigned long long)counter(o, "blocks"),
-                  member_bytes(o, "bytes", a, sizeof(a)),
-                  member_bytes(o, "share_bytes", b, sizeof(b))))
+        if (!line(
+                t, "%-20s %-8s %10llu %10s %10s",
+                out_cell(json_object_get(o, "name"), name, sizeof(name)),
+                out_cell(json_object_get(o, "policy"), policy, sizeof(policy)),
+                (unsigned long long)counter(o, "blocks"),
+                member_bytes(o, "bytes", a, sizeof(a)),
+                member_bytes(o, "share_bytes", b, sizeof(b))))
             return;
     }
 }

@@ -34,7 +34,7 @@ struct shm_welcome {
     uint32_t magic;
     uint32_t version;    /* WIRE_VERSION */
     uint32_t ring_bytes; /* of each ring */
-    uint32_t status;     /* 0, or -enum err (then no fds come): BUSY, DRAINING */
+    uint32_t status;     /* 0, or -enum err (no fds then): BUSY, DRAINING */
     uint64_t map_bytes;  /* of the memfd */
 };
 

@@ -10,7 +10,8 @@
  *   work      one slice of memory being touched on a worker thread
  *
  * A lane with nothing to do sleeps, so each look also sends it a ping, which
- * makes it turn. Lanes are judged one look later. */
+ * makes it turn. A lane that did not turn for LOOKS_MISSED looks in a row is
+ * stuck: on a machine that is merely busy one look says little. */
 #include "server/loop_control.h"
 
 #include <inttypes.h>
@@ -25,6 +26,7 @@
 
 enum {
     LOOK_MS = 1000,
+    LOOKS_MISSED = 3,
     STATUS_MS = 5000,
     STOP_MS = 5,
     PREFAULT_SLICE = 32 << 20,
@@ -47,7 +49,7 @@ struct loop_control {
     enum stage stage;
     uint64_t begin_ns, stage_ns;
     uint64_t ticks[UNIT_LANES_MAX];
-    bool alive[UNIT_LANES_MAX];
+    uint32_t missed[UNIT_LANES_MAX]; /* looks in a row without a turn */
     bool pinging;
 };
 
@@ -84,7 +86,7 @@ static void look_ping(struct loop_control *lc)
 {
     struct ctl_job *job;
 
-    if (lc->pinging || lc->stage != RUNNING)
+    if (lc->pinging)
         return;
     job = control_job(lc->cfg.control);
     if (!job)
@@ -98,13 +100,12 @@ static bool look_lane(struct loop_control *lc, uint32_t i)
 {
     const struct lane *l = lc->cfg.control->lanes[i];
     uint64_t ticks = __atomic_load_n(&l->ticks, __ATOMIC_RELAXED);
-    bool alive = ticks != lc->ticks[i] || loop_done(lc->cfg.loops[i]);
 
-    if (lc->alive[i] && !alive)
-        LOG(LOG_ERROR, "lane_stuck", "lane=%u ticks=%" PRIu64, i, ticks);
+    lc->missed[i] = ticks == lc->ticks[i] ? lc->missed[i] + 1 : 0;
     lc->ticks[i] = ticks;
-    lc->alive[i] = alive;
-    return alive;
+    if (lc->missed[i] == LOOKS_MISSED)
+        LOG(LOG_ERROR, "lane_stuck", "lane=%u turns=%" PRIu64, i, ticks);
+    return lc->missed[i] == 0;
 }
 
 static void on_look(uv_timer_t *h)
@@ -112,6 +113,8 @@ static void on_look(uv_timer_t *h)
     struct loop_control *lc = h->data;
     bool all = true;
 
+    if (lc->stage != RUNNING && lc->stage != DRAINING)
+        return; /* no question may be out at the end of the stop */
     for (uint32_t i = 0; i < lc->cfg.control->lane_n; i++)
         all &= look_lane(lc, i);
     if (all)
@@ -378,8 +381,6 @@ enum err loop_control_open(struct loop_control **out,
         return errmsg_set(m, ERR_IO, "cannot make the control loop: %s",
                           uv_strerror(rc));
     }
-    for (uint32_t i = 0; i < cfg->control->lane_n; i++)
-        lc->alive[i] = true;
     cfg->control->mailbox.wake = loop_wake;
     cfg->control->mailbox.wake_arg = lc;
     *out = lc;
@@ -427,7 +428,7 @@ bool loop_control_draining(const struct loop_control *lc)
 
 bool loop_control_alive(const struct loop_control *lc, uint32_t lane)
 {
-    return lc->alive[lane];
+    return lc->missed[lane] < LOOKS_MISSED;
 }
 
 uint64_t loop_control_prefaulted(const struct loop_control *lc)

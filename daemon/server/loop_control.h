@@ -47,7 +47,7 @@ void loop_control_close(struct loop_control *lc); /* NULL is fine */
 /* What others on this thread may ask. */
 struct uv_loop_s *loop_control_uv(struct loop_control *lc);
 bool loop_control_draining(const struct loop_control *lc);
-/* Has this lane turned since the last look (about a second)? */
+/* Has this lane turned in the last three looks (about three seconds)? */
 bool loop_control_alive(const struct loop_control *lc, uint32_t lane);
 uint64_t loop_control_prefaulted(const struct loop_control *lc);
 uint64_t loop_control_uptime_s(const struct loop_control *lc);

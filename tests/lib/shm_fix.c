@@ -88,7 +88,7 @@ void fix_setup(void)
 {
     memset(&fix, 0, sizeof(fix));
     fds_before = fix_fds();
-    strcpy(fix.dir, "/tmp/shm-test-XXXXXX");
+    snprintf(fix.dir, sizeof(fix.dir), "/tmp/shm-test-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(fix.dir));
     snprintf(fix.path, sizeof(fix.path), "%s/s", fix.dir);
     fix.limits = (struct frame_limits){8192, 64, 0, 1 << 30};

@@ -21,9 +21,19 @@ uint8_t ucxh_byte_at(uint64_t seed, uint64_t i)
     return (uint8_t)((i + seed * 131) * 2654435761u >> 13);
 }
 
+/* Memory that lives as long as the test's process. */
+static uint8_t *kept_new(uint64_t n)
+{
+    static uint8_t *kept[4096];
+    static uint32_t kept_n;
+
+    ck_assert_uint_lt(kept_n, countof(kept));
+    return kept[kept_n++] = malloc(n);
+}
+
 uint8_t *ucxh_bytes_new(uint64_t seed, uint64_t n)
 {
-    uint8_t *p = malloc(n + 1);
+    uint8_t *p = kept_new(n + 1);
 
     for (uint64_t i = 0; i < n; i++)
         p[i] = ucxh_byte_at(seed, i);
@@ -32,7 +42,7 @@ uint8_t *ucxh_bytes_new(uint64_t seed, uint64_t n)
 
 struct extent ucxh_extent_new(uint64_t len)
 {
-    struct extent e = {.all = malloc(len + 2 * CANARY), .len = len};
+    struct extent e = {.all = kept_new(len + 2 * CANARY), .len = len};
 
     e.p = e.all + CANARY;
     memset(e.all, 0xc5, len + 2 * CANARY);

@@ -91,7 +91,7 @@ static void swarm_quiet(enum log_level level, const char *line, void *arg)
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = 1, steps = 4000, seeds = 1, passed = 0, failed = 0;
+    uint64_t seed = 1, steps = 1500, seeds = 24, passed = 0, failed = 0;
 
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "SEED=", 5) == 0)

@@ -385,6 +385,44 @@ START_TEST(a_lane_that_does_not_answer_is_left_out)
 }
 END_TEST
 
+/* Asks again until the answer is this one; only a hang ends it otherwise. */
+static void ask_until(const char *path, const char *text)
+{
+    for (int i = 0; i < 400; i++) {
+        ask("GET", path, "");
+        if (strstr(answers[answer_n - 1], text))
+            return;
+        free(answers[--answer_n]);
+        usleep(50000);
+    }
+    answers[answer_n++] = strdup("never");
+}
+
+static void script_stuck(void)
+{
+    stopper.mail.fn = stopper_run;
+    if (mailbox_post(&lanes[1]->mailbox, &stopper.mail))
+        abort();
+    sem_wait(&stopper.reached);
+    ask_until("/livez?verbose", "HTTP/1.1 503");
+    ask("GET", "/readyz", "");
+    sem_post(&stopper.go);
+    ask_until("/livez", "HTTP/1.1 200");
+}
+
+START_TEST(a_lane_that_does_not_turn_fails_livez)
+{
+    sem_init(&stopper.reached, 0, 0);
+    sem_init(&stopper.go, 0, 0);
+    run(script_stuck);
+    has(0, "[+]lane-0 ok");
+    has(0, "[-]lane-1 failed");
+    has(0, "livez check failed");
+    has(1, "HTTP/1.1 503");
+    has(2, "\r\n\r\nok\n");
+}
+END_TEST
+
 static void script_namespaces(void)
 {
     ask("GET", "/metrics", "");
@@ -472,6 +510,7 @@ Suite *suite(void)
     tcase_add_test(t, requests_beyond_the_limit_end_and_the_next_is_served);
     tcase_add_test(t, idle_connections_do_not_shut_others_out_for_long);
     tcase_add_test(t, a_lane_that_does_not_answer_is_left_out);
+    tcase_add_test(t, a_lane_that_does_not_turn_fails_livez);
     tcase_add_test(t, namespaces_are_shown_by_name);
     tcase_add_test(t, clients_that_hang_up_while_waiting_are_forgotten);
     tcase_add_test(t, a_port_in_use_is_said_so);

@@ -78,6 +78,41 @@ START_TEST(hello_of_another_version_is_refused)
 }
 END_TEST
 
+/* N and N-1: a newer client sends fields, feature bits and flags that this
+ * version does not know. They are skipped, and the reply says which bits both
+ * understand. */
+START_TEST(what_a_newer_client_adds_is_skipped)
+{
+    Pikv__Hello m = PIKV__HELLO__INIT;
+    uint8_t unknown[] = {0xc2, 0x3e, 3, 'n', 'e', 'w'}; /* field 1000, bytes */
+    ProtobufCMessageUnknownField field = {1000, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
+                                          4, unknown + 2};
+    const Pikv__HelloReply *rep;
+    struct node_batch b;
+    uint8_t mem[4096];
+    struct arena a;
+
+    m.version = WIRE_VERSION;
+    m.features = UINT64_MAX;
+    m.base.n_unknown_fields = 1;
+    m.base.unknown_fields = &field;
+    node_msg(p, OP_HELLO, &m);
+    ck_assert_int_eq(n.reply.frame.status, OK);
+    arena_init(&a, mem, sizeof mem);
+    rep = msg_unpack(&pikv__hello_reply__descriptor, &a, n.reply.env,
+                     n.reply.frame.env_len);
+    ck_assert_ptr_nonnull(rep);
+    ck_assert_uint_eq(rep->features, PEER_FEATURES);
+    batch_new(&b, &n, OP_PUT);
+    b.head.flags = 0xffffff00;
+    b.frame.flags = 0xffffff00;
+    batch_key(&b, "k", (struct wire_key){.len = 10, .flags = 0xff00}, NULL,
+              NULL);
+    batch_send(&b, p, NULL, 0);
+    ck_assert_int_eq(n.reply.r[0].status, OK);
+}
+END_TEST
+
 START_TEST(operations_laid_out_for_later_say_so)
 {
     Pikv__Empty m = PIKV__EMPTY__INIT;
@@ -657,6 +692,7 @@ Suite *suite(void)
     tcase_add_test(t, nothing_is_answered_before_hello);
     tcase_add_test(t, a_connection_that_never_says_hello_is_closed);
     tcase_add_test(t, hello_of_another_version_is_refused);
+    tcase_add_test(t, what_a_newer_client_adds_is_skipped);
     tcase_add_test(t, operations_laid_out_for_later_say_so);
     tcase_add_test(t, put_then_get_gives_the_bytes_crc_and_length);
     tcase_add_test(t, a_key_is_put_once);

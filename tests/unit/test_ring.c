@@ -114,7 +114,16 @@ START_TEST(an_empty_ring_takes_the_largest_message_at_any_place)
 }
 END_TEST
 
-/* A model: a queue of (length, seed). All lengths, all places, full and empty. */
+/* The same sequence in every run. */
+static uint32_t rnd_state;
+
+static uint32_t rnd(uint32_t n)
+{
+    rnd_state = rnd_state * 1664525 + 1013904223;
+    return (uint32_t)((uint64_t)rnd_state * n >> 32);
+}
+
+/* A model: a queue of (length, seed), at all places, full and empty. */
 START_TEST(a_long_random_run_agrees_with_a_queue)
 {
     struct {
@@ -123,11 +132,11 @@ START_TEST(a_long_random_run_agrees_with_a_queue)
     } q[CAP / 64];
     uint32_t n = 0, full = 0;
 
-    srand(7);
+    rnd_state = 7;
     for (int i = 0; i < 200000; i++) {
-        uint32_t len = 1 + (uint32_t)rand() % (rand() % 8 ? 300 : MSG_MAX);
+        uint32_t len = 1 + rnd(rnd(8) ? 300 : MSG_MAX);
 
-        if (rand() % 2) {
+        if (rnd(2)) {
             if (!put(len, (uint8_t)i)) {
                 ck_assert_uint_gt(n, 0);
                 full++;
@@ -227,16 +236,15 @@ START_TEST(random_bytes_in_the_ring_are_survived)
 {
     uint32_t ok = 0, len;
 
-    srand(11);
+    rnd_state = 11;
     for (int i = 0; i < 20000; i++) {
         setup();
         for (uint32_t j = 0; j < CAP; j += 64) {
-            uint32_t word = rand() % 5 ? (uint32_t)rand() % 200
-                                       : (uint32_t)rand() * 3;
+            uint32_t word = rnd(5) ? rnd(200) : rnd(UINT32_MAX);
 
             memcpy(mem + 4096 + j, &word, 4);
         }
-        rx.ctl->head = (uint64_t)(rand() % 70) * 64;
+        rx.ctl->head = (uint64_t)rnd(70) * 64;
         while (ring_pop(&rx, buf, 256, &len) == OK) {
             ck_assert_uint_le(len, 256);
             ok++;

@@ -74,7 +74,7 @@ START_TEST(a_socket_of_a_dead_daemon_is_replaced)
 
     transport_shm_close(fix.t);
     fix.t = NULL;
-    strcpy(a.sun_path, fix.path);
+    memcpy(a.sun_path, fix.path, strlen(fix.path));
     ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
     close(fd); /* as a killed daemon does: the file stays */
     fix.cfg.mode = 0666;

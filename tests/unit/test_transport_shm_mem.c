@@ -212,12 +212,21 @@ START_TEST(memories_and_their_bytes_are_limited)
 }
 END_TEST
 
+/* The same sequence in every run. */
+static uint32_t rnd_state;
+
+static uint32_t rnd(uint32_t n)
+{
+    rnd_state = rnd_state * 1664525 + 1013904223;
+    return (uint32_t)((uint64_t)rnd_state * n >> 32);
+}
+
 /* Cuts [0, len) into n pieces of random lengths, some empty. */
 static void cut(uint64_t *lens, uint32_t n, uint64_t len)
 {
     for (uint32_t i = 0; i < n; i++) {
-        lens[i] = i + 1 == n ? len : (uint64_t)rand() % (len / (n - i) * 2 + 1);
-        if (rand() % 8 == 0 && i + 1 < n)
+        lens[i] = i + 1 == n ? len : rnd((uint32_t)(len / (n - i) * 2 + 1));
+        if (rnd(8) == 0 && i + 1 < n)
             lens[i] = 0;
         len -= lens[i];
     }
@@ -231,12 +240,12 @@ START_TEST(bytes_and_crc_are_right_for_any_segments_and_spans)
     bool push = _i >= BROUGHT;
     uint8_t *flat = malloc(MEM);
 
-    srand(3);
+    rnd_state = 3;
     for (int round = 0; round < 60; round++) {
-        uint32_t seg_n = 1 + (uint32_t)rand() % N;
-        uint32_t span_n = 1 + (uint32_t)rand() % N;
-        uint64_t len = 1 + (uint64_t)rand() % (round % 4 ? 90000 : 3000000);
-        uint64_t a[N], b[N], at = (uint64_t)rand() % 1000, done = 0;
+        uint32_t seg_n = 1 + rnd(N);
+        uint32_t span_n = 1 + rnd(N);
+        uint64_t len = 1 + rnd(round % 4 ? 90000 : 3000000);
+        uint64_t a[N], b[N], at = rnd(1000), done = 0;
         struct wire_seg segs[N];
         struct span spans[N];
         struct fix_xfer *x = prepare(id, 0, 0);

@@ -132,7 +132,8 @@ START_TEST(an_orderly_close_lets_what_was_begun_arrive)
     struct xfer *put, *get;
 
     ucxh_start();
-    client.keys[0] = (struct ucxc_key){.to = malloc(1 << 20), .room = 1 << 20};
+    client.keys[0] =
+        (struct ucxc_key){.to = ucxh_bytes_new(0, 1 << 20), .room = 1 << 20};
     ucxc_data(&client, 1, 9, b, 1 << 20);
     put = ucxh_pull(1, 9, 1 << 20, 1);
     get = ucxh_push(2, 0, 1 << 20, 1);
@@ -174,8 +175,8 @@ START_TEST(a_close_at_once_ends_everything)
     ck_assert_uint_eq(host.xfer_dones, host.xfer_n);
     ck_assert_uint_eq(host.send_dones, host.send_n);
     for (uint32_t i = 0; i < 8; i++)
-        client.keys[i] =
-            (struct ucxc_key){.to = malloc(1 << 20), .room = 1 << 20};
+        client.keys[i] = (struct ucxc_key){.to = ucxh_bytes_new(0, 1 << 20),
+                                           .room = 1 << 20};
     while (!client.failed)
         ucxc_progress(&client);
     ucxh_finish();

@@ -293,7 +293,7 @@ START_TEST(a_push_canceled_in_flight_costs_the_connection)
         ucxh_turn();
     ck_assert_uint_eq(t[n - 1]->dones, 0);
     for (uint32_t i = 0; i < n; i++) {
-        client.keys[i].to = malloc(1 << 20);
+        client.keys[i].to = ucxh_bytes_new(0, 1 << 20);
         client.keys[i].room = 1 << 20;
         if (!t[i]->dones)
             ucxh_cancel(t[i]);

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# Completion of pikvctl for bash, printed by `pikvctl completion bash`.
+_pikvctl()
+{
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+    local verb="" second="" word i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        case $word in
+        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--limit|--count|-n|--interval|--config) ((i++)) ;;
+        -*) ;;
+        *)
+            if [[ -z $verb ]]; then verb=$word
+            elif [[ -z $second ]]; then second=$word; fi ;;
+        esac
+    done
+    case $prev in
+    -o|--output)
+        COMPREPLY=($(compgen -W "table json" -- "$cur"))
+        return ;;
+    esac
+    case $verb in
+    "")
+        COMPREPLY=($(compgen -W "put get lookup evict stat top inspect keys clients namespace reload ping config doctor completion" -- "$cur"))
+        return ;;
+    namespace)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "list show create set bump" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    config)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "check dump schema" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    esac
+    case $verb in
+    "put") word="--output --address --deadline --help --version --namespace --group --scope --route --parent --ttl --label --no-create --dry-run" ;;
+    "get") word="--output --address --deadline --help --version --namespace --group --scope --route --offset --length --verify" ;;
+    "lookup") word="--output --address --deadline --help --version --namespace --group --scope --route" ;;
+    "evict") word="--output --address --deadline --help --version --namespace --group --scope --route --label --chain --all --dry-run" ;;
+    "stat") word="--output --address --deadline --help --version" ;;
+    "top") word="--output --address --deadline --help --version --count --batch --interval" ;;
+    "inspect") word="--output --address --deadline --help --version --namespace --group --scope" ;;
+    "keys") word="--output --address --deadline --help --version --namespace --limit" ;;
+    "clients") word="--output --address --deadline --help --version" ;;
+    "namespace list") word="--output --address --deadline --help --version" ;;
+    "namespace show") word="--output --address --deadline --help --version" ;;
+    "namespace create") word="--output --address --deadline --help --version --dry-run" ;;
+    "namespace set") word="--output --address --deadline --help --version --dry-run" ;;
+    "namespace bump") word="--output --address --deadline --help --version --dry-run --yes" ;;
+    "reload") word="--output --address --deadline --help --version" ;;
+    "ping") word="--output --address --deadline --help --version" ;;
+    "config check") word="--output --address --deadline --help --version" ;;
+    "config dump") word="--output --address --deadline --help --version" ;;
+    "config schema") word="--output --address --deadline --help --version" ;;
+    "doctor") word="--output --address --deadline --help --version --config" ;;
+    "completion") word="--output --address --deadline --help --version" ;;
+    *) word="" ;;
+    esac
+    case $cur in
+    -*) COMPREPLY=($(compgen -W "$word" -- "$cur")) ;;
+    *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+    esac
+}
+complete -o filenames -F _pikvctl pikvctl
