@@ -114,6 +114,7 @@ static void load_parse(struct load_options *o, int argc, char **argv)
         {"touch", 0, 0, 'T'},   {"spin", 0, 0, 'p'},    {"wait", 0, 0, 'w'},
         {"verify", 0, 0, 'v'},  {"pid", 1, 0, 'P'},     {"json", 1, 0, 'j'},
         {"help", 0, 0, 'h'},    {0, 0, 0, 0}};
+    static char space[40]; /* its block size is part of a namespace */
     struct load_shape *s = &o->shape;
     int c;
 
@@ -130,6 +131,8 @@ static void load_parse(struct load_options *o, int argc, char **argv)
         s->batch = s->op == LOAD_LOOKUP ? 128 : 1;
     if (s->keys == 0)
         s->keys = o->arena / s->size ? o->arena / s->size : 1;
+    snprintf(space, sizeof space, "bench-load-%llu",
+             (unsigned long long)s->size);
     o->target.size = s->size;
     o->target.data_bytes = s->depth * s->batch * s->size;
     if (s->op == LOAD_LOOKUP || o->target.data_bytes < 16 * s->size)

@@ -157,6 +157,7 @@ static void part_start(struct pikv *kv, const struct request *r,
                        struct part *p, uint64_t now)
 {
     struct conn *c = p->conn;
+    uint8_t *msg;
 
     if (c->state != CONN_UP || p->incarnation != c->incarnation ||
         r->space->boot != c->boot ||
@@ -166,6 +167,16 @@ static void part_start(struct pikv *kv, const struct request *r,
     }
     if (r->op == OP_GET)
         loan_want(kv, p);
+    if (conn_may_send(c, p)) {
+        msg = c->ops->grant(c, p->msg_len);
+        if (msg) {
+            build_message(kv, r, p, msg);
+            conn_take_slot(c, p);
+            conn_seal(c, p, msg, now);
+            c->ops->push(c, p->msg_len);
+            return;
+        }
+    }
     if (!part_room((void **)&p->msg, &p->msg_cap, p->msg_len, 1)) {
         conn_part_ends(c, p, ERR_NO_MEMORY);
         return;

@@ -135,34 +135,37 @@ static int put_print(const struct ctl *c, const struct pikv_put *p,
     return out_object(c, o);
 }
 
+static int put_bytes(struct ctl *c, struct pikv_put *p)
+{
+    struct pikv_result r = {0};
+    uint32_t crc = pikv_crc32c(0, p->data.p, p->data.len);
+    int code, s;
+
+    if (c->opt[OPT_DRY_RUN])
+        return put_dry_run(c, p);
+    s = link_namespace(c, !c->opt[OPT_NO_CREATE]);
+    if (s)
+        return s;
+    p->crc32c = &crc;
+    code = pikv_put_sync(c->kv, c->ns, p, 1, &c->call, &r);
+    if (!code && r.status != PIKV_EXISTS)
+        code = r.status;
+    return code ? ctl_fail_code(code, "put %s", c->args[0])
+                : put_print(c, p, &r);
+}
+
 int verb_put(struct ctl *c)
 {
     struct pikv_put p = {0};
-    struct pikv_result r = {0};
     uint8_t *bytes = NULL;
-    uint32_t crc;
-    int code, s = put_item(c, &p);
+    int s = put_item(c, &p);
 
     s = s ? s : link_open(c);
     if (!s)
         s = read_file(file_of_args(c), c->info.block_bytes_max, &bytes,
                       &p.data.len);
-    if (s)
-        return s;
     p.data.p = bytes;
-    if (c->opt[OPT_DRY_RUN]) {
-        s = put_dry_run(c, &p);
-    } else {
-        crc = pikv_crc32c(0, bytes, p.data.len);
-        p.crc32c = &crc;
-        s = link_namespace(c, !c->opt[OPT_NO_CREATE]);
-        code = s ? s : pikv_put_sync(c->kv, c->ns, &p, 1, &c->call, &r);
-        if (!s && !code && r.status != PIKV_EXISTS)
-            code = r.status;
-        if (!s)
-            s = code ? ctl_fail_code(code, "put %s", c->args[0])
-                     : put_print(c, &p, &r);
-    }
+    s = s ? s : put_bytes(c, &p);
     free(bytes);
     return s;
 }

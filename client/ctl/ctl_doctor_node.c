@@ -150,6 +150,21 @@ static const char *socket_path(const struct doctor *d, char *path, size_t n)
     return path;
 }
 
+static bool has_unit(void)
+{
+    static const char *const paths[] = {
+        "/etc/systemd/system/pikvd.service",
+        "/lib/systemd/system/pikvd.service",
+        "/usr/lib/systemd/system/pikvd.service",
+        "/usr/local/lib/systemd/system/pikvd.service",
+    };
+    bool has = false;
+
+    for (size_t i = 0; i < countof(paths); i++)
+        has |= access(paths[i], F_OK) == 0;
+    return has;
+}
+
 void doctor_socket_dir(struct doctor *d)
 {
     static const char why[] = "pikvd makes its socket there";
@@ -160,8 +175,13 @@ void doctor_socket_dir(struct doctor *d)
     socket_path(d, path, sizeof(path));
     dir = dirname(path);
     if (stat(dir, &st) != 0) {
-        snprintf(fix, sizeof(fix), "install -d -o pikvd -g pikvd %s", dir);
-        doctor_say(d, DOCTOR_FAIL, why, fix, "%s: %s", dir, strerror(errno));
+        bool unit = strcmp(dir, "/run/pikvd") == 0 && has_unit();
+
+        snprintf(fix, sizeof(fix), "%s%s",
+                 unit ? "systemctl start pikvd" : "sudo install -d -o $USER ",
+                 unit ? "" : dir);
+        doctor_say(d, unit ? DOCTOR_WARN : DOCTOR_FAIL, why, fix, "%s: %s%s",
+                   dir, strerror(errno), unit ? "; the unit makes it" : "");
     } else if (!S_ISDIR(st.st_mode)) {
         snprintf(fix, sizeof(fix), "rm %s && install -d %s", dir, dir);
         doctor_say(d, DOCTOR_FAIL, why, fix, "%s is not a directory", dir);

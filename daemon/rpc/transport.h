@@ -146,7 +146,9 @@ struct tp_events {
     /* fd -1 or one the handler takes over. m is valid until return. */
     void (*message)(void *lane, struct tp_peer *p, const struct message *m,
                     int fd);
-    /* Malformed bytes: counted; answered if req is known; then closed. */
+    /* Malformed bytes: counted. If m->frame.req is known (magic and crc were
+     * right) the lane answers it and the connection goes on; else the
+     * transport closes it after this. */
     void (*bad)(void *lane, struct tp_peer *p, const struct message *m,
                 enum err e);
     void (*closed)(void *lane, struct tp_peer *p);

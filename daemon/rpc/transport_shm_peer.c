@@ -51,11 +51,13 @@ static bool shm_reading(const struct shm_peer *p)
 
 /* ---- Messages in ---- */
 
-/* Malformed: the lane counts it and may answer; nothing more is read. */
+/* Malformed. With a right crc the lane answers by request id and the stream
+ * goes on; else nobody can say where the next message starts. */
 static void shm_bad(struct shm_peer *p, const struct message *m, enum err e)
 {
     p->s->t.events->bad(p->s->t.lane, &p->tp, m, e);
-    p->closing = true;
+    if (m->frame.req == 0)
+        p->closing = true;
 }
 
 /* The message in the scratch buffer. A descriptor is passed on only with the

@@ -304,7 +304,7 @@ static void mail_show(struct ucx_peer *p, const struct ucx_mail *m)
         return;
     }
     t->events->bad(t->lane, &p->tp, &msg, e);
-    if (p->state == UCX_OPEN)
+    if (msg.frame.req == 0 && p->state == UCX_OPEN)
         ucx_peer_close(&p->tp, false);
 }
 

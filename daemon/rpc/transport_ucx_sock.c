@@ -10,8 +10,10 @@
  *   uct_tcp_ep_handle_put_ack()  an acknowledgement read in the same go as the
  *                                failed send finds nothing to acknowledge
  *
- * tests/e2e/rndv_kill met each once in 600 kills in the middle of
- * rendezvous; with this file neither in 600.
+ * The first is certain when a client dies with requests unread in the socket
+ * while pieces wait for room in it (test_transport_ucx_bad, KILL_PUSH_UNREAD).
+ * tests/e2e/rndv_kill met each once in 600 kills in the middle of rendezvous;
+ * with this file neither in 600.
  *
  * Both need the failed send. libuct calls libucs to send, so the daemon defines
  * the two functions itself, calls libucs's, and turns an error of a dead

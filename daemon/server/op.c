@@ -57,7 +57,7 @@ static void refusal_sent(struct tp_send *s, enum err e)
     peer_reap(p);
 }
 
-static void refuse(struct peer *p, const struct wire_frame *f, enum err e)
+void op_refuse(struct peer *p, const struct wire_frame *f, enum err e)
 {
     struct lane *l = p->lane;
     struct refusal *r = pool_get(&l->refusals);
@@ -173,7 +173,7 @@ void op_begin(struct peer *p, const struct message *m, int fd)
     if (!op) {
         if (fd >= 0)
             close(fd);
-        refuse(p, &m->frame, e ? e : ERR_BUSY);
+        op_refuse(p, &m->frame, e ? e : ERR_BUSY);
         return;
     }
     memset(op, 0, sizeof *op);

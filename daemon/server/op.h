@@ -85,6 +85,8 @@ static inline const struct op_machine *op_machine_of(const struct op *op)
  * first tick. What cannot start is refused here: BUSY (pool, credit),
  * UNSUPPORTED, DENIED (before HELLO), DRAINING. Takes fd over. */
 void op_begin(struct peer *p, const struct message *m, int fd);
+/* Answers a request that gets no op. Of the frame, req and op are read. */
+void op_refuse(struct peer *p, const struct wire_frame *f, enum err e);
 /* Moves the state: the edge must be in the machine's table. */
 void op_goto(struct op *op, uint8_t state);
 /* Runs the tick once more, unless a call is still out (op->pending). Every

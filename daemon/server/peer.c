@@ -68,19 +68,23 @@ static void peer_message(void *lane, struct tp_peer *tp,
     op_begin(peer_of(tp), m, fd);
 }
 
-/* A frame that does not parse: the stream cannot be trusted any more. */
+/* A frame that does not parse. If at least its crc was right it has an id to
+ * answer, and an operation or limit of a newer client must not cost it the
+ * connection. */
 static void peer_bad(void *lane, struct tp_peer *tp, const struct message *m,
                      enum err e)
 {
     struct lane *l = lane;
 
-    (void)m;
     metric_add(&l->metrics.frames_bad, 1);
     trace_add(&l->trace, l->env.now_ns, TRACE_FRAME_BAD, 0, tp->id,
               (uint64_t)-e);
     LOG(LOG_WARN, "frame_bad", "peer=%u pid=%u error=%s", tp->id, tp->cred.pid,
         err_name(e));
-    peer_close(peer_of(tp));
+    if (m->frame.req)
+        op_refuse(peer_of(tp), &m->frame, e);
+    else
+        peer_close(peer_of(tp));
 }
 
 /* The transport has completed everything of this peer; what still runs waits

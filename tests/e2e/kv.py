@@ -15,7 +15,7 @@ import ctypes as C
 import os
 import re
 
-from daemon import BUILD, ROOT, SANITIZED
+from node import BUILD, ROOT, SANITIZED
 
 LIB = os.path.join(ROOT, "out/debug" if SANITIZED else BUILD, "libpikv.so")
 lib = C.CDLL(LIB, use_errno=True)
@@ -233,6 +233,11 @@ class Memory:
     def buf(self, off=0, n=None):
         return (C.c_char * (self.n if n is None else n)).from_address(
             self.p + off)
+
+    def write(self, data, off=0):
+        """The part that holds data now."""
+        C.memmove(self.p + off, data, len(data))
+        return self.buf(off, len(data))
 
     def free(self):
         lib.pikv_mem_free(self.kv.h, self.p)

@@ -19,7 +19,7 @@ import socket
 import struct
 import time
 
-from daemon import LIMIT_S, ROOT
+from node import LIMIT_S, ROOT
 from kv import NAME, crc32c
 
 MAGIC, REQUEST, DEADLINE_US = 0x564b4950, 1, 20000000

@@ -1,80 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb of pikvctl against a real pikvd: what it prints in both forms,
-its exit status, and how it says what is wrong."""
+"""Every verb of pikvctl that asks a daemon, against a real one: what it prints
+in both forms, its exit status, and how it says what is wrong."""
 
 import json
 import os
-import re
-import socket
+import pty
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from daemon import Daemon, ROOT, clean_env, program  # noqa: E402
+from ctl_case import (ERROR, MISS, OK, TIMEOUT_S, USAGE, Run,  # noqa: E402
+                      WithDaemon)
+from daemon import Daemon, clean_env, program  # noqa: E402
 
-OK, ERROR, USAGE, MISS, NO_SERVER = range(5)
 SCOPE = "000102030405060708090a0b0c0d0e0f"
-TIMEOUT_S = 60
-
-
-class Run:
-    """One run of pikvctl."""
-
-    def __init__(self, *args, address=None, stdin=b"", env=None):
-        argv = [program("pikvctl")]
-        if address:
-            argv += ["--address", address]
-        done = subprocess.run(
-            argv + [str(a) for a in args], input=stdin,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            timeout=TIMEOUT_S, env=clean_env(**(env or {})), check=False)
-        self.rc, self.bytes = done.returncode, done.stdout
-        self.out = done.stdout.decode(errors="replace")
-        self.err = done.stderr.decode(errors="replace")
-
-    def json(self):
-        return json.loads(self.out)
-
-
-class Case(unittest.TestCase):
-    def expect(self, run, rc, err=None):
-        self.assertEqual(run.rc, rc, run.out[-2000:] + run.err)
-        if err is None:
-            self.assertEqual(run.err, "")
-        else:
-            lines = run.err.splitlines()
-            self.assertEqual(len(lines), 1, run.err)
-            self.assertTrue(lines[0].startswith("pikvctl: "), run.err)
-            self.assertRegex(lines[0], err)
-        return run
-
-
-class WithDaemon(Case):
-    """One daemon for all tests of a class; each uses keys of its own."""
-
-    settings = {}
-    config = None
-
-    @classmethod
-    def setUpClass(cls):
-        cls.daemon = Daemon(cls.settings, config=cls.config)
-        cls.addClassCleanup(cls.daemon.remove)
-        cls.daemon.start()
-
-    def ctl(self, *args, **more):
-        return Run(*args, address=self.daemon.address, **more)
-
-    def ok(self, *args, **more):
-        return self.expect(self.ctl(*args, **more), OK)
-
-    def json(self, *args, **more):
-        return self.ok("-o", "json", *args, **more).json()
-
-    def put(self, key, data=b"bytes", *args):
-        return self.json("put", key, *args, stdin=data)
 
 
 class Data(WithDaemon):
@@ -314,6 +259,40 @@ class Look(WithDaemon):
         self.assertIn(b"No space left", done.stderr)
 
 
+class LiveTop(unittest.TestCase):
+    def read_until(self, fd, word):
+        """What the screen got until word came."""
+        seen = b""
+        end = time.monotonic() + TIMEOUT_S
+        while word not in seen:
+            self.assertLess(time.monotonic(), end, seen)
+            if select.select([fd], [], [], 0.1)[0]:
+                seen += os.read(fd, 65536)
+        return seen
+
+    def test_it_survives_a_restart_and_gives_the_screen_back(self):
+        screen, terminal = pty.openpty()
+        with Daemon() as d:
+            top = subprocess.Popen(
+                [program("pikvctl"), "--address", d.address, "top",
+                 "--interval", "20ms"], stdout=terminal, stderr=terminal,
+                env=clean_env())
+            try:
+                self.assertIn(b"\x1b[?1049h", self.read_until(screen, b"GB/s"))
+                d.kill()
+                self.read_until(screen, b"is pikvd running")
+                d.start()
+                self.read_until(screen, b"GB/s")
+                top.send_signal(signal.SIGINT)
+                self.read_until(screen, b"\x1b[?1049l")
+                self.assertEqual(top.wait(TIMEOUT_S), 0)
+            finally:
+                top.kill()
+                top.wait()
+                os.close(screen)
+                os.close(terminal)
+
+
 class Namespaces(WithDaemon):
     def test_create_show_and_list(self):
         made = self.json("namespace", "create", "made", "model=m", "dtype=bf16",
@@ -393,219 +372,6 @@ class Reload(WithDaemon):
         self.expect(self.ctl("reload"), ERROR,
                     r"pikvd\.json:1:.*loop\.spin.*nothing was changed")
         self.ok("ping")
-
-
-class Config(Case):
-    def setUp(self):
-        self.dir = tempfile.TemporaryDirectory()
-        self.addCleanup(self.dir.cleanup)
-
-    def file(self, text):
-        path = os.path.join(self.dir.name, "c.json")
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(text)
-        return path
-
-    def test_check_passes_on_what_pikvd_says(self):
-        self.expect(Run("config", "check", self.file("{}")), OK)
-        run = Run("config", "check", self.file('{"dramm": 1}'))
-        self.assertEqual(run.rc, os.EX_CONFIG)
-        self.assertRegex(run.err, r"c\.json:1:.*dramm.*dram")
-
-    def test_dump_and_schema_are_json(self):
-        path = self.file('{"dram": {"capacity": "48MiB"}}')
-        dump = self.expect(Run("config", "dump", path), OK).json()
-        self.assertEqual(dump["dram"]["capacity"], "48MiB")
-        self.assertIn("properties",
-                      self.expect(Run("config", "schema"), OK).json())
-
-    def test_pikvd_is_found_or_asked_for(self):
-        self.expect(Run("config", "schema",
-                        env={"PIKVD": program("pikvd")}), OK)
-        self.expect(Run("config", "schema", env={"PIKVD": "/nowhere"}), ERROR,
-                    "no pikvd.*; set PIKVD")
-
-
-class Doctor(Case):
-    CHECKS = ["config", "daemon", "socket directory", "socket", "admin port",
-              "ucx port", "memory", "cgroup", "hugepages", "thp", "/dev/shm",
-              "memlock", "open files", "cpu", "clock", "io_uring", "seccomp",
-              "ucx"]
-
-    def doctor(self, d, *args):
-        run = Run("-o", "json", "doctor", *args, address=d and d.address)
-        rows = {r["check"]: r for r in run.json()}
-        self.assertEqual(list(rows), self.CHECKS)
-        for r in rows.values():
-            self.assertIn(r["state"], ("OK", "WARN", "FAIL"))
-            self.assertTrue(r["found"] and r["why"], r)
-        failed = any(r["state"] == "FAIL" for r in rows.values())
-        self.assertEqual(run.rc, ERROR if failed else OK, run.out)
-        return rows
-
-    def config(self, d, settings):
-        d.write_config(json.dumps(settings))
-        return d.config_path
-
-    def test_a_running_daemon_is_well(self):
-        with Daemon() as d:
-            path = self.config(d, {"listen": {"admin": {"enabled": False}}})
-            rows = self.doctor(d, "--config", path)
-            for check in ("config", "daemon", "socket directory", "socket",
-                          "admin port", "ucx port"):
-                self.assertEqual(rows[check]["state"], "OK", rows[check])
-            table = Run("doctor", "--config", path, address=d.address).out
-            self.assertRegex(table, r"(?m)^OK +daemon +pikvd .* answers")
-
-    def test_a_killed_daemon_leaves_a_stale_socket(self):
-        with Daemon() as d:
-            d.kill()
-            rows = self.doctor(d)
-            self.assertEqual(rows["daemon"]["state"], "WARN")
-            self.assertIn("stale", rows["socket"]["found"])
-            self.assertIn("start pikvd", rows["socket"]["fix"])
-            d.start()
-            self.assertEqual(self.doctor(d)["socket"]["state"], "OK")
-
-    def test_a_missing_directory(self):
-        d = Daemon()
-        d.address = "shm:" + os.path.join(d.dir, "none", "pikvd.sock")
-        self.addCleanup(d.remove)
-        rows = self.doctor(d)
-        self.assertEqual(rows["socket directory"]["state"], "FAIL")
-        self.assertIn("install -d", rows["socket directory"]["fix"])
-
-    def test_a_taken_port_is_told_by_whom(self):
-        d = Daemon()
-        self.addCleanup(d.remove)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            s.listen()
-            port = s.getsockname()[1]
-            rows = self.doctor(d, "--config", self.config(
-                d, {"listen": {"admin": {"port": port}}}))
-            self.assertEqual(rows["admin port"]["state"], "FAIL")
-            self.assertIn(f"port {port} is taken by",
-                          rows["admin port"]["found"])
-            self.assertIn(f"pid {os.getpid()}", rows["admin port"]["found"])
-        rows = self.doctor(d, "--config", d.config_path)
-        self.assertEqual(rows["admin port"]["state"], "OK")
-
-    def test_a_tier_larger_than_the_memory(self):
-        d = Daemon()
-        self.addCleanup(d.remove)
-        rows = self.doctor(d, "--config", self.config(
-            d, {"dram": {"capacity": "60TiB", "hugepages": "on",
-                         "lock": True}}))
-        for check in ("memory", "hugepages"):
-            self.assertEqual(rows[check]["state"], "FAIL", rows[check])
-        self.assertRegex(rows["hugepages"]["fix"], r"vm\.nr_hugepages=\d{8}$")
-        self.assertIn("capacity", rows["memory"]["fix"])
-        if rows["memlock"]["found"] != "unlimited":
-            self.assertEqual(rows["memlock"]["state"], "FAIL")
-
-    def test_a_wrong_configuration(self):
-        d = Daemon()
-        self.addCleanup(d.remove)
-        rows = self.doctor(d, "--config", self.config(d, {"dramm": 1}))
-        self.assertEqual(rows["config"]["state"], "FAIL")
-        self.assertIn("dramm", rows["config"]["found"])
-
-
-class Words(Case):
-    """The command line itself; no daemon."""
-
-    def test_wrong_usage_is_exit_2_and_one_line(self):
-        for args, err in (
-                ([], "no verb"), (["bla"], "bla: no such verb"),
-                (["namespace"], "namespace: no such verb"),
-                (["namespace", "bla"], "namespace bla: no such verb"),
-                (["get"], "0 arguments; usage: pikvctl get KEY"),
-                (["ping", "x"], "1 arguments"),
-                (["get", "k", "--frob"], "--frob: no such option"),
-                (["get", "k", "-Q"], "no such option"),
-                (["get", "k", "--group"], "an argument is missing"),
-                (["get", "k", "--dry-run"], "does not take --dry-run"),
-                (["get", "k", "--group", "16"], "--group 16: not a number"),
-                (["get", "k", "--group", "-1"], "--group -1: not a number"),
-                (["get", "k", "--scope", "12"], "not 32 hex digits"),
-                (["get", "k", "--route", "r" * 33], "1 to 32 bytes"),
-                (["get", "k", "--offset", "1KB"], "--offset 1KB: not a size"),
-                (["get", ""], "1 to 1024 are possible"),
-                (["get", "k" * 1025], "1 to 1024 are possible"),
-                (["get", "hex:0"], "hex digits in pairs"),
-                (["get", "hex:zz"], "hex digits in pairs"),
-                (["put", "k", "--ttl", "5"], "--ttl 5: not a time"),
-                (["put", "k", "--ttl", "1us"], "1ms to 49 days"),
-                (["put", "k", "-l", "0"], "0 means no label"),
-                (["put", "k"] + ["-l1"] * 5, "at most four"),
-                (["put", "k", "--parent", ""], "1 to 1024"),
-                (["-o", "xml", "ping"], "table or json"),
-                (["--deadline", "0s", "ping"], "--deadline 0s"),
-                (["--address", "tcp:x", "ping"], "want shm:PATH"),
-                (["top", "-n", "0"], "a count from 1"),
-                (["top", "--interval", "1us"], "an interval from 10ms"),
-                (["completion", "fish"], "no such shell")):
-            with self.subTest(args=args):
-                self.expect(Run(*args), USAGE, re.escape(err))
-
-    def test_no_server_is_exit_4_for_every_verb_that_asks(self):
-        for args in (["put", "k"], ["get", "k"], ["lookup", "k"],
-                     ["evict", "k"], ["stat"], ["top", "-b"], ["inspect", "k"],
-                     ["keys"], ["clients"], ["namespace", "list"],
-                     ["namespace", "show", "n"], ["namespace", "create", "n"],
-                     ["namespace", "set", "n", "share=1"],
-                     ["namespace", "bump", "n", "--yes"], ["reload"],
-                     ["ping"]):
-            with self.subTest(args=args):
-                self.expect(Run(*args, address="shm:/nowhere/pikvd.sock"),
-                            NO_SERVER, "no server.*; is pikvd running")
-
-    def test_the_address_comes_from_the_environment(self):
-        self.expect(Run("ping", env={"PIKV_ADDRESS": "shm:/no/such"}),
-                    NO_SERVER, "shm:/no/such")
-
-    def test_help_is_there_for_each_verb(self):
-        self.expect(Run("--version"), OK)
-        out = self.expect(Run("--help"), OK).out
-        verbs = re.findall(r"(?m)^  ((?:namespace |config )?[a-z]+) ", out)
-        self.assertEqual(len(verbs), 21)
-        for verb in verbs:
-            text = self.expect(Run(*verb.split(), "--help"), OK).out
-            self.assertTrue(text.startswith(f"usage: pikvctl {verb}"), text)
-
-    def test_the_manual_knows_every_verb_and_option(self):
-        with open(os.path.join(ROOT, "docs/man/pikvctl.1.scd"),
-                  encoding="utf-8") as f:
-            manual = f.read()
-        script = Run("completion", "bash").out
-        for verb in re.findall(r'(?m)^    "([a-z ]+)"\) word=', script):
-            self.assertIn(f"*{verb}*", manual)
-        for option in set(re.findall(r" (--[a-z-]+)", script)):
-            if option != "--":
-                self.assertIn(f"*{option}*", manual)
-
-    def test_the_completion_is_the_one_in_the_repository(self):
-        path = os.path.join(ROOT, "client/ctl/completion/pikvctl.bash")
-        with open(path, encoding="utf-8") as f:
-            self.assertEqual(Run("completion", "bash").out, f.read())
-
-    def complete(self, *words):
-        script = ("source <(\"$0\" completion bash); COMP_WORDS=(pikvctl "
-                  "\"$@\"); COMP_CWORD=$#; _pikvctl; "
-                  "echo \"${COMPREPLY[@]}\"")
-        return subprocess.run(
-            ["bash", "-c", script, program("pikvctl"), *words],
-            stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S,
-            env=clean_env(), check=True).stdout.split()
-
-    def test_completion_offers_what_fits(self):
-        self.assertEqual(self.complete("eb"), [])
-        self.assertEqual(self.complete("ev"), ["evict"])
-        self.assertEqual(self.complete("namespace", "s"), ["show", "set"])
-        self.assertEqual(self.complete("-N", "x", "get", "k", "--ver"),
-                         ["--version", "--verify"])
-        self.assertEqual(self.complete("-o", ""), ["table", "json"])
 
 
 if __name__ == "__main__":

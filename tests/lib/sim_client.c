@@ -571,7 +571,6 @@ static void open_answered(struct sim_client *c, const struct message *m)
     struct arena a;
     const Pikv__OpenReply *rep;
 
-    MUST(m->frame.status == OK);
     arena_init(&a, buf, sizeof buf);
     rep = msg_unpack(&pikv__open_reply__descriptor, &a, m->env,
                      m->frame.env_len);
@@ -608,15 +607,17 @@ void sim_client_reply(struct sim_client *c, const struct message *m)
     op = call->op;
     s->statuses[-m->frame.status]++;
     s->calls_done++;
-    if (op == OP_HELLO) {
-        MUST(m->frame.status == OK);
-        call_end(call);
-        client_open(c);
+    if ((op == OP_HELLO || op == OP_OPEN) && m->frame.status) {
+        MUST(m->frame.status == ERR_BUSY);
+        sim_hangup(c->peer); /* comes back later */
         return;
     }
-    if (op == OP_OPEN) {
+    if (op == OP_HELLO || op == OP_OPEN) {
         call_end(call);
-        open_answered(c, m);
+        if (op == OP_HELLO)
+            client_open(c);
+        else
+            open_answered(c, m);
         return;
     }
     if (m->frame.status == OK && is_batch(op))

@@ -165,6 +165,7 @@ enum phase {
     KILL_PULL_IOV,
     KILL_PUSH_PIECES,
     KILL_PUSH_RNDV,
+    KILL_PUSH_UNREAD, /* pieces wait for the socket, requests in it */
     KILL_SENDS,
     KILL_PHASES,
 };
@@ -191,6 +192,10 @@ _Noreturn static void doomed(enum phase ph, int port_fd, int said_fd)
     for (int i = 0; i < 1000; i++)
         ucxc_progress(&client);
     MUST(write(said_fd, "x", 1) == 1);
+    MUST(read(port_fd, &port, 1) == 1);
+    for (uint32_t i = 0; i < 8 && ph == KILL_PUSH_UNREAD; i++)
+        ucxc_request(&client, i + 2, OP_PING, b, 1000, 0);
+    MUST(write(said_fd, "x", 1) == 1);
     for (;;)
         pause();
 }
@@ -204,7 +209,7 @@ static void kill_prepare(enum phase ph)
             ucxh_pull(1, i, i % 2 ? 1 << 20 : 5000, 1);
         if (ph == KILL_PULL_RNDV || ph == KILL_PULL_IOV)
             ucxh_pull(1, i, 1 << 20, ph == KILL_PULL_IOV ? 5 : 1);
-        if (ph == KILL_PUSH_PIECES)
+        if (ph == KILL_PUSH_PIECES || ph == KILL_PUSH_UNREAD)
             ucxh_push(1, i, 500 << 10, 1 + i % 2);
         if (ph == KILL_PUSH_RNDV)
             ucxh_push(1, i, 1 << 20, 1);
@@ -237,8 +242,10 @@ START_TEST(a_killed_client_ends_all_that_was_its_own)
     for (int i = 0; i < 200; i++)
         ucxh_turn();
     kill_prepare(ph);
-    if (host.xfer_n && ph != KILL_PUSH_PIECES)
+    if (host.xfer_n && ph != KILL_PUSH_PIECES && ph != KILL_PUSH_UNREAD)
         ck_assert_uint_eq(host.xfer_dones, 0);
+    ck_assert_int_eq(write(port[1], "x", 1), 1);
+    ck_assert_int_eq(read(said[0], &c, 1), 1);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     TURN(host.closed == 1);
