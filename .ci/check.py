@@ -21,6 +21,7 @@ import sys
 
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 600
+TEST_LINES_MAX = 1000  # a suite is a list: one module, one file
 COLUMNS_MAX = 80
 
 # A folder may include these folders or files; the first match decides. What
@@ -81,6 +82,8 @@ ALLOCATE = re.compile(
 BANNED = re.compile(
     r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|gets|strtok|alloca"
     r"|atoi|rand|srand|time)\s*\(")
+# Seeded chance and literals copied into buffers of known size.
+IN_TESTS = ("rand", "srand", "strcpy")
 CLOCK = re.compile(
     r"(?<![\w.>])(clock_gettime|gettimeofday|getrandom|pthread_create"
     r"|socket|usleep|nanosleep)\s*\(")
@@ -96,6 +99,7 @@ GENERATED = [
     ("docs/reference/errors.md", ["--explain", "errors"]),
     ("docs/reference/metrics.md", ["--explain", "metrics"]),
     ("docs/reference/policies.md", ["--explain", "policies"]),
+    ("docs/man/pikvd.json.5.scd", ["--explain", "man"]),
 ]
 
 TEXT = (".c", ".h", ".tbl", ".proto", ".py", ".sh", ".md", ".scd", ".json")
@@ -186,6 +190,8 @@ def check_calls(path, code):
     pure = path.startswith("daemon/") and not listed(path, SHELLS)
     for n, line in enumerate(code.splitlines(), 1):
         for m in BANNED.finditer(line):
+            if path.startswith("tests/") and m.group(1) in IN_TESTS:
+                continue
             problem(path, n, f"banned: {m.group(1)}()")
         for m in ALLOCATE.finditer(line):
             if not listed(path, ALLOCATORS):
@@ -228,8 +234,9 @@ def check_file(path):
         check_python(path, text)
     if path.endswith((".c", ".h", ".py")):
         lines = text.count("\n")
-        if lines > FILE_LINES_MAX:
-            problem(path, 0, f"{lines} lines, at most {FILE_LINES_MAX}")
+        most = TEST_LINES_MAX if path.startswith("tests/") else FILE_LINES_MAX
+        if lines > most:
+            problem(path, 0, f"{lines} lines, at most {most}")
     for n, line in enumerate(text.splitlines(), 1):
         if LEFTOVER.search(line):
             problem(path, n, "unfinished: " + LEFTOVER.search(line).group())

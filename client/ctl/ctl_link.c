@@ -112,10 +112,11 @@ const char *link_namespace_name(const struct ctl *c)
 int link_find(struct ctl *c, const char *name, int *code_out,
               Pikv__NamespaceReply **out)
 {
-    Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
+    Pikv__NamespaceRequest m;
     char *copy = strdup(name);
     int s = link_open(c);
 
+    pikv__namespace_request__init(&m);
     *out = NULL;
     if (s || !copy) {
         free(copy);
@@ -189,11 +190,12 @@ static int lane_blocks(struct ctl *c, uint32_t lane, Pikv__InspectRequest *m,
 
 int link_blocks(struct ctl *c, link_block_fn *fn, void *arg)
 {
-    Pikv__InspectRequest m = PIKV__INSPECT_REQUEST__INIT;
+    Pikv__InspectRequest m;
     bool more = true;
-    int code = pikv_namespace_id(c->kv, c->ns, &m.ns, &m.generation);
-    int s = CTL_OK;
+    int code, s = CTL_OK;
 
+    pikv__inspect_request__init(&m);
+    code = pikv_namespace_id(c->kv, c->ns, &m.ns, &m.generation);
     if (code)
         return ctl_fail_code(code, "namespace %s", link_namespace_name(c));
     m.what = PIKV__INSPECT_REQUEST__WHAT__KEYS;

@@ -11,11 +11,12 @@
 
 int look_stat(struct ctl *c, const char *prefix, json_t **out)
 {
-    Pikv__StatRequest m = PIKV__STAT_REQUEST__INIT;
+    Pikv__StatRequest m;
     char text[128];
     Pikv__StatReply *r;
     int s;
 
+    pikv__stat_request__init(&m);
     snprintf(text, sizeof(text), "%s", prefix);
     m.prefix = text;
     r = link_get(c, "stat", 0, &m.base, &pikv__stat_reply__descriptor, &s);
@@ -113,10 +114,11 @@ static int inspect_lanes(struct ctl *c, const Pikv__InspectRequest *m)
 
 int verb_inspect(struct ctl *c)
 {
-    Pikv__InspectRequest m = PIKV__INSPECT_REQUEST__INIT;
+    Pikv__InspectRequest m;
     struct pikv_key k;
     int code, s = key_of_args(c, c->args[0], &k);
 
+    pikv__inspect_request__init(&m);
     s = s ? s : link_namespace(c, false);
     if (s)
         return s;
@@ -223,10 +225,11 @@ static void client_count(json_t *rows, const Pikv__ClientInfo *i)
 
 int look_clients(struct ctl *c, json_t **rows_out)
 {
-    Pikv__InspectRequest m = PIKV__INSPECT_REQUEST__INIT;
+    Pikv__InspectRequest m;
     json_t *rows = json_array();
     int s = link_open(c);
 
+    pikv__inspect_request__init(&m);
     m.what = PIKV__INSPECT_REQUEST__WHAT__CLIENTS;
     for (uint32_t lane = 0; !s && lane < c->info.lanes; lane++) {
         Pikv__InspectReply *r = link_get(c, "inspect", lane, &m.base,

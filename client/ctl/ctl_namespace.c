@@ -287,10 +287,13 @@ static int dry(struct ctl *c, const char *what)
 
 int verb_ns_set(struct ctl *c)
 {
-    Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
-    Pikv__Settings settings = PIKV__SETTINGS__INIT;
-    int s = fields_read(c, false, &settings);
+    Pikv__NamespaceRequest m;
+    Pikv__Settings settings;
+    int s;
 
+    pikv__namespace_request__init(&m);
+    pikv__settings__init(&settings);
+    s = fields_read(c, false, &settings);
     if (s)
         return s;
     if (c->opt[OPT_DRY_RUN])
@@ -319,9 +322,10 @@ static int confirm(const struct ctl *c)
 
 int verb_ns_bump(struct ctl *c)
 {
-    Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
+    Pikv__NamespaceRequest m;
     int s;
 
+    pikv__namespace_request__init(&m);
     if (c->opt[OPT_DRY_RUN])
         return dry(c, "flush");
     s = confirm(c);
