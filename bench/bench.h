@@ -14,6 +14,7 @@ int bench_load(int argc, char **argv);
 int bench_replay(int argc, char **argv);
 int bench_policy(int argc, char **argv);
 int bench_compare(int argc, char **argv);
+int bench_lanes(int argc, char **argv);
 
 /* A value is an arithmetic sequence of 64-bit words made from its id, so that
  * two ids share no word at the same place, and a word out of place shows. Fast

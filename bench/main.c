@@ -16,6 +16,7 @@ static const struct {
     {"replay", bench_replay, "replay a conversation trace, verify every byte"},
     {"policy", bench_policy, "hit ratios of the eviction policies on a trace"},
     {"compare", bench_compare, "against Redis, memcached, sockets and memcpy"},
+    {"lanes", bench_lanes, "lanes with and without sharing: CPU of a LOOKUP"},
 };
 
 int main(int argc, char **argv)

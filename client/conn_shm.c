@@ -30,7 +30,7 @@
 #include "client/conn.h"
 #include "rpc/shm_wire.h"
 
-enum { POP_MAX = 64, STATUS_MAX = 1000, FETCH_MAX = 16 << 10 };
+enum { POP_MAX = 64, STATUS_MAX = 1000 };
 
 struct shm {
     int sock, req_fd, rep_fd;
@@ -254,38 +254,9 @@ static enum err shm_send_fd(struct shm *s, const struct part *p)
 
 /* ---- the rings ----------------------------------------------------------------*/
 
-/* The lines of a ring were last touched by the daemon's core, and one after
- * the other each would cost a trip there (80 ns; 128 keys are 190 lines). Asked
- * for together they come together. */
-static void shm_fetch(const uint8_t *p, uint64_t n, bool to_write)
-{
-    for (uint64_t i = 0; i < n; i += RING_ALIGN) {
-        if (to_write)
-            __builtin_prefetch(p + i, 1);
-        else
-            __builtin_prefetch(p + i, 0);
-    }
-}
-
 static void *shm_grant(struct conn *c, uint32_t len)
 {
-    void *to = ring_grant(&shm_of(c)->req, len);
-
-    if (to)
-        shm_fetch(to, len, true);
-    return to;
-}
-
-/* What lies unread, as far as it is in one piece. */
-static void shm_fetch_replies(const struct ring *r)
-{
-    uint64_t head = __atomic_load_n(&r->ctl->head, __ATOMIC_RELAXED);
-    uint32_t pos = (uint32_t)r->tail & (r->cap - 1);
-
-    if (head - r->tail <= r->cap)
-        shm_fetch(r->bytes + pos,
-                  min_u64(min_u64(head - r->tail, r->cap - pos), FETCH_MAX),
-                  false);
+    return ring_grant(&shm_of(c)->req, len);
 }
 
 static void shm_push(struct conn *c, uint32_t len)
@@ -347,7 +318,6 @@ static bool shm_progress(struct conn *c, bool look)
     if (look && c->state != CONN_DIALING)
         (void)!read(s->rep_fd, &n, sizeof(n));
     for (i = 0; i < POP_MAX && c->state > CONN_DIALING; i++) {
-        shm_fetch_replies(&s->rep);
         e = ring_pop(&s->rep, s->rx, s->rx_cap, &len);
         if (e == ERR_MISS)
             break;

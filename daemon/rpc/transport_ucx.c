@@ -270,21 +270,6 @@ static void ucx_cancel(struct tp_xfer *x)
         ucx_in_cancel(x);
 }
 
-static enum err ucx_mem_register(struct tp_peer *p, int fd, uint64_t off,
-                                 uint64_t len, bool writable, uint32_t *id_out,
-                                 bool *mapped_out)
-{
-    (void)p, (void)fd, (void)off, (void)len, (void)writable, (void)id_out;
-    (void)mapped_out;
-    return ERR_UNSUPPORTED;
-}
-
-static enum err ucx_mem_unregister(struct tp_peer *p, uint32_t id)
-{
-    (void)p, (void)id;
-    return ERR_NO_MEM;
-}
-
 static const struct tp_ops ucx_ops = {
     .name = "ucx",
     .send = ucx_out_send,
@@ -292,8 +277,6 @@ static const struct tp_ops ucx_ops = {
     .push = ucx_out_push,
     .skip = ucx_in_skip,
     .cancel = ucx_cancel,
-    .mem_register = ucx_mem_register,
-    .mem_unregister = ucx_mem_unregister,
     .hold = ucx_peer_hold,
     .close = ucx_peer_close,
     .progress = ucx_progress,

@@ -212,6 +212,7 @@ void peer_describe(const struct peer *p, Pikv__ClientInfo *c)
     c->inflight = p->op_n;
     c->connected_ms = (l->env.now_ns - p->connected_ns) / NS_PER_MS;
     c->lane = l->idx;
+    c->memories = p->memories;
 }
 
 static enum err inspect_clients(struct inspect *in)

@@ -31,8 +31,18 @@ static void mem_register_tick(struct op *op)
         return;
     }
     op->fd = -1; /* taken */
+    op->peer->memories++;
     rep.mapped = mapped;
     op_reply_msg(op, OK, &rep);
+}
+
+static enum err mem_forget(struct peer *p, uint32_t id)
+{
+    enum err e = p->tp->t->ops->mem_unregister(p->tp, id);
+
+    if (!e)
+        p->memories--;
+    return e;
 }
 
 static void mem_unregister_tick(struct op *op)
@@ -46,7 +56,7 @@ static void mem_unregister_tick(struct op *op)
     else if (!tp->mem_unregister)
         op_reply(op, ERR_UNSUPPORTED);
     else
-        op_reply(op, tp->mem_unregister(op->peer->tp, m->id));
+        op_reply(op, mem_forget(op->peer, m->id));
 }
 
 static void loan_attach_tick(struct op *op)

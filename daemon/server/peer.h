@@ -40,7 +40,7 @@ struct peer {
 
     char engine[PEER_NAME], model[PEER_NAME];
     uint64_t client; /* id of the handle: its connections share it */
-    uint32_t pid;
+    uint32_t pid, memories;
     uint64_t features;
     uint64_t connected_ns, op_total, bytes_in, bytes_out;
 };

@@ -644,6 +644,22 @@ START_TEST(inspect_and_stat_tell_what_is_there)
 }
 END_TEST
 
+START_TEST(reload_is_for_the_daemons_user_only)
+{
+    Pikv__Empty m = PIKV__EMPTY__INIT;
+
+    n.lane.own_uid = 1000;
+    node_msg(p, OP_RELOAD, &m); /* a network: nobody vouches for uid 0 */
+    ck_assert_int_eq(n.reply.frame.status, ERR_DENIED);
+    p->tp.cred = (struct tp_cred){.pid = 1, .uid = 1001};
+    node_msg(p, OP_RELOAD, &m);
+    ck_assert_int_eq(n.reply.frame.status, ERR_DENIED);
+    p->tp.cred.uid = 1000;
+    node_msg(p, OP_RELOAD, &m);
+    ck_assert_int_ne(n.reply.frame.status, ERR_DENIED);
+}
+END_TEST
+
 /* The n-th fallible leaf fails, for all n: every answer is typed, and when the
  * fault is over the same request succeeds and nothing was lost. */
 static void fault_scenario(void)
@@ -720,6 +736,7 @@ Suite *suite(void)
     tcase_add_test(t, a_client_that_does_not_read_is_closed);
     tcase_add_test(t, blocks_with_a_ttl_expire);
     tcase_add_test(t, inspect_and_stat_tell_what_is_there);
+    tcase_add_test(t, reload_is_for_the_daemons_user_only);
     tcase_add_test(t, every_fault_is_survived);
     suite_add_tcase(s, t);
     return s;
