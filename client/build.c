@@ -18,11 +18,10 @@
 #include "base/hash.h"
 #include "base/slice.h"
 #include "client/call.h"
-#include "rpc/transport.h"
 
 enum { SEGS_MAX = 1024, STAGE_ALIGN = 64 };
 
-/* ---- plan ------------------------------------------------------------------*/
+/* ---- plan ---- */
 
 static uint32_t item_lane(const struct pikv *kv, const struct request *r,
                           uint32_t i)
@@ -109,8 +108,8 @@ static bool part_keep_runs(struct part *p, struct dest *d,
 }
 
 /* Where the bytes of an item go or come from. */
-static bool part_place(struct pikv *kv, const struct request *r,
-                       struct part *p, uint32_t i, uint64_t bytes)
+static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
+                       uint32_t i, uint64_t bytes)
 {
     const struct pikv_buf *runs;
     struct dest *d;
@@ -179,7 +178,8 @@ static bool part_add(struct pikv *kv, const struct request *r, struct part *p,
     if (!part_place(kv, r, p, i, bytes))
         return false;
     if (p->has_idx) {
-        if (!part_room((void **)&p->idx, &p->idx_cap, p->n + 1, sizeof(*p->idx)))
+        if (!part_room((void **)&p->idx, &p->idx_cap, p->n + 1,
+                       sizeof(*p->idx)))
             return false;
         p->idx[p->n] = i;
     } else if (p->n == 0) {
@@ -275,7 +275,7 @@ static void plan_sizes(const struct request *r, struct part *p)
         p->record_n -= p->cols - 1u;
         p->cols = 1;
     }
-    if (r->op == OP_PUT && p->conn->ops->inlines && p->bytes <= TP_EAGER_MAX)
+    if (r->op == OP_PUT && p->conn->ops->inlines && p->bytes <= UCX_EAGER_MAX)
         p->inline_bytes = p->bytes;
     p->msg_len = (uint32_t)(sizeof(struct wire_frame) +
                             (size_t)p->record_n * WIRE_RECORD + p->keys_len +
@@ -306,7 +306,7 @@ int build_plan(struct pikv *kv, const struct request *r, struct call *c)
     return e;
 }
 
-/* ---- bytes into staging -----------------------------------------------------*/
+/* ---- bytes into staging ---- */
 
 uint8_t *part_staging(struct pikv *kv, const struct part *p)
 {
@@ -334,7 +334,7 @@ void build_stage(struct pikv *kv, const struct request *r, struct part *p)
     }
 }
 
-/* ---- write ------------------------------------------------------------------*/
+/* ---- write ---- */
 
 static void write_head(const struct request *r, const struct part *p,
                        struct slice_out *o)
@@ -407,8 +407,7 @@ static void write_seg(struct slice_out *keys, uint32_t mem, uint64_t off,
 }
 
 static void write_segs(struct pikv *kv, const struct request *r,
-                       const struct part *p, uint32_t i,
-                       struct slice_out *keys)
+                       const struct part *p, uint32_t i, struct slice_out *keys)
 {
     const struct dest *d = &p->dests[i];
     uint32_t lane = p->conn->lane, n;
@@ -545,7 +544,7 @@ void build_message(struct pikv *kv, const struct request *r, struct part *p,
         write_inline(p, body + records + p->keys_len);
 }
 
-/* ---- messages that waited ----------------------------------------------------*/
+/* ---- messages that waited ---- */
 
 /* Walks the wire_key records of a message that build_message wrote. */
 struct key_walk {

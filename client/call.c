@@ -99,8 +99,8 @@ void call_give(struct pikv *kv, struct call *c)
 struct part *part_take(struct pikv *kv, struct call *c, struct conn *conn)
 {
     struct list *l = list_pop(&kv->free_parts);
-    struct part *p = l ? container_of(l, struct part, node)
-                       : calloc(1, sizeof(*p));
+    struct part *p =
+        l ? container_of(l, struct part, node) : calloc(1, sizeof(*p));
 
     if (!p)
         return NULL;
@@ -357,8 +357,8 @@ static void msg_wait_done(struct pikv *kv, struct call *c, int status,
 }
 
 int call_msg_wait(struct pikv *kv, struct conn *conn, uint16_t op,
-                  const void *env, size_t env_len, int fd,
-                  uint64_t deadline_ns, void **reply_out, size_t *len_out)
+                  const void *env, size_t env_len, int fd, uint64_t deadline_ns,
+                  void **reply_out, size_t *len_out)
 {
     struct msg_wait w = {.want = reply_out != NULL};
     int e;

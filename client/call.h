@@ -19,8 +19,8 @@ struct request {
     uint8_t *stops;
     enum pikv_select select;
     uint64_t label;
-    uint32_t extra_n;        /* EVICT without keys: records to send */
-    bool everywhere;         /* every lane gets all items */
+    uint32_t extra_n; /* EVICT without keys: records to send */
+    bool everywhere;  /* every lane gets all items */
     const struct pikv_call *call;
     struct pikv_result *results;
     uint64_t deadline_ns;
@@ -61,10 +61,11 @@ int call_msg(struct pikv *kv, struct conn *conn, uint16_t op, const void *env,
 int call_records(struct pikv *kv, struct conn *conn, uint16_t op,
                  const void *body, uint32_t record_n, uint32_t keys_len,
                  uint64_t deadline_ns);
-/* An MSG request, waited for. reply_out malloc'ed (may be NULL if not wanted). */
+/* An MSG request, waited for. reply_out malloc'ed (may be NULL if not wanted).
+ */
 int call_msg_wait(struct pikv *kv, struct conn *conn, uint16_t op,
-                  const void *env, size_t env_len, int fd,
-                  uint64_t deadline_ns, void **reply_out, size_t *len_out);
+                  const void *env, size_t env_len, int fd, uint64_t deadline_ns,
+                  void **reply_out, size_t *len_out);
 /* Status of the call is s for all its items that have none yet. */
 void call_fail_items(struct part *p, int status);
 

@@ -72,7 +72,7 @@ void conn_dial(struct conn *c, uint64_t now)
         conn_down(c, e);
 }
 
-/* ---- HELLO and SETUP -------------------------------------------------------*/
+/* ---- HELLO and SETUP ---- */
 
 static void conn_up(struct conn *c)
 {
@@ -116,7 +116,8 @@ static void conn_lane_addr(const struct conn *c, const char *given, char *out)
 
     if (c->kv->is_ucx && port && mine &&
         (strncmp(given, "ucx:0.0.0.0:", 12) == 0 ||
-         strncmp(given, "ucx::", 5) == 0 || strncmp(given, "ucx:[::]:", 9) == 0))
+         strncmp(given, "ucx::", 5) == 0 ||
+         strncmp(given, "ucx:[::]:", 9) == 0))
         snprintf(out, ADDR_MAX, "%.*s%s", (int)(mine - c->addr), c->addr, port);
     else
         snprintf(out, ADDR_MAX, "%s", given);
@@ -132,8 +133,7 @@ static int conn_lanes(struct conn *c, const Pikv__HelloReply *m)
     if (m->n_lanes > LANES_MAX || (kv->lane_n > 1 && kv->lane_n != n))
         return ERR_UNSUPPORTED;
     for (uint32_t i = 1; i < n; i++) {
-        const char *given =
-            kv->is_ucx ? m->lanes[i]->ucx : m->lanes[i]->shm;
+        const char *given = kv->is_ucx ? m->lanes[i]->ucx : m->lanes[i]->shm;
         char addr[ADDR_MAX];
 
         conn_lane_addr(c, given, addr);
@@ -154,8 +154,8 @@ static void conn_take_limits(struct conn *c, const Pikv__HelloReply *m)
     struct pikv_info *info = &c->kv->info;
 
     c->boot = m->boot;
-    c->credit_ops = m->credit_ops > CREDIT_OPS_MIN ? m->credit_ops
-                                                   : CREDIT_OPS_MIN;
+    c->credit_ops =
+        m->credit_ops > CREDIT_OPS_MIN ? m->credit_ops : CREDIT_OPS_MIN;
     c->credit_bytes = m->credit_bytes ? m->credit_bytes : UINT64_MAX;
     if (m->message_bytes_max && m->message_bytes_max < c->limits.message_bytes)
         c->limits.message_bytes = m->message_bytes_max;
@@ -222,7 +222,7 @@ void conn_connected(struct conn *c)
         conn_down(c, ERR_NO_MEMORY);
 }
 
-/* ---- the end ---------------------------------------------------------------*/
+/* ---- the end ---- */
 
 static void conn_forget_ids(struct conn *c)
 {
@@ -283,13 +283,13 @@ void conn_tick(struct conn *c, uint64_t now)
     }
 }
 
-/* ---- sending ----------------------------------------------------------------*/
+/* ---- sending ---- */
 
 void conn_take_slot(struct conn *c, struct part *p)
 {
     p->slot = c->slot_free[--c->slot_free_n];
-    p->req = (uint64_t)c->lane << LANE_SHIFT |
-             (++c->serial * CONN_SLOTS) | p->slot;
+    p->req =
+        (uint64_t)c->lane << LANE_SHIFT | (++c->serial * CONN_SLOTS) | p->slot;
     c->slots[p->slot] = p;
     c->ops_used++;
     c->bytes_used += p->bytes;
@@ -418,7 +418,7 @@ void conn_send(struct conn *c, struct part *p)
     conn_run_backlog(c);
 }
 
-/* ---- replies ----------------------------------------------------------------*/
+/* ---- replies ---- */
 
 static void conn_reply_msg(struct conn *c, struct part *p,
                            const struct message *m, int fd)

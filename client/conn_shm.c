@@ -110,7 +110,7 @@ static enum err shm_dial(struct conn *c)
     return errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_NO_SERVER;
 }
 
-/* ---- the socket ---------------------------------------------------------------*/
+/* ---- the socket ---- */
 
 /* One packet with up to n fds; returns its length, 0 end, -1 nothing yet. */
 static ssize_t shm_recv(struct shm *s, void *buf, size_t cap, int *fds, int n)
@@ -120,7 +120,8 @@ static ssize_t shm_recv(struct shm *s, void *buf, size_t cap, int *fds, int n)
         char space[CMSG_SPACE(8 * sizeof(int))];
     } control;
     struct iovec iov = {buf, cap};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
     ssize_t len = recvmsg(s->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -237,7 +238,8 @@ static enum err shm_send_fd(struct shm *s, const struct part *p)
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
     struct iovec iov = {p->msg, p->msg_len};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
 
@@ -252,7 +254,7 @@ static enum err shm_send_fd(struct shm *s, const struct part *p)
     return ERR_NO_SERVER;
 }
 
-/* ---- the rings ----------------------------------------------------------------*/
+/* ---- the rings ---- */
 
 static void *shm_grant(struct conn *c, uint32_t len)
 {

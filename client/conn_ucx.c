@@ -3,7 +3,7 @@
  * Connection over UCX active messages (rpc/transport.h, "ucx"; UCX.md 7). One
  * context and worker per handle, one endpoint per lane.
  *
- *     PUT up to TP_EAGER_MAX in all   inline in the request
+ *     PUT up to UCX_EAGER_MAX in all   inline in the request
  *         more                        a WIRE_DATA message per key behind it,
  *                                     eager or rendezvous, from the caller's
  *                                     memory
@@ -36,7 +36,6 @@
 
 #include "client/call.h"
 #include "client/ucx_api.h"
-#include "rpc/transport.h"
 
 enum { AM_REQUEST = 1, AM_REPLY = 2, PROGRESS_MAX = 64 };
 
@@ -49,7 +48,7 @@ struct ucx {
 
 struct ucx_conn {
     ucp_ep_h ep;
-    void *closing;    /* the close request */
+    void *closing; /* the close request */
     bool hang, failed;
     uint32_t pending; /* UCX requests of this connection */
     struct sockaddr_storage addr;
@@ -69,7 +68,7 @@ static struct ucx_conn *ucx_conn_of(const struct conn *c)
     return c->tp;
 }
 
-/* ---- the handle's half --------------------------------------------------------*/
+/* ---- the handle's half ---- */
 
 static void open_setting(const struct ucx *u, ucp_config_t *cfg,
                          const char *key, const char *env, const char *value)
@@ -158,7 +157,7 @@ void ucx_close(struct pikv *kv)
     kv->ucx = NULL;
 }
 
-/* ---- dial, hang up ------------------------------------------------------------*/
+/* ---- dial, hang up ---- */
 
 /* "ucx:HOST:PORT", HOST may be [v6]. */
 static int dial_resolve(struct conn *c)
@@ -262,7 +261,7 @@ static bool ucx_quiet(struct conn *c)
     return !u || (!u->ep && u->pending == 0);
 }
 
-/* ---- the ends of parts --------------------------------------------------------*/
+/* ---- the ends of parts ---- */
 
 static bool ucx_complete(struct conn *c, struct part *p)
 {
@@ -303,7 +302,7 @@ static void part_released(void *request, struct part *p)
     part_settle(p);
 }
 
-/* ---- sending ------------------------------------------------------------------*/
+/* ---- sending ---- */
 
 static void sent(void *request, ucs_status_t status, void *arg)
 {
@@ -312,15 +311,14 @@ static void sent(void *request, ucs_status_t status, void *arg)
 }
 
 static enum err ucx_post(struct conn *c, struct part *p, const void *header,
-                         const void *body, size_t n, bool is_iov,
-                         uint32_t flag)
+                         const void *body, size_t n, bool is_iov, uint32_t flag)
 {
     struct ucx *x = c->kv->ucx;
     struct ucx_conn *u = ucx_conn_of(c);
     ucp_request_param_t param = {
         .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
-                        UCP_OP_ATTR_FIELD_USER_DATA |
-                        UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
+                        UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS |
+                        UCP_OP_ATTR_FIELD_DATATYPE,
         .flags = UCP_AM_SEND_FLAG_REPLY | flag,
         .cb.send = sent,
         .user_data = p,
@@ -354,13 +352,15 @@ static enum err ucx_send_data(struct conn *c, struct part *p)
     frames = p->frames;
     for (uint32_t i = 0; i < p->n && !e; i++) {
         const struct dest *d = &p->dests[i];
-        uint32_t flag = d->len <= TP_EAGER_MAX ? UCP_AM_SEND_FLAG_EAGER
+        uint32_t flag = d->len <= UCX_EAGER_MAX ? UCP_AM_SEND_FLAG_EAGER
                                                : UCP_AM_SEND_FLAG_RNDV;
 
         if (d->len == 0)
             continue;
-        frames[i] = (struct wire_frame){.kind = WIRE_DATA, .op = p->op,
-                                        .req = p->req, .data_len = d->len,
+        frames[i] = (struct wire_frame){.kind = WIRE_DATA,
+                                        .op = p->op,
+                                        .req = p->req,
+                                        .data_len = d->len,
                                         .data_idx = i};
         frame_seal(&frames[i], NULL, 0);
         if (d->iov_n)
@@ -399,7 +399,7 @@ static void ucx_push(struct conn *c, uint32_t len)
     (void)len;
 }
 
-/* ---- receiving ----------------------------------------------------------------*/
+/* ---- receiving ---- */
 
 static void landed(void *request, ucs_status_t status, size_t len, void *arg)
 {
@@ -505,7 +505,7 @@ static ucs_status_t am_arrives(void *arg, const void *header, size_t header_len,
     return UCS_OK;
 }
 
-/* ---- the rest of the table ------------------------------------------------------*/
+/* ---- the rest of the table ---- */
 
 static bool ucx_give_up(struct conn *c, struct part *p, bool last)
 {

@@ -14,7 +14,7 @@
 
 enum { STAGE_INLINE = 16 << 10 /* copied without letting kv->mu go */ };
 
-/* ---- checks -----------------------------------------------------------------*/
+/* ---- checks ---- */
 
 static int check_key(const struct pikv_key *k)
 {
@@ -70,7 +70,7 @@ static int check_request(const struct request *r)
     return e;
 }
 
-/* ---- submit -----------------------------------------------------------------*/
+/* ---- submit ---- */
 
 /* The columns outlive the submit: the rules are applied to the answer. */
 static int submit_columns(const struct request *r, struct call *c)
@@ -111,8 +111,8 @@ static struct call *submit_call(struct pikv *kv, const struct request *r,
         if (r->results)
             r->results[i] = (struct pikv_result){.status = ERR_MISS};
     }
-    c->deadline_ns = call_deadline_ns(
-        r->op, r->call ? r->call->deadline_us : 0, bytes, now);
+    c->deadline_ns =
+        call_deadline_ns(r->op, r->call ? r->call->deadline_us : 0, bytes, now);
     return c;
 }
 
@@ -153,8 +153,8 @@ static void submit_stage(struct pikv *kv, const struct request *r,
         pthread_mutex_lock(&kv->mu);
 }
 
-static void part_start(struct pikv *kv, const struct request *r,
-                       struct part *p, uint64_t now)
+static void part_start(struct pikv *kv, const struct request *r, struct part *p,
+                       uint64_t now)
 {
     struct conn *c = p->conn;
     uint8_t *msg;
@@ -233,8 +233,7 @@ static int submit_locked(struct pikv *kv, struct request *r,
     return OK;
 }
 
-int data_submit(struct pikv *kv, struct request *r, bool wait,
-                uint64_t *id_out)
+int data_submit(struct pikv *kv, struct request *r, bool wait, uint64_t *id_out)
 {
     int e = handle_check(kv);
     struct call *c = NULL;
@@ -254,24 +253,34 @@ int data_submit(struct pikv *kv, struct request *r, bool wait,
     return e;
 }
 
-/* ---- public -----------------------------------------------------------------*/
+/* ---- public ---- */
 
 static struct request put_request(uint32_t ns, const struct pikv_put *items,
                                   uint32_t n, const struct pikv_call *call,
                                   struct pikv_result *results)
 {
-    return (struct request){.op = OP_PUT, .ns = ns, .n = n, .items = items,
-                            .stride = sizeof(*items), .puts = items,
-                            .call = call, .results = results};
+    return (struct request){.op = OP_PUT,
+                            .ns = ns,
+                            .n = n,
+                            .items = items,
+                            .stride = sizeof(*items),
+                            .puts = items,
+                            .call = call,
+                            .results = results};
 }
 
 static struct request get_request(uint32_t ns, const struct pikv_get *items,
                                   uint32_t n, const struct pikv_call *call,
                                   struct pikv_result *results)
 {
-    return (struct request){.op = OP_GET, .ns = ns, .n = n, .items = items,
-                            .stride = sizeof(*items), .gets = items,
-                            .call = call, .results = results};
+    return (struct request){.op = OP_GET,
+                            .ns = ns,
+                            .n = n,
+                            .items = items,
+                            .stride = sizeof(*items),
+                            .gets = items,
+                            .call = call,
+                            .results = results};
 }
 
 int pikv_put(struct pikv *kv, uint32_t ns, const struct pikv_put *items,
@@ -315,8 +324,12 @@ static int keys_submit(struct pikv *kv, uint16_t op, uint32_t ns,
                        const struct pikv_call *call,
                        struct pikv_result *results, uint64_t *id_out)
 {
-    struct request r = {.op = op, .ns = ns, .n = n, .items = keys,
-                        .stride = sizeof(*keys), .call = call,
+    struct request r = {.op = op,
+                        .ns = ns,
+                        .n = n,
+                        .items = keys,
+                        .stride = sizeof(*keys),
+                        .call = call,
                         .results = results};
 
     return data_submit(kv, &r, false, id_out);
@@ -327,9 +340,14 @@ int pikv_lookup(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
                 uint32_t cols, uint8_t *stops, const struct pikv_call *call,
                 struct pikv_result *results, uint64_t *id_out)
 {
-    struct request r = {.op = OP_LOOKUP, .ns = ns, .items = keys,
-                        .stride = sizeof(*keys), .columns = columns,
-                        .cols = cols, .stops = stops, .call = call,
+    struct request r = {.op = OP_LOOKUP,
+                        .ns = ns,
+                        .items = keys,
+                        .stride = sizeof(*keys),
+                        .columns = columns,
+                        .cols = cols,
+                        .stops = stops,
+                        .call = call,
                         .results = results};
 
     if (__builtin_mul_overflow(positions, cols, &r.n))
@@ -342,8 +360,11 @@ int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
                const struct pikv_call *call, struct pikv_result *results,
                uint64_t *id_out)
 {
-    struct request r = {.op = OP_EVICT, .ns = ns, .items = keys,
-                        .stride = sizeof(*keys), .select = select,
+    struct request r = {.op = OP_EVICT,
+                        .ns = ns,
+                        .items = keys,
+                        .stride = sizeof(*keys),
+                        .select = select,
                         .call = call};
 
     switch (select) {

@@ -44,10 +44,10 @@ struct call;
 enum {
     LANES_MAX = 64,
     NAMESPACES_MAX = 256,
-    GRACE_MS = 10,        /* a reply that the memory's safety waits for */
+    GRACE_MS = 10, /* a reply that the memory's safety waits for */
     STAGE_UNIT = 4096,
     LAND_INLINE = 64 << 10, /* copied without letting kv->mu go */
-    COLS_MAX = 256,       /* members of a LOOKUP */
+    COLS_MAX = 256,         /* members of a LOOKUP */
     ADDR_MAX = 160,
 };
 
@@ -57,12 +57,12 @@ struct region {
     uint8_t *addr;
     uint64_t len, fd_off;
     int fd;
-    bool ours;        /* mapped here: unmapped when freed */
-    bool callers;     /* named in the caller's items */
-    bool told;        /* nothing is asked */
+    bool ours;    /* mapped here: unmapped when freed */
+    bool callers; /* named in the caller's items */
+    bool told;    /* nothing is asked */
     uint64_t serial;
-    uint32_t asked;   /* registrations not answered yet */
-    int status;       /* of the last registration that failed */
+    uint32_t asked;          /* registrations not answered yet */
+    int status;              /* of the last registration that failed */
     uint32_t ids[LANES_MAX]; /* id + 1 on that lane's connection; 0 none */
 };
 
@@ -89,7 +89,13 @@ struct dest {
 };
 #define DIRECT UINT64_MAX
 
-enum part_state { PART_FREE, PART_PLANNED, PART_QUEUED, PART_SENT, PART_LANDING };
+enum part_state {
+    PART_FREE,
+    PART_PLANNED,
+    PART_QUEUED,
+    PART_SENT,
+    PART_LANDING
+};
 /* What a queued part waits for before it may be sent. */
 enum part_gate { GATE_NONE, GATE_REGION, GATE_LOANS };
 
@@ -101,42 +107,42 @@ struct part {
     enum part_state state;
     enum part_gate gate;
     uint16_t op, cols;
-    bool direct;           /* names memory of the caller */
-    bool replied;          /* ucx: reply seen, bytes still arrive */
-    bool zombie;           /* ended; freed when tp_pending is 0 */
-    int fd;                /* goes along, or -1 */
+    bool direct;  /* names memory of the caller */
+    bool replied; /* ucx: reply seen, bytes still arrive */
+    bool zombie;  /* ended; freed when tp_pending is 0 */
+    int fd;       /* goes along, or -1 */
     uint64_t req, bytes;
     uint32_t slot, ns, incarnation;
-    uint32_t n, first;     /* items: idx[0..n), or first.. if idx_used is 0 */
+    uint32_t n, first; /* items: idx[0..n), or first.. if idx_used is 0 */
     bool has_idx;
     uint32_t *idx;
     struct dest *dests;
     struct pikv_buf *iov;
     uint32_t idx_cap, dest_cap, iov_cap, iov_n;
     struct stage stage;
-    struct region *own;    /* region of this part alone */
+    struct region *own; /* region of this part alone */
     uint64_t staged_bytes;
     uint32_t record_n, keys_len;
     uint64_t inline_bytes;
-    void *frames;          /* ucx: headers of its data messages */
+    void *frames; /* ucx: headers of its data messages */
     uint32_t frames_cap;
-    uint8_t *msg;          /* frame + body when not built in the ring */
+    uint8_t *msg; /* frame + body when not built in the ring */
     uint32_t msg_cap, msg_len;
-    uint64_t sent_us;      /* deadline sent, for the frame */
-    int status;            /* how it ended, while LANDING or tp_pending */
-    uint8_t asked;         /* to end, at the deadline (1) and after (2) */
-    bool no_loans;         /* built without KEY_LOAN */
-    uint32_t tp_pending;   /* ucx requests that still use it */
-    uint32_t rndv;         /* of them: into the caller's memory */
+    uint64_t sent_us;    /* deadline sent, for the frame */
+    int status;          /* how it ended, while LANDING or tp_pending */
+    uint8_t asked;       /* to end, at the deadline (1) and after (2) */
+    bool no_loans;       /* built without KEY_LOAN */
+    uint32_t tp_pending; /* ucx requests that still use it */
+    uint32_t rndv;       /* of them: into the caller's memory */
 };
 
 typedef void call_done_fn(struct pikv *kv, struct call *call, int status,
                           const void *env, size_t env_len, int fd);
 
 struct call {
-    struct list node;     /* kv->inflight, then kv->done or a waiter's */
+    struct list node; /* kv->inflight, then kv->done or a waiter's */
     struct list parts;
-    uint64_t id;          /* 0: internal */
+    uint64_t id; /* 0: internal */
     void *user;
     uint16_t op;
     uint32_t open_parts, slot;
@@ -145,13 +151,13 @@ struct call {
     int status;
     uint32_t n, prefix, count;
     struct pikv_result *results;
-    uint32_t cols;        /* LOOKUP */
+    uint32_t cols; /* LOOKUP */
     struct pikv_column *columns;
     uint32_t columns_cap;
     uint8_t *stops;
     call_done_fn *on_done; /* MSG */
     void *arg;
-    uint8_t *lanes;       /* scratch of submit: lane per item */
+    uint8_t *lanes; /* scratch of submit: lane per item */
     uint32_t lanes_cap;
 };
 
@@ -160,9 +166,9 @@ enum ns_state { NS_FREE, NS_OPENING, NS_OPEN };
 struct loan_map {
     uint8_t *addr;
     uint64_t bytes;
-    bool live;     /* mapped, and the lane's connection is up */
+    bool live; /* mapped, and the lane's connection is up */
     bool asked;
-    bool refused;  /* status says why; asked again after a new connection */
+    bool refused; /* status says why; asked again after a new connection */
     int status;
 };
 

@@ -169,16 +169,15 @@ void loan_unmap_all(struct pikv *kv)
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++)
         for (uint32_t lane = 0; lane < LANES_MAX; lane++)
             if (kv->ns[i].loans[lane].addr)
-                munmap(kv->ns[i].loans[lane].addr,
-                       kv->ns[i].loans[lane].bytes);
+                munmap(kv->ns[i].loans[lane].addr, kv->ns[i].loans[lane].bytes);
 }
 
 /* Nobody waits for the answer: OK or STALE was decided by the epoch word. */
 static void loan_tell(struct pikv *kv, struct ns *ns, struct conn *c,
                       uint64_t id)
 {
-    struct wire_batch b = {.ns = ns->id, .generation = ns->generation,
-                           .key_n = 1};
+    struct wire_batch b = {
+        .ns = ns->id, .generation = ns->generation, .key_n = 1};
     struct wire_key k = {.key_len = 1, .token = id};
     uint8_t body[2 * WIRE_RECORD + 1] = {0};
 

@@ -30,7 +30,7 @@ void ns_free_all(struct pikv *kv)
     }
 }
 
-/* ---- OPEN --------------------------------------------------------------------*/
+/* ---- OPEN ---- */
 
 static void open_groups(const struct pikv_namespace *d, struct arena *a,
                         Pikv__Open *m)
@@ -105,8 +105,8 @@ static int open_pack(const struct pikv_namespace *d, uint8_t **msg_out,
     return packed ? OK : ERR_LIMIT;
 }
 
-static Pikv__OpenReply *open_reply(const void *env, size_t len,
-                                   struct arena *a, void *buf)
+static Pikv__OpenReply *open_reply(const void *env, size_t len, struct arena *a,
+                                   void *buf)
 {
     arena_init(a, buf, ARENA_BYTES);
     return msg_unpack(&pikv__open_reply__descriptor, a, env, len);
@@ -218,7 +218,7 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *d,
     return e;
 }
 
-/* ---- after a restart of the server ------------------------------------------*/
+/* ---- after a restart of the server ---- */
 
 static void ns_reopened(struct pikv *kv, struct call *call, int status,
                         const void *env, size_t env_len, int fd)
@@ -254,7 +254,7 @@ void ns_reopen_all(struct pikv *kv, struct conn *c)
     }
 }
 
-/* ---- bump, ids ----------------------------------------------------------------*/
+/* ---- bump, ids ---- */
 
 static int bump_take(struct ns *s, const void *reply, size_t len)
 {

@@ -95,7 +95,7 @@ int handle_check(const struct pikv *kv)
     return __atomic_load_n(kv->alive, __ATOMIC_RELAXED) ? OK : ERR_FORKED;
 }
 
-/* ---- open ----------------------------------------------------------------------*/
+/* ---- open ---- */
 
 static int open_alive(struct pikv *kv)
 {
@@ -154,7 +154,7 @@ static int open_words(struct pikv *kv, const struct pikv_options *o)
         return last_error_set(ERR_BAD_REQUEST,
                               "address %.100s: want shm:PATH or ucx:HOST:PORT",
                               addr);
-    strcpy(kv->address, addr);
+    snprintf(kv->address, sizeof(kv->address), "%s", addr);
     kv->is_ucx = strncmp(addr, "ucx:", 4) == 0;
     snprintf(kv->engine, sizeof(kv->engine), "%s",
              o->engine ? o->engine : program_invocation_short_name);
@@ -212,8 +212,9 @@ static int open_connect(struct pikv *kv, uint64_t until)
         if (all && started)
             return OK;
         if (now >= until)
-            return started ? OK : first->status == ERR_BUSY ? ERR_BUSY
-                                                            : ERR_TIMEOUT;
+            return started                     ? OK
+                   : first->status == ERR_BUSY ? ERR_BUSY
+                                               : ERR_TIMEOUT;
         kv->look = true;
         progress_nap(kv, until, now);
     }
@@ -221,8 +222,8 @@ static int open_connect(struct pikv *kv, uint64_t until)
 
 static int open_all(struct pikv *kv, const struct pikv_options *o)
 {
-    uint64_t until = now_ns() +
-                     (o->connect_ms ? o->connect_ms : CONNECT_MS) * NS_PER_MS;
+    uint64_t until =
+        now_ns() + (o->connect_ms ? o->connect_ms : CONNECT_MS) * NS_PER_MS;
     int e = open_words(kv, o);
 
     if (!e)
@@ -269,7 +270,7 @@ int pikv_open(const struct pikv_options *options, struct pikv **kv_out)
     return e;
 }
 
-/* ---- close ---------------------------------------------------------------------*/
+/* ---- close ---- */
 
 /* Ends all calls as if their deadline had passed now. */
 static void close_calls(struct pikv *kv)
@@ -372,7 +373,7 @@ void pikv_close(struct pikv *kv)
     free(kv);
 }
 
-/* ---- the rest --------------------------------------------------------------------*/
+/* ---- the rest ---- */
 
 int pikv_info(struct pikv *kv, struct pikv_info *out)
 {
@@ -422,10 +423,10 @@ int pikv_admin(struct pikv *kv, const char *op, int lane, const void *request,
     lane = lane < 0 ? 0 : lane;
     e = ERR_BAD_REQUEST;
     if ((uint32_t)lane < kv->lane_n)
-        e = call_msg_wait(kv, kv->conns[lane], id, request, request_len, -1,
-                          call_deadline_ns(id, call ? call->deadline_us : 0, 0,
-                                           now_ns()),
-                          reply_out, reply_len_out);
+        e = call_msg_wait(
+            kv, kv->conns[lane], id, request, request_len, -1,
+            call_deadline_ns(id, call ? call->deadline_us : 0, 0, now_ns()),
+            reply_out, reply_len_out);
     pthread_mutex_unlock(&kv->mu);
     return e;
 }

@@ -4,13 +4,11 @@
  * handle, a deadline on every call.
  *
  *     struct pikv *kv;
- *     if (pikv_open(NULL, &kv) != PIKV_OK) ...      // shm:/run/pikvd/pikvd.sock
- *     uint32_t ns;
- *     struct pikv_namespace d = {.name = "demo", .create = true};
- *     pikv_namespace_open(kv, &d, &ns, NULL);
- *     struct pikv_put p = {.key = {.key = {"k1", 2}}, .data = {buf, len}};
- *     struct pikv_result r;
- *     pikv_put_sync(kv, ns, &p, 1, NULL, &r);
+ *     if (pikv_open(NULL, &kv) != PIKV_OK) ...      //
+ * shm:/run/pikvd/pikvd.sock uint32_t ns; struct pikv_namespace d = {.name =
+ * "demo", .create = true}; pikv_namespace_open(kv, &d, &ns, NULL); struct
+ * pikv_put p = {.key = {.key = {"k1", 2}}, .data = {buf, len}}; struct
+ * pikv_result r; pikv_put_sync(kv, ns, &p, 1, NULL, &r);
  *
  * Buffers. Any pointer works. Memory registered with pikv_mem_alloc() or
  * pikv_mem_register_fd() is read and written by a daemon on the same host
@@ -21,16 +19,21 @@
  * to the caller and must stay valid and unchanged until the call's completion
  * is taken with pikv_drain() or pikv_poll() (item arrays and key bytes may go
  * as soon as the submitting call returned). After the completion nothing of the
- * caller's is touched, a timeout included: late bytes are dropped.
+ * caller's is touched, a timeout included: late bytes are dropped. One window
+ * is left, on shm and for registered memory only: a daemon that is stopped
+ * (SIGSTOP, debugger) inside the copy of a slice of at most 256 KiB ends that
+ * slice when it goes on. A PUT given up at its deadline is never stored from
+ * bytes that the caller changed afterwards.
  *
  * Threads. Every function may be called from any thread, except pikv_close(),
  * which must be the last. A progress thread per handle moves bytes and makes
  * the eventfd readable; a caller that spins uses pikv_poll() instead, which
  * takes over the progress while it is called. Nothing blocks in a submit.
  *
- * Host process. No signal handlers, no environment changes, no abort, no output.
- * UCX (libucp) is opened at run time, only for "ucx:" addresses. After fork()
- * the child's calls on the parent's handle answer PIKV_FORKED.
+ * Host process. No signal handlers, no environment changes, no abort, no
+ * output. UCX (libucp) is opened at run time, only for "ucx:" addresses
+ * (README.md says what it does to a process). After fork() the child's calls on
+ * the parent's handle answer PIKV_FORKED.
  *
  * Errors are 0 or negative; pikv_error_who() says who acts: nobody, retry
  * later, ask another node, give up. A miss is always a legal answer. */
@@ -100,7 +103,7 @@ const char *pikv_error_name(int code);
 const char *pikv_error_text(int code);
 enum pikv_who pikv_error_who(int code);
 
-/* ---- handle ---------------------------------------------------------------*/
+/* ---- handle ---- */
 
 struct pikv; /* opaque */
 
@@ -111,7 +114,8 @@ struct pikv_options {
     const char *model;
     uint32_t dp_rank, tp_rank, pp_rank;
     uint32_t connect_ms;     /* 0: 1000 */
-    uint32_t inflight_max;   /* calls in flight, more answer BUSY; 0: 256 */
+    uint32_t inflight_max;   /* calls submitted and not yet drained, more
+                              * answer BUSY; 0: 256, at most 65535 */
     uint64_t staging_bytes;  /* for unregistered buffers; 0: 64 MiB */
     bool no_progress_thread; /* the caller drives with pikv_poll() only */
 };
@@ -137,7 +141,7 @@ struct pikv_info {
 };
 int pikv_info(struct pikv *kv, struct pikv_info *out);
 
-/* ---- memory -----------------------------------------------------------------*/
+/* ---- memory ---- */
 
 /* Allocates shared memory, maps and registers it. Freed by pikv_mem_free or
  * with the handle (the mapping goes too). */
@@ -147,16 +151,16 @@ void pikv_mem_free(struct pikv *kv, void *addr);
  * file on tmpfs or disk). Sealed memfds (F_SEAL_SHRINK) are mapped by the
  * daemon; others are used through the fd, so that truncating them harms only
  * the caller. fd is duplicated. */
-int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset,
-                         size_t bytes, void *addr);
+int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset, size_t bytes,
+                         void *addr);
 int pikv_mem_unregister(struct pikv *kv, void *addr);
 
-/* ---- namespaces -------------------------------------------------------------*/
+/* ---- namespaces ---- */
 
 struct pikv_group {
-    uint32_t id;       /* 0 to 15 */
-    const char *kind;  /* "attention", "mla", "sliding", "recurrent", "indexer",
-                        * "draft", "opaque" */
+    uint32_t id;      /* 0 to 15 */
+    const char *kind; /* "attention", "mla", "sliding", "recurrent", "indexer",
+                       * "draft", "opaque" */
     uint32_t layers, kv_heads, head_dim, tokens_per_block;
     const char *dtype, *order;
     uint64_t block_bytes; /* registered size: gets an exact size class */
@@ -185,8 +189,8 @@ struct pikv_call {
     bool verify;          /* GET: check the crc of whole blocks (loans too) */
     uint8_t accept_lossy; /* GET: 1 takes lossy blocks up to max_err */
     float max_err;
-    uint64_t trace;       /* opaque, for logs */
-    void *user;           /* comes back in the completion */
+    uint64_t trace; /* opaque, for logs */
+    void *user;     /* comes back in the completion */
 };
 
 /* Blocking; the deadline of call applies. MISMATCH: pikv_last_error() names
@@ -197,7 +201,7 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *ns,
 int pikv_namespace_bump(struct pikv *kv, uint32_t ns,
                         const struct pikv_call *call);
 
-/* ---- data -------------------------------------------------------------------*/
+/* ---- data ---- */
 
 struct pikv_bytes {
     const void *p;
@@ -211,16 +215,16 @@ struct pikv_buf {
 
 /* A key within a namespace. */
 struct pikv_key {
-    struct pikv_bytes key;    /* 1 to 1024 bytes */
-    struct pikv_bytes route;  /* 0 to 32 bytes; none: the key is the route */
-    const uint8_t *scope;     /* 16 bytes of salt, or NULL */
+    struct pikv_bytes key;   /* 1 to 1024 bytes */
+    struct pikv_bytes route; /* 0 to 32 bytes; none: the key is the route */
+    const uint8_t *scope;    /* 16 bytes of salt, or NULL */
     uint16_t group;
-    uint8_t cls;              /* 0 kv, 1 expert, 2 blob */
+    uint8_t cls; /* 0 kv, 1 expert, 2 blob */
 };
 
 struct pikv_put {
-    struct pikv_key key;      /* .key = {.key = {"k1", 2}} */
-    struct pikv_bytes data;   /* one run, or: */
+    struct pikv_key key;          /* .key = {.key = {"k1", 2}} */
+    struct pikv_bytes data;       /* one run, or: */
     const struct pikv_bytes *iov; /* gather list, iov_n > 0 */
     uint32_t iov_n;
     struct pikv_bytes parent; /* key bytes of the preceding block, if any */
@@ -234,43 +238,46 @@ struct pikv_put {
 
 struct pikv_get {
     struct pikv_key key;
-    struct pikv_buf data;         /* one run, or: */
-    const struct pikv_buf *iov;   /* scatter list, iov_n > 0 */
+    struct pikv_buf data;       /* one run, or: */
+    const struct pikv_buf *iov; /* scatter list, iov_n > 0 */
     uint32_t iov_n;
-    uint64_t off;                 /* range start; length = room in the buffer */
-    uint64_t if_version;          /* 0 any */
-    bool loan;                    /* shm: lend the block instead of a copy */
+    uint64_t off;        /* range start; length = room in the buffer */
+    uint64_t if_version; /* 0 any */
+    bool loan;           /* shm: lend the block instead of a copy */
 };
 
 /* One item's answer. */
 struct pikv_result {
-    int status;        /* enum pikv_error */
-    uint8_t state;     /* LOOKUP: 0 MISS, 1 PENDING, 2 HIT */
-    uint8_t tier;      /* 0 dram, 1 ssd, 2 hbm */
+    int status;    /* enum pikv_error */
+    uint8_t state; /* LOOKUP: 0 MISS, 1 PENDING, 2 HIT */
+    uint8_t tier;  /* 0 dram, 1 ssd, 2 hbm */
     bool pinned;
     bool lossy;
     uint64_t version;
-    uint64_t len;      /* stored length of the whole block */
-    uint64_t moved;    /* bytes delivered into the buffer */
-    uint32_t crc32c;   /* of the whole block */
+    uint64_t len;    /* stored length of the whole block */
+    uint64_t moved;  /* bytes delivered into the buffer */
+    uint32_t crc32c; /* of the whole block */
     uint32_t eta_us;
-    const void *loan;  /* GET with loan: the bytes, read-only, len bytes */
+    const void *loan; /* GET with loan: the bytes, read-only, len bytes */
     uint64_t loan_id;
 };
 
 struct pikv_completion {
     uint64_t id;
     void *user;
-    int status;   /* of the whole call; per item in the results */
-    uint32_t n;   /* items */
+    int status;      /* of the whole call; per item in the results */
+    uint32_t n;      /* items */
     uint32_t prefix; /* LOOKUP: longest restorable prefix, in positions */
     uint32_t count;  /* EVICT: blocks dropped */
     struct pikv_result *results; /* the array given at submit */
 };
 
 /* Submit: returns 0 and an id, or an error at once (nothing was sent, no
- * completion comes): BUSY, LIMIT, BAD_REQUEST, NO_NAMESPACE, FORKED, CLOSED.
- * A call's status is OK when the server answered; items have their own. */
+ * completion comes): BUSY (calls or staging area used up), LIMIT, BAD_REQUEST,
+ * NO_NAMESPACE, FORKED, CLOSED. A call's status is OK when every lane that it
+ * went to answered; items have their own. An item whose lane did not answer has
+ * the lane's error: TIMEOUT, RETRY (the connection ended under it), NO_SERVER
+ * (it is down, answered at once); the call has the first of these. */
 int pikv_put(struct pikv *kv, uint32_t ns, const struct pikv_put *items,
              uint32_t n, const struct pikv_call *call,
              struct pikv_result *results, uint64_t *id_out);
@@ -280,7 +287,7 @@ int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
 
 /* What one member needs for a position to be restorable. */
 struct pikv_column {
-    uint8_t rule;      /* 0 all, 1 trailing n, 2 optional */
+    uint8_t rule; /* 0 all, 1 trailing n, 2 optional */
     uint16_t trailing;
 };
 
@@ -317,7 +324,7 @@ int pikv_touch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
 int pikv_loan_release(struct pikv *kv, uint32_t ns,
                       const struct pikv_result *result);
 
-/* ---- completions -------------------------------------------------------------*/
+/* ---- completions ---- */
 
 /* Readable while completions wait. Do not read or close it. */
 int pikv_event_fd(struct pikv *kv);
@@ -325,8 +332,10 @@ int pikv_event_fd(struct pikv *kv);
 int pikv_drain(struct pikv *kv, struct pikv_completion *out, int max);
 /* Moves bytes in the calling thread first, then drains: for spinning. */
 int pikv_poll(struct pikv *kv, struct pikv_completion *out, int max);
-/* Blocks until the call id completes, at most until its deadline. Takes that
- * completion; others stay. out may be NULL. Returns the call's status. */
+/* Blocks until the call id completes, at most until its deadline (and 10 ms, if
+ * the server does not answer and the call names registered memory). Takes that
+ * completion; others stay. out may be NULL. Returns the call's status;
+ * BAD_REQUEST if id is not in flight, or taken, or waited for elsewhere. */
 int pikv_wait(struct pikv *kv, uint64_t id, struct pikv_completion *out);
 
 /* Submit and wait; return the call's status. */
@@ -337,7 +346,7 @@ int pikv_get_sync(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
                   uint32_t n, const struct pikv_call *call,
                   struct pikv_result *results);
 
-/* ---- administration (pikvctl) --------------------------------------------------*/
+/* ---- administration (pikvctl) ---- */
 
 /* One MSG operation by its name in reference/ops with its envelope given and
  * answered as packed protobuf (proto/pikv.proto). lane -1: the first. Blocking.

@@ -294,7 +294,7 @@ void progress_wait(struct pikv *kv, const bool *done)
     }
 }
 
-/* ---- completions --------------------------------------------------------------*/
+/* ---- completions ---- */
 
 static void completion_take(struct pikv *kv, struct call *c,
                             struct pikv_completion *out)

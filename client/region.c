@@ -248,8 +248,8 @@ void pikv_mem_free(struct pikv *kv, void *addr)
         (void)pikv_mem_unregister(kv, addr);
 }
 
-int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset,
-                         size_t bytes, void *addr)
+int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset, size_t bytes,
+                         void *addr)
 {
     struct region *r = NULL;
     int e = handle_check(kv), dup_fd;

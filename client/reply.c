@@ -15,7 +15,7 @@
 #include "base/hash.h"
 #include "client/call.h"
 
-/* ---- results ----------------------------------------------------------------*/
+/* ---- results ---- */
 
 static void reply_loan(struct pikv *kv, struct part *p,
                        const struct wire_result *w, struct pikv_result *r)
@@ -134,7 +134,7 @@ bool reply_batch(struct pikv *kv, struct part *p, const struct message *m)
     return true;
 }
 
-/* ---- landing ----------------------------------------------------------------*/
+/* ---- landing ---- */
 
 bool reply_lands(const struct part *p)
 {
@@ -186,7 +186,7 @@ void reply_land(struct pikv *kv, struct part *p)
     }
 }
 
-/* ---- LOOKUP ------------------------------------------------------------------*/
+/* ---- LOOKUP ---- */
 
 static bool cell_hit(const struct call *c, uint32_t pos, uint32_t col)
 {

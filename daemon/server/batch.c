@@ -18,14 +18,20 @@ static enum err walk_check_all(const struct op *op, const struct batch *b)
     return e == ERR_MISS ? OK : e;
 }
 
-enum err walk_begin(struct op *op, struct walk *w)
+enum err walk_begin_unchecked(struct op *op, struct walk *w)
 {
     enum err e = batch_read(&op->msg, &op->lane->limits, &w->batch);
 
-    if (!e)
-        e = walk_check_all(op, &w->batch);
     w->idx = UINT32_MAX; /* the first key is 0 */
+    w->bad = false;
     return e ? e : walk_resume(op, w);
+}
+
+enum err walk_begin(struct op *op, struct walk *w)
+{
+    enum err e = walk_begin_unchecked(op, w);
+
+    return e ? e : walk_check_all(op, &w->batch);
 }
 
 enum err walk_resume(struct op *op, struct walk *w)
@@ -38,8 +44,10 @@ bool walk_next(struct op *op, struct walk *w, enum err *e_out)
 {
     struct lane *l = op->lane;
     const struct key_ref *ref = &w->ref;
+    enum err e = batch_next(&w->batch, &l->limits, &w->ref);
 
-    if (batch_next(&w->batch, &l->limits, &w->ref))
+    w->bad = e && e != ERR_MISS;
+    if (e)
         return false;
     w->idx++;
     w->key = (struct store_key){

@@ -13,12 +13,16 @@ struct walk {
     struct batch batch;
     const struct registry_ns *ns; /* valid within a turn: see walk_resume */
     uint32_t idx;                 /* of the key last taken */
+    bool bad;                     /* it ended at a malformed key */
     struct key_ref ref;
     struct store_key key;
 };
 
 /* Checks everything that needs no store. The error is the whole request's. */
 must_check enum err walk_begin(struct op *op, struct walk *w);
+/* Without the check of all keys, for an operation that takes them all before
+ * it acts: after the last walk_next, w->bad says if one was malformed. */
+must_check enum err walk_begin_unchecked(struct op *op, struct walk *w);
 /* The namespace again, after a sleep: it may have been flushed meanwhile. */
 must_check enum err walk_resume(struct op *op, struct walk *w);
 /* Takes the next key into ref, key and idx; false at the end. *e_out is the

@@ -320,11 +320,34 @@ uint32_t store_span_count(const struct store *s, uint32_t block)
     return hot_of(s, block)->extents;
 }
 
-void store_prefetch(const struct store *s, const struct store_key *k)
+void store_prefetch(const struct store *s, const struct store_key *k,
+                    uint32_t step)
 {
     const struct catalog *c = &s->cat;
+    const uint32_t *bucket = &c->buckets[catalog_bucket(c, k->hash.lo)];
+    const struct hot *h;
 
-    __builtin_prefetch(&c->buckets[catalog_bucket(c, k->hash.lo)]);
+    if (step == 0) {
+        __builtin_prefetch(bucket);
+        return;
+    }
+    if (*bucket == 0) {
+        __builtin_prefetch(&s->ghosts[k->hash.hi >> 32 & s->ghost_mask]);
+        return;
+    }
+    h = &c->hots[c->entries[*bucket].hot];
+    switch (step) {
+    case 1:
+        __builtin_prefetch(&c->entries[*bucket]);
+        break;
+    case 2: /* a record may lie across two lines */
+        __builtin_prefetch(h);
+        __builtin_prefetch((const char *)(h + 1) - 1);
+        break;
+    default:
+        __builtin_prefetch(s->keys.space + (uint64_t)h->key * KEYS_GRAIN);
+        break;
+    }
 }
 
 uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,

@@ -149,9 +149,12 @@ uint64_t store_version(const struct store *s, uint32_t block);
 uint32_t store_crc(const struct store *s, uint32_t block);
 /* Extents of the block: the most spans store_spans can give for it. */
 uint32_t store_span_count(const struct store *s, uint32_t block);
-/* Brings what store_find will touch for this key nearer to the CPU; a batch
- * calls it for its next keys while it works on this one. */
-void store_prefetch(const struct store *s, const struct store_key *k);
+/* Brings what store_find will touch for this key nearer to the CPU, one step
+ * of its pointer chase at a time: a batch runs step 0 for all its keys, then 1
+ * for all, ..., and then the finds. */
+enum { STORE_PREFETCH_STEPS = 4 };
+void store_prefetch(const struct store *s, const struct store_key *k,
+                    uint32_t step);
 /* Spans covering [off, off + len) of the block; returns their number, at most
  * STORE_SPANS_MAX. The caller holds a ref and off + len <= length. */
 uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,

@@ -50,7 +50,7 @@ OPS = {name: int(i) for i, name in re.findall(
     r"^OP\(\s*(\d+), *\w+, *(\w+),", _table("proto/ops.tbl"), re.M)}
 
 
-def record(kind, **fields):
+def record(kind, /, **fields):
     out = bytearray(24 if kind == "seg" else RECORD)
     for name, value in fields.items():
         off, fmt = RECORDS[kind][name]

@@ -2,7 +2,6 @@
 """Messages that break a rule: a typed error or the end of the connection, and
 the daemon lives on as if nothing had been."""
 
-import array
 import os
 import random
 import socket
@@ -247,7 +246,9 @@ class BadInput(unittest.TestCase):
         b.close()
         fds = self.d.fds()
         for _ in range(50):
-            c.register(fds and os.memfd_create("x") or 0, 0, 4096)
+            fd = os.memfd_create("empty")
+            c.register(fd, 0, 4096)
+            os.close(fd)
         self.assertLessEqual(self.d.fds(), fds + 2)
 
     def test_packets_that_are_none(self):
@@ -276,8 +277,6 @@ class BadInput(unittest.TestCase):
         """Lengths and indices no producer may write."""
         def length(c, n):
             c.write(b"x" * 100)
-            array.array("I", [n])
-            c.map[PAGE + c.head % c.ring_bytes:][:0]
             at = PAGE + c.head % c.ring_bytes
             c.map[at:at + 4] = n.to_bytes(4, "little")
             c.publish()

@@ -95,7 +95,7 @@ static const struct frame_limits limits = {
     .block_bytes = GIB(1),
 };
 
-/* ---- replies ------------------------------------------------------------------*/
+/* ---- replies ---- */
 
 static void conn_end(struct fake_conn *c)
 {
@@ -130,8 +130,11 @@ static void reply(struct fake_conn *c, const struct wire_frame *req, int status,
 {
     size_t len = (size_t)record_n * WIRE_RECORD + env_len;
     uint8_t *msg = malloc(sizeof(struct wire_frame) + len + 1);
-    struct wire_frame f = {.kind = WIRE_REPLY, .op = req->op, .req = req->req,
-                           .status = status, .record_n = record_n,
+    struct wire_frame f = {.kind = WIRE_REPLY,
+                           .op = req->op,
+                           .req = req->req,
+                           .status = status,
+                           .record_n = record_n,
                            .env_len = env_len};
 
     if (len)
@@ -151,10 +154,11 @@ static void reply_fd(struct fake_conn *c, const struct wire_frame *req,
         char space[CMSG_SPACE(sizeof(int))];
     } control = {0};
     uint8_t msg[512];
-    struct wire_frame f = {.kind = WIRE_REPLY, .op = req->op, .req = req->req,
-                           .env_len = env_len};
+    struct wire_frame f = {
+        .kind = WIRE_REPLY, .op = req->op, .req = req->req, .env_len = env_len};
     struct iovec iov = {msg, sizeof(f) + env_len};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
 
@@ -168,7 +172,7 @@ static void reply_fd(struct fake_conn *c, const struct wire_frame *req,
     (void)sendmsg(c->sock, &m, MSG_NOSIGNAL);
 }
 
-/* ---- MSG operations -------------------------------------------------------------*/
+/* ---- MSG operations ---- */
 
 static void do_hello(struct lane *l, struct fake_conn *c,
                      const struct wire_frame *req)
@@ -280,7 +284,7 @@ static void do_namespace(struct lane *l, struct fake_conn *c,
           (uint32_t)pikv__namespace_reply__pack(&m, env));
 }
 
-/* ---- BATCH operations -------------------------------------------------------------*/
+/* ---- BATCH operations ---- */
 
 static struct block *find(struct lane *l, const struct key_ref *k)
 {
@@ -430,7 +434,7 @@ static void do_batch(struct lane *l, struct fake_conn *c,
     free(head);
 }
 
-/* ---- the lane -----------------------------------------------------------------*/
+/* ---- the lane ---- */
 
 static void hold(struct lane *l, struct fake_conn *c, const void *msg,
                  uint32_t len)
@@ -533,7 +537,8 @@ static void welcome(struct lane *l)
     struct shm_welcome w = {SHM_WELCOME_MAGIC, WIRE_VERSION, RING_BYTES, 0,
                             ring_map_bytes(RING_BYTES)};
     struct iovec iov = {&w, sizeof(w)};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
     struct fake_conn *c = l->conns;
@@ -567,7 +572,8 @@ static bool packet(struct lane *l, struct fake_conn *c)
     } control;
     uint8_t buf[4096];
     struct iovec iov = {buf, sizeof(buf)};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
     ssize_t len = recvmsg(c->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -661,7 +667,7 @@ static void *lane_main(void *arg)
     return NULL;
 }
 
-/* ---- the test's side -------------------------------------------------------------*/
+/* ---- the test's side ---- */
 
 static void lane_start(struct fake *f, uint32_t i)
 {
@@ -675,7 +681,8 @@ static void lane_start(struct fake *f, uint32_t i)
         l->conns[k].sock = -1;
     snprintf(l->path, sizeof(l->path), "%s/%u.sock", f->dir, i);
     strcpy(at.sun_path, l->path);
-    l->listen = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    l->listen =
+        socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     MUST(bind(l->listen, (const struct sockaddr *)&at, sizeof(at)) == 0);
     MUST(listen(l->listen, 64) == 0);
 }

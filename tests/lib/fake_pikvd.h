@@ -11,7 +11,7 @@
 
 enum fake_mode {
     FAKE_SERVES,
-    FAKE_HOLDS,   /* keeps requests unanswered; fake_mode(SERVES) answers them */
+    FAKE_HOLDS, /* keeps requests unanswered; fake_mode(SERVES) answers them */
     FAKE_DOUBLES, /* every reply twice, and one with an invented id */
     FAKE_CUTS,    /* the reply lacks its last record */
     FAKE_GARBLES, /* random bytes in place of the reply */
@@ -40,7 +40,8 @@ uint32_t fake_held(const struct fake *f);
 uint32_t fake_hellos(const struct fake *f);
 uint32_t fake_segs(const struct fake *f);   /* segments seen */
 uint32_t fake_stored(const struct fake *f); /* blocks in the dictionary */
-uint32_t fake_in_flight_max(const struct fake *f); /* most requests unanswered */
+uint32_t
+fake_in_flight_max(const struct fake *f);   /* most requests unanswered */
 bool fake_spins_seen(const struct fake *f); /* FRAME_SPINS in a request */
 
 #endif

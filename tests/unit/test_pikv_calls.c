@@ -104,7 +104,7 @@ END_TEST
 /* Names key0, key1, ... in one buffer. */
 static char (*names(uint32_t n))[16]
 {
-    char (*s)[16] = calloc(n, sizeof(*s));
+    char(*s)[16] = calloc(n, sizeof(*s));
 
     for (uint32_t i = 0; i < n; i++)
         snprintf(s[i], sizeof(*s), "key%u", i);
@@ -118,7 +118,7 @@ START_TEST(a_batch_is_split_over_the_lanes_and_merged_in_order)
     struct pikv_put puts[N] = {0};
     struct pikv_get gets[N] = {0};
     struct pikv_result r[N];
-    char (*s)[16] = names(N);
+    char(*s)[16] = names(N);
     uint32_t lanes = 2 + (uint32_t)_i;
 
     open_lanes(lanes);
@@ -147,7 +147,7 @@ START_TEST(a_route_keeps_keys_together)
     enum { N = 50 };
     struct pikv_put puts[N];
     struct pikv_result r[N];
-    char (*s)[16] = names(N);
+    char(*s)[16] = names(N);
 
     open_lanes(4);
     for (uint32_t i = 0; i < N; i++) {
@@ -300,7 +300,7 @@ START_TEST(lookup_merges_lanes_and_finds_prefix_and_stops)
     struct pikv_result r[POS * COLS];
     /* Column 0 must be whole; column 1 needs the last two. */
     struct pikv_column cols[COLS] = {{.rule = 0}, {.rule = 1, .trailing = 2}};
-    char (*s)[16] = names(POS * COLS);
+    char(*s)[16] = names(POS * COLS);
     uint8_t stops[2];
     struct pikv_completion done;
     uint64_t id;
@@ -312,9 +312,9 @@ START_TEST(lookup_merges_lanes_and_finds_prefix_and_stops)
         if (!(i % 2 == 0 && i / 2 >= 8) && i != 1 && i != 7 && i != 15)
             ck_assert_int_eq(put(s[i], "x", 1), PIKV_OK);
     }
-    ck_assert_int_eq(pikv_lookup(kv, ns, keys, POS, cols, COLS, stops, NULL, r,
-                                 &id),
-                     PIKV_OK);
+    ck_assert_int_eq(
+        pikv_lookup(kv, ns, keys, POS, cols, COLS, stops, NULL, r, &id),
+        PIKV_OK);
     ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
     ck_assert_uint_eq(done.prefix, 7);
     /* 0: column 1 misses; 1: its trailing 2 include 0; 2 ok; 3, 4 no; 5, 6. */
@@ -335,14 +335,13 @@ START_TEST(evict_by_selection_asks_every_lane)
     uint64_t id;
 
     open_lanes(3);
-    ck_assert_int_eq(pikv_evict(kv, ns, PIKV_NAMESPACE, NULL, 0, 0, NULL, NULL,
-                                &id),
-                     PIKV_OK);
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_NAMESPACE, NULL, 0, 0, NULL, NULL, &id),
+        PIKV_OK);
     ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
     ck_assert_uint_eq(done.count, 3 * 5);
-    ck_assert_int_eq(pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 77, NULL, NULL,
-                                &id),
-                     PIKV_OK);
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 77, NULL, NULL, &id), PIKV_OK);
     ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
     ck_assert_uint_eq(done.count, 3 * 3);
     ck_assert_int_eq(pikv_evict(kv, ns, PIKV_SCOPE, &k, 1, 0, NULL, NULL, &id),
@@ -493,9 +492,9 @@ START_TEST(bad_items_are_refused_at_submit)
                      PIKV_NO_NAMESPACE);
     ck_assert_int_eq(pikv_touch(kv, ns, &k, 0, NULL, &r, &id),
                      PIKV_BAD_REQUEST);
-    ck_assert_int_eq(pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 0, NULL, NULL,
-                                &id),
-                     PIKV_BAD_REQUEST);
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 0, NULL, NULL, &id),
+        PIKV_BAD_REQUEST);
     ck_assert_int_eq(pikv_lookup(kv, ns, &k, 1, NULL, 2, NULL, NULL, &r, &id),
                      PIKV_BAD_REQUEST);
     end();
@@ -577,7 +576,7 @@ START_TEST(more_messages_than_the_ring_holds_go_through_in_time)
     enum { N = 64, KEYS = 1000 };
     struct pikv_key *keys = calloc(KEYS, sizeof(*keys));
     struct pikv_result *r = calloc((size_t)N * KEYS, sizeof(*r));
-    char (*s)[16] = names(KEYS);
+    char(*s)[16] = names(KEYS);
     uint64_t id[N];
 
     open_lanes(1);
@@ -666,7 +665,8 @@ Suite *suite(void)
     tcase_add_loop_test(t, lists_are_gathered_and_scattered, 0, 2);
     tcase_add_test(t, a_range_of_a_block_is_read);
     tcase_add_test(t, a_call_larger_than_the_staging_area_goes_through_its_own);
-    tcase_add_loop_test(t, lookup_merges_lanes_and_finds_prefix_and_stops, 0, 4);
+    tcase_add_loop_test(t, lookup_merges_lanes_and_finds_prefix_and_stops, 0,
+                        4);
     tcase_add_test(t, evict_by_selection_asks_every_lane);
     tcase_add_test(t, evict_of_chains_takes_the_best_answer_of_a_key);
     tcase_add_test(t, the_eventfd_is_readable_while_completions_wait);

@@ -434,7 +434,8 @@ Suite *suite(void)
     TCase *t = tcase_create("faults");
 
     tcase_set_timeout(t, 60);
-    tcase_add_loop_test(t, a_server_that_never_answers_costs_one_deadline, 0, 2);
+    tcase_add_loop_test(t, a_server_that_never_answers_costs_one_deadline, 0,
+                        2);
     tcase_add_test(t, late_bytes_never_reach_unregistered_memory);
     tcase_add_test(t, a_given_up_get_is_not_copied_into_registered_memory);
     tcase_add_test(t, a_given_up_put_of_registered_memory_is_not_stored_later);

@@ -180,7 +180,7 @@ START_TEST(after_fork_the_child_is_told_and_the_parent_goes_on)
 }
 END_TEST
 
-/* ---- threads -------------------------------------------------------------------*/
+/* ---- threads ---- */
 
 enum { THREADS = 8, ROUNDS = 60, LEN = 9000 };
 
