@@ -23,6 +23,17 @@ static_assert(HASH_SECRET_BYTES >= XXH3_SECRET_SIZE_MIN, "xxhash refuses less");
 
 /* isa-l does neither the initial nor the final inversion. It takes a pointer
  * to unsigned char but only reads. */
+/* isa-l 2.30 returns from its AVX-512 crc with dirty upper halves of the vector
+ * registers, and every SSE instruction after that, memcpy's included, runs
+ * many times slower (128-key LOOKUP: 58 us with, 17 us without). */
+static void avx_clean(void)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx"))
+        __asm__ volatile("vzeroupper" ::: "memory");
+#endif
+}
+
 uint32_t crc32c(uint32_t crc, const void *p, size_t n)
 {
     uintptr_t at = (uintptr_t)p;
@@ -35,6 +46,7 @@ uint32_t crc32c(uint32_t crc, const void *p, size_t n)
         at += m;
         n -= m;
     }
+    avx_clean();
     return ~crc;
 }
 
