@@ -92,7 +92,7 @@ TESTS := $(UNIT) $(if $(filter-out tsan,$(V)),$(FUZZ)) \
   $(if $(filter-out tsan fuzz,$(V)),$(SIM) $(E2E))
 LIBPIKV := $(if $(call src,client/*.c),$(O)/libpikv.so $(O)/libpikv.a)
 PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
-  $(if $(BENCH_OBJS),$(O)/pikv-bench)
+  $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
 .PHONY: all help deps tests demo check bench fuzz sim soak docs format install
 .DEFAULT_GOAL := all
@@ -159,6 +159,10 @@ $(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a $(O)/libproto.a $(O)/libbase.a
 # The bench also runs the daemon's policy code, hence libstore.
 $(O)/pikv-bench: $(BENCH_OBJS) $(O)/libpikv.a $(O)/libstore.a $(O)/libbase.a
 	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson -lz -lm
+
+# As a user builds it: the public header and the shared library, no more.
+$(O)/example_%: client/example/%.c client/pikv.h $(O)/libpikv.so
+	$(link) $(WARN) -Iclient -o $@ $< -L$(O) -lpikv -Wl,-rpath,'$$ORIGIN'
 
 layers_of = $(or $(shell sed -n \
   '2s/.*LAYERS: *\([a-z ]*[a-z]\).*/\1/p' $(1)),$(LAYERS) proto)
