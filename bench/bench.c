@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Shared parts of pikv-bench (bench.h). */
-#include "bench.h"
+#include "bench/bench.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -108,7 +108,8 @@ double bench_cpu_s(int pid)
         return 0;
     p = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL;
     fclose(f);
-    if (!p || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+    if (!p || sscanf(p + 2,
+                     "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
                      &user, &sys) != 2)
         return 0;
     return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);

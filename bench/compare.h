@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "rivals.h"
+#include "bench/rivals.h"
 
 enum { COMPARE_ROUNDS = 15, COMPARE_CELLS = 1024, COMPARE_SIZES = 6 };
 enum { COMPARE_CLIENTS = 4, COMPARE_CLIENT_DEPTH = 8, COMPARE_LOOKUP = 128 };
@@ -54,7 +54,7 @@ struct results {
     uint32_t memory_n;
     uint64_t arena;
     uint32_t rounds;
-    double seconds_each;   /* of one run */
+    double seconds_each; /* of one run */
     bool quick, own_network;
     uint64_t failed, wrong;
     double others[COMPARE_CELLS]; /* CPU of others, cores, each run in turn */
@@ -62,6 +62,27 @@ struct results {
     double others_worst, steal_s, wall_s;
     char absent[256]; /* variants that could not run, and why */
 };
+
+enum server { S_PIKVD, S_REDIS, S_MC_UNIX, S_MC_TCP, S_PLAIN, SERVERS };
+
+#define COMPARE_ALL ((1u << VARIANTS) - 1)
+
+/* A comparison under way. */
+struct compare {
+    struct results res;
+    const char *dir, *pikvd, *markdown;
+    struct rival servers[SERVERS];
+    uint8_t *arena;
+    struct load_target targets[VARIANTS];
+    char addresses[VARIANTS][128];
+    char spaces[2][32];
+    struct load_conn *conns[VARIANTS];
+    uint32_t usable; /* variants */
+    struct load_result scratch;
+};
+
+/* Everything about one block size, into c->res. */
+void compare_size(struct compare *c, uint64_t size);
 
 /* The cell of a question, or NULL. */
 struct cell *results_find(struct results *r, const struct load_shape *s,

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "compare.h"
+#include "bench/compare.h"
 
 struct report {
     struct results *r;
@@ -116,8 +116,7 @@ static void goal_shm(struct report *p)
                     gbps(p, s, 1, V_CRC), gbps(p, s, 1, V_MEMCPY),
                     gbps(p, s, 1, V_NT), gbps(p, s, 1, V_REDIS_UNIX),
                     against(p, faster(p, s, 1, V_SHM, V_CRC), 0.9, false),
-                    against(p, faster(p, s, 1, V_SHM, V_REDIS_UNIX), 3,
-                            false));
+                    against(p, faster(p, s, 1, V_SHM, V_REDIS_UNIX), 3, false));
         }
 }
 
@@ -186,8 +185,7 @@ static void goal_lookup(struct report *p)
                 fprintf(p->out, "| %s, %s | %.1f | %.1f | %s |\n",
                         miss ? "miss" : "hit", compare_names[v],
                         cell_median(c, M_P50), cell_median(c, M_P99),
-                        v == V_SHM ? against(p, cell_median(c, M_P50), 12,
-                                             true)
+                        v == V_SHM ? against(p, cell_median(c, M_P50), 12, true)
                                    : "none");
         }
 }
@@ -216,17 +214,14 @@ static void goal_clients(struct report *p)
 
                 if (!at(p, s, n, us))
                     continue;
-                snprintf(plain, sizeof plain, "%.2f",
-                         faster(p, s, n, us, mc));
-                fprintf(p->out,
-                        "| %s | %s | %s | %.2f | %.2f | %.2f | %s | %s |\n",
-                        op_text(s.op), size_text(size),
-                        tcp ? "ucx/tcp" : "shm", gbps(p, s, n, us),
-                        gbps(p, s, n, redis), gbps(p, s, n, mc),
-                        against(p, faster(p, s, n, us, redis), goal, false),
-                        both ? against(p, faster(p, s, n, us, mc), goal,
-                                       false)
-                             : plain);
+                snprintf(plain, sizeof plain, "%.2f", faster(p, s, n, us, mc));
+                fprintf(
+                    p->out, "| %s | %s | %s | %.2f | %.2f | %.2f | %s | %s |\n",
+                    op_text(s.op), size_text(size), tcp ? "ucx/tcp" : "shm",
+                    gbps(p, s, n, us), gbps(p, s, n, redis), gbps(p, s, n, mc),
+                    against(p, faster(p, s, n, us, redis), goal, false),
+                    both ? against(p, faster(p, s, n, us, mc), goal, false)
+                         : plain);
             }
 }
 
@@ -237,15 +232,13 @@ static double cpu_us(const struct cell *c)
 
 static double cpu_gib(const struct cell *c)
 {
-    return c && c->bytes
-               ? c->server_cpu_s / ((double)c->bytes / (1 << 30))
-               : 0;
+    return c && c->bytes ? c->server_cpu_s / ((double)c->bytes / (1 << 30)) : 0;
 }
 
 static void goal_cpu(struct report *p)
 {
-    static const enum variant who[] = {V_SHM,       V_REDIS_UNIX, V_MC_UNIX,
-                                       V_UCX,       V_REDIS_TCP,  V_MC_TCP};
+    static const enum variant who[] = {V_SHM, V_REDIS_UNIX, V_MC_UNIX,
+                                       V_UCX, V_REDIS_TCP,  V_MC_TCP};
 
     fprintf(p->out,
             "\n## Server CPU, depth 16\n\n"
@@ -296,12 +289,10 @@ static void goal_memory(struct report *p)
             "|---|---|---|---|\n");
     for (uint32_t i = 0; i < p->r->memory_n; i++) {
         const struct memory *m = &p->r->memory[i];
-        double goal =
-            (double)(m->blocks * (48 + 80 + LOAD_KEY)) + (64 << 20);
+        double goal = (double)(m->blocks * (48 + 80 + LOAD_KEY)) + (64 << 20);
 
         fprintf(p->out, "| %s | %llu | %.1f | %s |\n", size_text(m->size),
-                (unsigned long long)m->blocks,
-                (double)m->beyond / (1 << 20),
+                (unsigned long long)m->blocks, (double)m->beyond / (1 << 20),
                 against(p, (double)m->beyond / goal, 1, true));
     }
 }
@@ -317,18 +308,42 @@ struct floor_row {
 
 static const uint64_t floor_sizes[5] = {4096, 65536, 262144, 1 << 20, 4 << 20};
 static const struct floor_row floors[] = {
-    {"ucx GET to plain tcp", LOAD_GET, V_UCX, V_PLAIN_TCP,
-     {0.75, 0.75, 0.8, 0.95, 0.85}, {0.75, 0.75, 0.8, 0.95, 0.85}},
-    {"ucx GET to redis tcp", LOAD_GET, V_UCX, V_REDIS_TCP,
-     {2, 1.5, 1.5, 1.7, 1.6}, {0.8, 1.2, 1.3, 1.5, 2}},
-    {"ucx GET to memcached tcp", LOAD_GET, V_UCX, V_MC_TCP,
-     {2, 1.2, 1.2, 1.2, 1.2}, {1.2, 1.0, 0.9, 1.1, 1.0}},
-    {"ucx PUT to redis tcp", LOAD_PUT, V_UCX, V_REDIS_TCP,
-     {2, 1.4, 1.2, 1.1, 1.0}, {1.0, 1.5, 1.7, 1.6, 1.2}},
-    {"shm GET to memcpy", LOAD_GET, V_SHM, V_MEMCPY,
-     {0}, {0, 0.8, 0.85, 0.9, 0.9}},
-    {"shm GET to redis unix", LOAD_GET, V_SHM, V_REDIS_UNIX,
-     {7, 4, 2.5, 2.5, 2.2}, {4, 3, 2.5, 2.5, 4}},
+    {"ucx GET to plain tcp",
+     LOAD_GET,
+     V_UCX,
+     V_PLAIN_TCP,
+     {0.75, 0.75, 0.8, 0.95, 0.85},
+     {0.75, 0.75, 0.8, 0.95, 0.85}},
+    {"ucx GET to redis tcp",
+     LOAD_GET,
+     V_UCX,
+     V_REDIS_TCP,
+     {2, 1.5, 1.5, 1.7, 1.6},
+     {0.8, 1.2, 1.3, 1.5, 2}},
+    {"ucx GET to memcached tcp",
+     LOAD_GET,
+     V_UCX,
+     V_MC_TCP,
+     {2, 1.2, 1.2, 1.2, 1.2},
+     {1.2, 1.0, 0.9, 1.1, 1.0}},
+    {"ucx PUT to redis tcp",
+     LOAD_PUT,
+     V_UCX,
+     V_REDIS_TCP,
+     {2, 1.4, 1.2, 1.1, 1.0},
+     {1.0, 1.5, 1.7, 1.6, 1.2}},
+    {"shm GET to memcpy",
+     LOAD_GET,
+     V_SHM,
+     V_MEMCPY,
+     {0},
+     {0, 0.8, 0.85, 0.9, 0.9}},
+    {"shm GET to redis unix",
+     LOAD_GET,
+     V_SHM,
+     V_REDIS_UNIX,
+     {7, 4, 2.5, 2.5, 2.2},
+     {4, 3, 2.5, 2.5, 4}},
 };
 
 static void floor_line(struct report *p, const struct floor_row *f,
@@ -342,8 +357,8 @@ static void floor_line(struct report *p, const struct floor_row *f,
             latency ? "p50 depth 1" : "GB/s depth 16");
     for (int i = 0; i < 5; i++) {
         struct load_shape s = shape(f->op, floor_sizes[i], latency ? 1 : 16);
-        double is = latency ? sooner(p, s, f->a, f->b)
-                            : faster(p, s, 1, f->a, f->b);
+        double is =
+            latency ? sooner(p, s, f->a, f->b) : faster(p, s, 1, f->a, f->b);
 
         if (goals[i] > 0)
             fprintf(p->out, " %s |", against(p, is, goals[i], false));
@@ -357,10 +372,9 @@ static void floor_line(struct report *p, const struct floor_row *f,
 
 static void goal_floor(struct report *p)
 {
-    fprintf(p->out,
-            "\n## The floor\n\nTimes better than the rival.\n\n"
-            "| | 4 KiB | 64 KiB | 256 KiB | 1 MiB | 4 MiB |\n"
-            "|---|---|---|---|---|---|\n");
+    fprintf(p->out, "\n## The floor\n\nTimes better than the rival.\n\n"
+                    "| | 4 KiB | 64 KiB | 256 KiB | 1 MiB | 4 MiB |\n"
+                    "|---|---|---|---|---|---|\n");
     for (uint32_t i = 0; i < sizeof floors / sizeof *floors; i++) {
         floor_line(p, &floors[i], true);
         floor_line(p, &floors[i], false);
@@ -386,10 +400,10 @@ static void all_cells(struct report *p)
                 "| %s%s%s | %s | %u | %u | %u | %s | %.1f | %.1f | %.2f | %.0f "
                 "| %.2f | %.2f |\n",
                 op_text(s->op), s->touch ? ", touch" : "",
-                s->miss ? ", miss" : "", size_text(s->size), s->depth,
-                s->batch, c->clients, compare_names[c->variant],
-                cell_median(c, M_P50), cell_median(c, M_P99),
-                cell_median(c, M_GBPS), cell_median(c, M_PER_S), cpu_us(c),
+                s->miss ? ", miss" : "", size_text(s->size), s->depth, s->batch,
+                c->clients, compare_names[c->variant], cell_median(c, M_P50),
+                cell_median(c, M_P99), cell_median(c, M_GBPS),
+                cell_median(c, M_PER_S), cpu_us(c),
                 c->items ? c->client_cpu_s / (double)c->items * 1e6 : 0);
     }
 }
@@ -474,7 +488,8 @@ static void head(struct report *p)
             sysconf(_SC_NPROCESSORS_ONLN),
             (sysconf(_SC_PHYS_PAGES) >> 10) * sysconf(_SC_PAGESIZE) >> 20,
             (unsigned long long)r->arena >> 20, r->rounds, r->seconds_each,
-            r->own_network ? "a network namespace of its own" : "the host's network",
+            r->own_network ? "a network namespace of its own"
+                           : "the host's network",
             congestion(word, sizeof word));
     noise(p);
     fprintf(p->out, "- wrong bytes: %llu; not served: %llu\n",

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "load.h"
+#include "bench/load.h"
 
 struct load_options {
     struct load_target target;
@@ -68,52 +68,109 @@ static enum load_op op_named(const char *name)
     bench_die("load: --op %s: get, put, lookup or mixed", name);
 }
 
-static void set(struct load_options *o, int c, const char *arg)
+static void set_flag(struct load_options *o, int c)
 {
     switch (c) {
-    case 'a': o->target.address = arg; break;
-    case 'o': o->shape.op = op_named(arg); break;
-    case 's': o->shape.size = bench_bytes("--size", arg); break;
+    case 'F':
+        o->filled = true;
+        break;
+    case 'm':
+        o->shape.miss = true;
+        break;
+    case 'T':
+        o->shape.touch = true;
+        break;
+    case 'v':
+        o->shape.verify = true;
+        break;
+    case 'R':
+    case 'S':
+        o->target.staged = c == 'S';
+        break;
+    case 'l':
+        o->target.loan = true;
+        break;
+    case 'p':
+    case 'w':
+        o->target.idle = c == 'p' ? LOAD_SPIN : LOAD_WAIT;
+        break;
+    default:
+        load_usage();
+        exit(c == 'h' ? 0 : 2);
+    }
+}
+
+static void set(struct load_options *o, int c, const char *arg)
+{
+    struct load_shape *s = &o->shape;
+
+    switch (c) {
+    case 'a':
+        o->target.address = arg;
+        break;
+    case 'o':
+        s->op = op_named(arg);
+        break;
+    case 's':
+        s->size = bench_bytes("--size", arg);
+        break;
     case 'd':
-        o->shape.depth = (uint32_t)number("--depth", arg, LOAD_DEPTH_MAX);
+        s->depth = (uint32_t)number("--depth", arg, LOAD_DEPTH_MAX);
         break;
     case 'b':
-        o->shape.batch = (uint32_t)number("--batch", arg, LOAD_BATCH_MAX);
+        s->batch = (uint32_t)number("--batch", arg, LOAD_BATCH_MAX);
         break;
     case 'c':
         o->clients = (uint32_t)number("--clients", arg, LOAD_CLIENTS_MAX);
         break;
-    case 'A': o->arena = bench_bytes("--arena", arg); break;
-    case 'k': o->shape.keys = number("--keys", arg, UINT64_C(1) << 36); break;
-    case 'F': o->filled = true; break;
-    case 't': o->shape.seconds = strtod(arg, NULL); break;
-    case 'n': o->shape.count = number("--count", arg, UINT64_MAX); break;
-    case 'm': o->shape.miss = true; break;
-    case 'R': o->target.staged = false; break;
-    case 'S': o->target.staged = true; break;
-    case 'l': o->target.loan = true; break;
-    case 'T': o->shape.touch = true; break;
-    case 'p': o->target.idle = LOAD_SPIN; break;
-    case 'w': o->target.idle = LOAD_WAIT; break;
-    case 'v': o->shape.verify = true; break;
-    case 'P': o->pid = (int)number("--pid", arg, INT32_MAX); break;
-    case 'j': o->json = arg; break;
-    case 'h': load_usage(); exit(0);
-    default: load_usage(); exit(2);
+    case 'A':
+        o->arena = bench_bytes("--arena", arg);
+        break;
+    case 'k':
+        s->keys = number("--keys", arg, UINT64_C(1) << 36);
+        break;
+    case 't':
+        s->seconds = strtod(arg, NULL);
+        break;
+    case 'n':
+        s->count = number("--count", arg, UINT64_MAX);
+        break;
+    case 'P':
+        o->pid = (int)number("--pid", arg, INT32_MAX);
+        break;
+    case 'j':
+        o->json = arg;
+        break;
+    default:
+        set_flag(o, c);
     }
 }
 
 static void load_parse(struct load_options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"address", 1, 0, 'a'}, {"op", 1, 0, 'o'},      {"size", 1, 0, 's'},
-        {"depth", 1, 0, 'd'},   {"batch", 1, 0, 'b'},   {"clients", 1, 0, 'c'},
-        {"arena", 1, 0, 'A'},   {"keys", 1, 0, 'k'},    {"filled", 0, 0, 'F'},
-        {"seconds", 1, 0, 't'}, {"count", 1, 0, 'n'},   {"miss", 0, 0, 'm'},
-        {"registered", 0, 0, 'R'}, {"staged", 0, 0, 'S'}, {"loan", 0, 0, 'l'},
-        {"touch", 0, 0, 'T'},   {"spin", 0, 0, 'p'},    {"wait", 0, 0, 'w'},
-        {"verify", 0, 0, 'v'},  {"pid", 1, 0, 'P'},     {"json", 1, 0, 'j'},
-        {"help", 0, 0, 'h'},    {0, 0, 0, 0}};
+    static const struct option longs[] = {{"address", 1, 0, 'a'},
+                                          {"op", 1, 0, 'o'},
+                                          {"size", 1, 0, 's'},
+                                          {"depth", 1, 0, 'd'},
+                                          {"batch", 1, 0, 'b'},
+                                          {"clients", 1, 0, 'c'},
+                                          {"arena", 1, 0, 'A'},
+                                          {"keys", 1, 0, 'k'},
+                                          {"filled", 0, 0, 'F'},
+                                          {"seconds", 1, 0, 't'},
+                                          {"count", 1, 0, 'n'},
+                                          {"miss", 0, 0, 'm'},
+                                          {"registered", 0, 0, 'R'},
+                                          {"staged", 0, 0, 'S'},
+                                          {"loan", 0, 0, 'l'},
+                                          {"touch", 0, 0, 'T'},
+                                          {"spin", 0, 0, 'p'},
+                                          {"wait", 0, 0, 'w'},
+                                          {"verify", 0, 0, 'v'},
+                                          {"pid", 1, 0, 'P'},
+                                          {"json", 1, 0, 'j'},
+                                          {"help", 0, 0, 'h'},
+                                          {0, 0, 0, 0}};
     static char space[40]; /* its block size is part of a namespace */
     struct load_shape *s = &o->shape;
     int c;
@@ -141,9 +198,13 @@ static void load_parse(struct load_options *o, int argc, char **argv)
 
 static void fill(const struct load_options *o, struct load_conn *c)
 {
-    struct load_shape s = {.op = LOAD_PUT, .size = o->shape.size, .depth = 8,
-                           .batch = 1, .keys = o->shape.keys,
-                           .count = o->shape.keys, .in_order = true,
+    struct load_shape s = {.op = LOAD_PUT,
+                           .size = o->shape.size,
+                           .depth = 8,
+                           .batch = 1,
+                           .keys = o->shape.keys,
+                           .count = o->shape.keys,
+                           .in_order = true,
                            .verify = true};
     struct load_result r = {0};
 
@@ -213,8 +274,7 @@ int bench_load(int argc, char **argv)
     for (uint32_t i = 0; i < o.clients; i++) {
         conns[i] = load_open(&o.target, i);
         if (!conns[i])
-            bench_die("%s: this build has no such transport",
-                      o.target.address);
+            bench_die("%s: this build has no such transport", o.target.address);
     }
     if (!o.filled)
         fill(&o, conns[0]);

@@ -10,7 +10,7 @@
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
 
-#include "bench.h"
+#include "bench/bench.h"
 
 enum {
     LOAD_KEY = 20, /* bytes of every key, whoever stores it */
@@ -27,13 +27,13 @@ struct load_shape {
     enum load_op op;
     uint64_t size;
     uint32_t depth, batch;
-    uint64_t keys;    /* blocks of the arena: ids 0 .. keys - 1 */
-    double seconds;   /* ends a run, or: */
-    uint64_t count;   /* items, if not 0 */
-    bool in_order;    /* ids 0, 1, 2 ..: to fill the arena */
-    bool miss;        /* LOOKUP of keys that are nowhere */
-    bool touch;       /* GET: read every cache line of what came */
-    bool verify;      /* make and check all bytes, not LOAD_STAMP of them */
+    uint64_t keys;  /* blocks of the arena: ids 0 .. keys - 1 */
+    double seconds; /* ends a run, or: */
+    uint64_t count; /* items, if not 0 */
+    bool in_order;  /* ids 0, 1, 2 ..: to fill the arena */
+    bool miss;      /* LOOKUP of keys that are nowhere */
+    bool touch;     /* GET: read every cache line of what came */
+    bool verify;    /* make and check all bytes, not LOAD_STAMP of them */
 };
 
 struct load_result {
@@ -63,9 +63,9 @@ struct load_req {
 struct load_target {
     const struct load_driver *driver;
     const char *address;
-    const char *space;  /* namespace */
-    uint64_t size;      /* of its blocks */
-    size_t data_bytes;  /* room for the data of all requests in flight */
+    const char *space; /* namespace */
+    uint64_t size;     /* of its blocks */
+    size_t data_bytes; /* room for the data of all requests in flight */
     bool loan, staged;
     enum { LOAD_SLEEP, LOAD_SPIN, LOAD_WAIT } idle;
     uint8_t *arena; /* copy loops */
@@ -80,8 +80,7 @@ struct load_driver {
     void (*close)(struct load_conn *c);
     void (*submit)(struct load_conn *c, struct load_req *r);
     /* Requests that ended, at most max; may sleep, may return 0. */
-    uint32_t (*poll)(struct load_conn *c, struct load_req **done,
-                     uint32_t max);
+    uint32_t (*poll)(struct load_conn *c, struct load_req **done, uint32_t max);
     void (*release)(struct load_conn *c, struct load_req *r); /* or NULL */
 };
 

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "load.h"
+#include "bench/load.h"
 
 struct run {
     struct load_conn *c;
@@ -106,7 +106,8 @@ static void choose(struct run *run, struct load_req *r)
         if (s->in_order)
             r->ids[i] = run->issued + i;
         else if (r->op == LOAD_LOOKUP)
-            r->ids[i] = (first + i) % s->keys + (s->miss ? UINT64_C(1) << 50 : 0);
+            r->ids[i] =
+                (first + i) % s->keys + (s->miss ? UINT64_C(1) << 50 : 0);
         else if (r->op == LOAD_PUT && !c->driver->overwrites)
             r->ids[i] = c->fresh++;
         else

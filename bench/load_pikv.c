@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "client/pikv.h"
-#include "load.h"
+#include "bench/load.h"
 
 struct pikv_req {
     uint64_t id, seq;
@@ -43,8 +43,11 @@ static struct load_conn *pikv_conn_open(const struct load_target *t)
                                .staging_bytes = t->staged ? t->data_bytes : 0,
                                .no_progress_thread = t->idle != LOAD_SLEEP};
     struct pikv_group group = {.kind = "opaque", .block_bytes = t->size};
-    struct pikv_namespace ns = {.name = t->space, .model = "bench",
-                                .groups = &group, .group_n = 1, .create = true,
+    struct pikv_namespace ns = {.name = t->space,
+                                .model = "bench",
+                                .groups = &group,
+                                .group_n = 1,
+                                .create = true,
                                 .loans = t->loan ? "any" : "off"};
     void *data = NULL;
     int e;
@@ -86,10 +89,9 @@ static int submit_get(struct pikv_conn *c, struct load_req *r,
     struct pikv_req *p = &c->reqs[r->slot];
 
     for (uint32_t i = 0; i < r->n; i++)
-        p->gets[i] = (struct pikv_get){
-            .key = {.key = {r->keys[i], LOAD_KEY}},
-            .data = {r->data + i * r->size, r->size},
-            .loan = c->loan};
+        p->gets[i] = (struct pikv_get){.key = {.key = {r->keys[i], LOAD_KEY}},
+                                       .data = {r->data + i * r->size, r->size},
+                                       .loan = c->loan};
     return pikv_get(c->kv, c->ns, p->gets, r->n, call, p->results, &p->id);
 }
 
@@ -197,8 +199,7 @@ static void pikv_conn_release(struct load_conn *base, struct load_req *r)
         return;
     for (uint32_t i = 0; i < r->n; i++)
         if (c->reqs[r->slot].results[i].loan)
-            (void)pikv_loan_release(c->kv, c->ns,
-                                    &c->reqs[r->slot].results[i]);
+            (void)pikv_loan_release(c->kv, c->ns, &c->reqs[r->slot].results[i]);
 }
 
 const struct load_driver load_pikv = {

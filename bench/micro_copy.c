@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/copy.h"
-#include "rivals.h"
+#include "bench/rivals.h"
 
 struct copy_conn {
     struct load_conn base;
@@ -37,8 +37,7 @@ static void copy_close(struct load_conn *base)
     free(base);
 }
 
-static void copy_one(struct copy_conn *c, void *to, const void *from,
-                     size_t n)
+static void copy_one(struct copy_conn *c, void *to, const void *from, size_t n)
 {
     if (c->base.driver == &micro_memcpy)
         memcpy(to, from, n);
@@ -75,10 +74,9 @@ static uint32_t copy_poll(struct load_conn *base, struct load_req **done,
     return n;
 }
 
-const struct load_driver micro_memcpy = {"memcpy", true, copy_open,
-                                         copy_close, copy_submit, copy_poll,
-                                         NULL};
-const struct load_driver micro_nt = {"NT copy", true, copy_open, copy_close,
-                                     copy_submit, copy_poll, NULL};
-const struct load_driver micro_crc = {"copy+crc", true, copy_open, copy_close,
-                                      copy_submit, copy_poll, NULL};
+const struct load_driver micro_memcpy = {
+    "memcpy", true, copy_open, copy_close, copy_submit, copy_poll, NULL};
+const struct load_driver micro_nt = {
+    "NT copy", true, copy_open, copy_close, copy_submit, copy_poll, NULL};
+const struct load_driver micro_crc = {
+    "copy+crc", true, copy_open, copy_close, copy_submit, copy_poll, NULL};

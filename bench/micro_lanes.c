@@ -24,7 +24,7 @@
 
 #include "base/hash.h"
 #include "base/mailbox.h"
-#include "load.h"
+#include "bench/load.h"
 #include "store/catalog.h"
 
 enum { LANES = 8, KEYS = 128, FLIGHT = 8, STRIPES = 64, ROUNDS = 5 };
@@ -375,8 +375,7 @@ static void run_way(struct lanes *all, enum way way, double *cpu_ns,
     }
     if (served == 0 || found < served * KEYS)
         bench_die("%s: %llu of %llu keys found", way_names[way],
-                  (unsigned long long)found,
-                  (unsigned long long)served * KEYS);
+                  (unsigned long long)found, (unsigned long long)served * KEYS);
     *cpu_ns = cpu / (double)served * 1e9;
     *per_s = (double)served / all->seconds;
 }

@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench.h"
+#include "bench/bench.h"
 #include "client/pikv.h"
-#include "trace.h"
+#include "bench/trace.h"
 
 enum { BATCH = 32, TOKENS_PER_BLOCK = 512, KEY_BYTES = 24 };
 
@@ -226,7 +226,8 @@ static void progress(struct replay *r)
     if (r->opt.quiet || now - r->shown_ns < 500000000u)
         return;
     r->shown_ns = now;
-    fprintf(stderr, "\rreplay: %llu of %llu requests, prefix hits %.1f %%, %.2f GB/s ",
+    fprintf(stderr,
+            "\rreplay: %llu of %llu requests, prefix hits %.1f %%, %.2f GB/s ",
             (unsigned long long)r->requests, (unsigned long long)r->opt.limit,
             r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
             (double)(r->bytes[GET] + r->bytes[PUT]) /
@@ -346,7 +347,7 @@ static void parse(struct options *o, int argc, char **argv)
         case 'd': o->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'p': o->policy = optarg; break;
         case 'r': o->prefill_rate = strtod(optarg, NULL); break;
-        case 'P': o->pid = atoi(optarg); break;
+        case 'P': o->pid = (int)strtoul(optarg, NULL, 10); break;
         case 'j': o->json = optarg; break;
         case 'q': o->quiet = true; break;
         case 'h': usage(); exit(0);

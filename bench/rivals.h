@@ -8,7 +8,7 @@
 
 #include <sys/types.h>
 
-#include "load.h"
+#include "bench/load.h"
 
 /* The client side. address: a port number or the path of a unix socket. */
 extern const struct load_driver rival_redis, rival_memcached, rival_plain;

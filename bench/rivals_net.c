@@ -24,7 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "rivals.h"
+#include "bench/rivals.h"
 
 enum {
     TEXT_MAX = LOAD_BATCH_MAX * 72 + 64,
@@ -60,10 +60,10 @@ static struct net_conn *net_of(struct load_conn *c)
 static int net_connect(const char *address)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    struct sockaddr_in in = {
-        .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-        .sin_port = htons((uint16_t)strtoul(address, NULL, 10))};
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port =
+                                 htons((uint16_t)strtoul(address, NULL, 10))};
     bool local = address[0] == '/';
     int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1, bad;
@@ -109,8 +109,7 @@ say(struct net_req *q, bool reply, const char *fmt, ...)
     int n;
 
     va_start(ap, fmt);
-    n = vsnprintf((reply ? q->want : q->sent) + *len, TEXT_MAX - *len, fmt,
-                  ap);
+    n = vsnprintf((reply ? q->want : q->sent) + *len, TEXT_MAX - *len, fmt, ap);
     va_end(ap);
     if (n < 0 || *len + (uint32_t)n >= TEXT_MAX)
         bench_die("a request is too long");
@@ -329,9 +328,9 @@ static uint32_t net_poll(struct load_conn *base, struct load_req **done,
     return n;
 }
 
-const struct load_driver rival_redis = {"redis", true, net_open, net_close,
-                                        net_submit, net_poll, NULL};
+const struct load_driver rival_redis = {
+    "redis", true, net_open, net_close, net_submit, net_poll, NULL};
 const struct load_driver rival_memcached = {
     "memcached", true, net_open, net_close, net_submit, net_poll, NULL};
-const struct load_driver rival_plain = {"plain sockets", true, net_open,
-                                        net_close, net_submit, net_poll, NULL};
+const struct load_driver rival_plain = {
+    "plain sockets", true, net_open, net_close, net_submit, net_poll, NULL};

@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "rivals.h"
+#include "bench/rivals.h"
 
 enum { START_MS = 20000, STOP_MS = 15000, BIG_MAPPING = 16 << 20 };
 
@@ -146,10 +146,10 @@ static void show_log(const struct rival_place *at)
 static bool accepts(const char *address)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    struct sockaddr_in in = {
-        .sin_family = AF_INET,
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-        .sin_port = htons((uint16_t)strtoul(address, NULL, 10))};
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port =
+                                 htons((uint16_t)strtoul(address, NULL, 10))};
     bool local = address[0] == '/';
     int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int bad;

@@ -91,6 +91,8 @@ static int open_context(struct ucx *u)
     open_setting(u, cfg, "TLS", "UCX_TLS", "^sm,self");
     open_setting(u, cfg, "MAX_RNDV_RAILS", "UCX_MAX_RNDV_RAILS", "1");
     open_setting(u, cfg, "MEMTYPE_CACHE", "UCX_MEMTYPE_CACHE", "n");
+    open_setting(u, cfg, "RNDV_SCHEME", "UCX_RNDV_SCHEME", "get_zcopy");
+    open_setting(u, cfg, "ZCOPY_THRESH", "UCX_ZCOPY_THRESH", "inf");
     s = u->api.ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &p, cfg,
                                 &u->context);
     u->api.ucp_config_release(cfg);

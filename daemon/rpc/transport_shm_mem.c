@@ -342,7 +342,7 @@ enum err shm_xfer_step(struct shm_peer *p, struct tp_xfer *x, uint64_t *budget,
         p->cur = (struct shm_cursor){.begun = true};
         e = shm_xfer_check(p, x);
     }
-    while (!e && x->tp_pos<x->len && * budget> 0) {
+    while (!e && *budget > 0 && x->tp_pos < x->len) {
         if (shm_xfer_given_up(p, x))
             return ERR_CANCELED;
         e = shm_xfer_piece(p, x, budget);

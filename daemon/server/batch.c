@@ -70,6 +70,17 @@ bool walk_next(struct op *op, struct walk *w, enum err *e_out)
     return true;
 }
 
+void batch_skip(struct tp_peer *tp, const struct message *m,
+                const struct frame_limits *lim, uint32_t from)
+{
+    struct batch b;
+
+    if (m->frame.op != OP_PUT || m->data || batch_read(m, lim, &b))
+        return;
+    for (uint32_t i = from; i < b.head.key_n; i++)
+        tp->t->ops->skip(tp, m->frame.req, i);
+}
+
 void result_of_block(struct op *op, uint32_t block, struct wire_result *r)
 {
     const struct store *s = op->lane->store;

@@ -116,8 +116,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
         l->loan_fds[i] = -1;
     lane_limits(l);
     mailbox_init(&l->mailbox,
-                 (uint32_t)cfg->limits.ops_per_lane + CTL_JOBS +
-                     UNIT_LANES_MAX,
+                 (uint32_t)cfg->limits.ops_per_lane + CTL_JOBS + UNIT_LANES_MAX,
                  NULL, NULL);
     l->ns_max = (uint32_t)cfg->namespaces.max;
     l->ns = mem_reserve((l->ns_max + 1) * sizeof *l->ns);
@@ -255,8 +254,7 @@ void lane_usage_mail(struct mail *m, void *lane)
 {
     struct ctl_ask *ask = ctl_ask_of(m);
     struct lane *l = lane;
-    struct ctl_usage *u =
-        ask->job->usage + (size_t)l->idx * ask->job->usage_n;
+    struct ctl_usage *u = ask->job->usage + (size_t)l->idx * ask->job->usage_n;
 
     for (uint32_t id = 1; id <= ask->job->usage_n; id++, u++)
         if (id <= l->ns_max && l->ns[id].id == id)

@@ -49,13 +49,13 @@ struct lane {
     uint32_t transport_n;
 
     struct pool ops, peers, pins, loans, refusals;
-    struct pool spans;        /* arrays of STORE_SPANS_MAX, for split blocks */
+    struct pool spans; /* arrays of STORE_SPANS_MAX, for split blocks */
     size_t op_arena_bytes;
     struct list peer_list;
-    struct list *pin_heads;   /* pins by block, pins.c */
-    struct list mem_waiters;  /* ops that wait for memory (BUSY reserve) */
-    uint64_t mem_freed_seen;  /* store_freed() when they last tried */
-    struct registry_ns *ns;   /* by namespace id; .id 0: not known here */
+    struct list *pin_heads;  /* pins by block, pins.c */
+    struct list mem_waiters; /* ops that wait for memory (BUSY reserve) */
+    uint64_t mem_freed_seen; /* store_freed() when they last tried */
+    struct registry_ns *ns;  /* by namespace id; .id 0: not known here */
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
     struct lane_nudge nudges[UNIT_LANES_MAX];

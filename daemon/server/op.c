@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/batch.h"
 #include "server/peer.h"
 
 /* clang-format off */
@@ -116,7 +117,8 @@ static enum err admit(const struct peer *p, const struct message *m,
         return ERR_DRAINING;
     if (p->op_n >= l->cfg->limits.ops_per_client)
         return ERR_BUSY;
-    if (p->op_n > 0 && p->op_bytes + bytes > l->cfg->limits.bytes_per_client_bytes)
+    if (p->op_n > 0 &&
+        p->op_bytes + bytes > l->cfg->limits.bytes_per_client_bytes)
         return ERR_BUSY;
     return OK;
 }
@@ -173,6 +175,7 @@ void op_begin(struct peer *p, const struct message *m, int fd)
     if (!op) {
         if (fd >= 0)
             close(fd);
+        batch_skip(p->tp, m, &l->limits, 0);
         op_refuse(p, &m->frame, e ? e : ERR_BUSY);
         return;
     }
@@ -193,8 +196,8 @@ void op_begin(struct peer *p, const struct message *m, int fd)
     p->op_bytes += bytes;
     metric_add(&l->metrics.requests[op->id], 1);
     metric_set(&l->metrics.ops_inflight, pool_used(&l->ops));
-    trace_add(&l->trace, l->env.now_ns, TRACE_OP_BEGIN, op->id,
-              m->frame.req, p->tp->id);
+    trace_add(&l->trace, l->env.now_ns, TRACE_OP_BEGIN, op->id, m->frame.req,
+              p->tp->id);
     timer_start(&l->timers, &op->deadline, op_deadline_ns(op), op_late);
     op_machine_of(op)->tick(op);
 }
@@ -226,12 +229,13 @@ void op_done_one(struct op *op)
 
 void op_again(struct op *op, uint64_t delay_ns)
 {
-    timer_start(&op->lane->timers, &op->again,
-                op->lane->env.now_ns + delay_ns, op_again_due);
+    timer_start(&op->lane->timers, &op->again, op->lane->env.now_ns + delay_ns,
+                op_again_due);
 }
 
 /* Memory freed in this lane wakes the waiters (lane_turn). What other lanes
- * give back is not announced, so a waiter also looks again every millisecond. */
+ * give back is not announced, so a waiter also looks again every millisecond.
+ */
 void op_wait_memory(struct op *op)
 {
     list_del(&op->wait);
@@ -246,8 +250,8 @@ static void op_end(struct op *op)
     uint64_t took = l->env.now_ns - op->begin_ns;
 
     MUST(op->pending == 0);
-    trace_add(&l->trace, l->env.now_ns, TRACE_OP_END, op->id,
-              op->msg.frame.req, (uint64_t)(int64_t)op->send.frame.status);
+    trace_add(&l->trace, l->env.now_ns, TRACE_OP_END, op->id, op->msg.frame.req,
+              (uint64_t)(int64_t)op->send.frame.status);
     hist_add(&l->metrics.request_seconds[op->id], took);
     timer_stop(&l->timers, &op->deadline);
     timer_stop(&l->timers, &op->again);

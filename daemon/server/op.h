@@ -58,13 +58,13 @@ struct op {
     struct list wait; /* lane->mem_waiters, or alone */
     struct timer deadline, again;
     uint64_t begin_ns;
-    uint64_t bytes;   /* block bytes that count against the peer's credit */
+    uint64_t bytes; /* block bytes that count against the peer's credit */
     struct arena arena;
-    struct message msg; /* borrows the arena */
-    int fd;             /* came with the request, or -1 */
-    uint32_t pending;   /* async calls that have not completed */
+    struct message msg;  /* borrows the arena */
+    int fd;              /* came with the request, or -1 */
+    uint32_t pending;    /* async calls that have not completed */
     struct tp_send send; /* the reply */
-    void *body;         /* the operation's own state, in the arena */
+    void *body;          /* the operation's own state, in the arena */
 };
 
 /* One row per op of ops.tbl; machine NULL: laid out, not served yet. */

@@ -25,8 +25,8 @@ struct evict_op {
     struct op_results *r;
     struct op *op;
     uint64_t cursor;
-    uint64_t labels[4];     /* LABEL: any of the nonzero ones */
-    uint8_t scope[16];      /* SCOPE */
+    uint64_t labels[4];                  /* LABEL: any of the nonzero ones */
+    uint8_t scope[16];                   /* SCOPE */
     uint32_t roots[EVICT_ROOTS], root_n; /* CHAIN: reffed blocks */
 };
 
@@ -95,8 +95,7 @@ static bool evict_wants(const struct evict_op *ev, uint32_t block,
         return false;
     case SELECT_CHAIN:
         for (uint32_t i = 0; i < ev->root_n; i++)
-            if (block != ev->roots[i] &&
-                store_descends(s, block, ev->roots[i]))
+            if (block != ev->roots[i] && store_descends(s, block, ev->roots[i]))
                 return true;
         return false;
     case SELECT_KEYS:
@@ -188,8 +187,8 @@ static void evict_tick(struct op *op)
                 return;
             }
             ev = op->body;
-            op_goto(op, ev->walk.batch.head.select == SELECT_KEYS ? KEYS
-                                                                  : WALK);
+            op_goto(op,
+                    ev->walk.batch.head.select == SELECT_KEYS ? KEYS : WALK);
             break;
         case KEYS:
             evict_keys(op, ev);
@@ -217,10 +216,11 @@ static void evict_tick(struct op *op)
 
 const struct op_machine evict_machine = {
     .tick = evict_tick,
-    .states = {
-        [START] = {"START", NEXT(KEYS) | NEXT(WALK)},
-        [KEYS] = {"KEYS", NEXT(REPLY)},
-        [WALK] = {"WALK", NEXT(REPLY)},
-        [REPLY] = {"REPLY", 0},
-    },
+    .states =
+        {
+            [START] = {"START", NEXT(KEYS) | NEXT(WALK)},
+            [KEYS] = {"KEYS", NEXT(REPLY)},
+            [WALK] = {"WALK", NEXT(REPLY)},
+            [REPLY] = {"REPLY", 0},
+        },
 };

@@ -72,8 +72,8 @@ static bool get_lend(struct op *op, const struct registry_ns *ns,
 {
     struct lane *l = op->lane;
     uint64_t off = store_pool_off(l->store, block);
-    uint64_t cap = l->loan_pool_bytes[ns->pool] / 100 *
-                   l->cfg->limits.loan_share_pct;
+    uint64_t cap =
+        l->loan_pool_bytes[ns->pool] / 100 * l->cfg->limits.loan_share_pct;
 
     if (!get_may_lend(op, ns) || off == UINT64_MAX ||
         loans_add(op->peer, block, cap, &r->loan))
@@ -229,13 +229,12 @@ static enum err get_start(struct op *op)
     if (e)
         return e;
     head = &get->walk.batch.head;
-    get->keys = arena_alloc(&op->arena,
-                            get->walk.batch.left * sizeof *get->keys);
+    get->keys =
+        arena_alloc(&op->arena, get->walk.batch.left * sizeof *get->keys);
     MUST(get->keys);
     get->r = op_results_new(op, head, get->walk.batch.left);
-    get->soft_ns = head->soft_us
-                       ? op->begin_ns + head->soft_us * NS_PER_US
-                       : DEADLINE_NEVER;
+    get->soft_ns = head->soft_us ? op->begin_ns + head->soft_us * NS_PER_US
+                                 : DEADLINE_NEVER;
     get->push_ns = op->lane->env.now_ns;
     return OK;
 }
@@ -277,10 +276,11 @@ static void get_tick(struct op *op)
 
 const struct op_machine get_machine = {
     .tick = get_tick,
-    .states = {
-        [START] = {"START", NEXT(FIND)},
-        [FIND] = {"FIND", NEXT(PUSH) | NEXT(REPLY)},
-        [PUSH] = {"PUSH", NEXT(REPLY)},
-        [REPLY] = {"REPLY", 0},
-    },
+    .states =
+        {
+            [START] = {"START", NEXT(FIND)},
+            [FIND] = {"FIND", NEXT(PUSH) | NEXT(REPLY)},
+            [PUSH] = {"PUSH", NEXT(REPLY)},
+            [REPLY] = {"REPLY", 0},
+        },
 };

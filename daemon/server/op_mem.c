@@ -7,8 +7,7 @@
 
 static void mem_register_tick(struct op *op)
 {
-    const Pikv__MemRegister *m =
-        op_unpack(op, &pikv__mem_register__descriptor);
+    const Pikv__MemRegister *m = op_unpack(op, &pikv__mem_register__descriptor);
     Pikv__MemRegisterReply rep = PIKV__MEM_REGISTER_REPLY__INIT;
     const struct tp_ops *tp = op->peer->tp->t->ops;
     bool mapped;
@@ -18,9 +17,8 @@ static void mem_register_tick(struct op *op)
         op_reply(op, ERR_BAD_REQUEST);
         return;
     }
-    if (!tp->mem_register ||
-        (m->kind != PIKV__MEM_REGISTER__KIND__MEMFD &&
-         m->kind != PIKV__MEM_REGISTER__KIND__FILE)) {
+    if (!tp->mem_register || (m->kind != PIKV__MEM_REGISTER__KIND__MEMFD &&
+                              m->kind != PIKV__MEM_REGISTER__KIND__FILE)) {
         op_reply(op, ERR_UNSUPPORTED);
         return;
     }
@@ -81,8 +79,7 @@ static void loan_attach_tick(struct op *op)
     op_reply_msg(op, OK, &rep);
 }
 
-const struct op_machine mem_register_machine = {mem_register_tick,
-                                                {{"DO", 0}}};
+const struct op_machine mem_register_machine = {mem_register_tick, {{"DO", 0}}};
 const struct op_machine mem_unregister_machine = {mem_unregister_tick,
                                                   {{"DO", 0}}};
 const struct op_machine loan_attach_machine = {loan_attach_tick, {{"DO", 0}}};

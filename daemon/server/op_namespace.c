@@ -174,8 +174,8 @@ static void namespace_answer(struct op *op, struct ask *ask)
 
     rep.error = ask->call.msg.text;
     rep.n_namespaces = ask->call.err ? 0 : ask->call.ns_n;
-    rep.namespaces = zalloc(op, (rep.n_namespaces + 1) *
-                                    sizeof *rep.namespaces);
+    rep.namespaces =
+        zalloc(op, (rep.n_namespaces + 1) * sizeof *rep.namespaces);
     for (size_t i = 0; i < rep.n_namespaces; i++)
         rep.namespaces[i] = namespace_msg(op, &ask->ns[i]);
     op_reply_msg(op, ask->call.err, &rep);
@@ -244,7 +244,13 @@ static void reload_tick(struct op *op)
         reload_answer(op, op->body);
 }
 
-#define ASK_STATES {{"ASK", NEXT(ANSWER)}, {"ANSWER", 0}}
+#define ASK_STATES                                                             \
+    {                                                                          \
+        {"ASK", NEXT(ANSWER)},                                                 \
+        {                                                                      \
+            "ANSWER", 0                                                        \
+        }                                                                      \
+    }
 const struct op_machine open_machine = {open_tick, ASK_STATES};
 const struct op_machine namespace_machine = {namespace_tick, ASK_STATES};
 const struct op_machine reload_machine = {reload_tick, ASK_STATES};

@@ -42,7 +42,7 @@ struct put {
     struct op_results *r;
     struct put_key *keys; /* reserved and not yet committed: n of them */
     uint32_t n;
-    bool again; /* walk stands on a key that found no memory */
+    bool again;        /* walk stands on a key that found no memory */
     uint64_t data_off; /* inline data: where the next key's bytes start */
     uint64_t pull_ns;
 };
@@ -161,7 +161,8 @@ static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
     op->peer->bytes_in += k->x.tp.len;
     result_of_block(op, k->x.block, r);
     r->moved = k->x.tp.len;
-    if (k->pin_ttl_ms && !op->gone && !pins_add(op->peer, k->x.block, k->pin_ttl_ms))
+    if (k->pin_ttl_ms && !op->gone &&
+        !pins_add(op->peer, k->x.block, k->pin_ttl_ms))
         r->flags |= RESULT_PINNED;
     store_unref(s, k->x.block);
 }
@@ -188,10 +189,18 @@ static enum err put_start(struct op *op)
     if (e)
         return e;
     put->r = op_results_new(op, &put->walk.batch.head, put->walk.batch.left);
-    put->keys = arena_alloc(&op->arena,
-                            put->walk.batch.left * sizeof *put->keys);
+    put->keys =
+        arena_alloc(&op->arena, put->walk.batch.left * sizeof *put->keys);
     MUST(put->keys);
     return OK;
+}
+
+/* The whole request fails; keys from `from` on have no answer of their own. */
+static void put_fail(struct op *op, uint32_t from, enum err e)
+{
+    if (op->peer->tp)
+        batch_skip(op->peer->tp, &op->msg, &op->lane->limits, from);
+    op_reply(op, e);
 }
 
 static void put_tick(struct op *op)
@@ -205,7 +214,7 @@ static void put_tick(struct op *op)
         case START:
             e = put_start(op);
             if (e) {
-                op_reply(op, e);
+                put_fail(op, 0, e);
                 return;
             }
             put = op->body;
@@ -214,7 +223,7 @@ static void put_tick(struct op *op)
         case RESERVE:
             e = walk_resume(op, &put->walk);
             if (e) { /* flushed while we slept */
-                op_reply(op, e);
+                put_fail(op, put->walk.idx + !put->again, e);
                 return;
             }
             all = put_reserve(op, put);
@@ -248,11 +257,12 @@ static void put_tick(struct op *op)
 
 const struct op_machine put_machine = {
     .tick = put_tick,
-    .states = {
-        [START] = {"START", NEXT(RESERVE)},
-        [RESERVE] = {"RESERVE", NEXT(PULL) | NEXT(REPLY)},
-        [PULL] = {"PULL", NEXT(COMMIT)},
-        [COMMIT] = {"COMMIT", NEXT(RESERVE)},
-        [REPLY] = {"REPLY", 0},
-    },
+    .states =
+        {
+            [START] = {"START", NEXT(RESERVE)},
+            [RESERVE] = {"RESERVE", NEXT(PULL) | NEXT(REPLY)},
+            [PULL] = {"PULL", NEXT(COMMIT)},
+            [COMMIT] = {"COMMIT", NEXT(RESERVE)},
+            [REPLY] = {"REPLY", 0},
+        },
 };

@@ -5,7 +5,8 @@
  *
  * One timer per peer: until HELLO it is the handshake's, afterwards it watches
  * that replies are read. A reply that waits longer than limits.slow_reader ends
- * the connection, so that a stopped client cannot hold ops and refs for ever. */
+ * the connection, so that a stopped client cannot hold ops and refs for ever.
+ */
 #include "server/peer.h"
 
 #include <string.h>

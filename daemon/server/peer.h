@@ -31,7 +31,7 @@ struct peer {
     struct list node; /* lane->peer_list */
     struct list ops, pins, loans;
     uint32_t op_n, pin_n, refusal_n;
-    uint64_t op_bytes;    /* block bytes of requests in flight */
+    uint64_t op_bytes; /* block bytes of requests in flight */
     uint64_t pinned_bytes, loan_bytes;
     uint64_t loan_ids;    /* last loan id given */
     uint64_t loans_ended; /* loans up to this id are over */

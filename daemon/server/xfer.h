@@ -19,8 +19,8 @@ struct xfer {
     struct tp_xfer tp;
     struct op *op;
     uint32_t block;
-    enum err err;  /* of the completion */
-    bool flying;   /* given to the transport and not completed */
+    enum err err; /* of the completion */
+    bool flying;  /* given to the transport and not completed */
     struct span few[XFER_SPANS];
     struct span *many; /* from lane->spans, or NULL */
 };

@@ -15,12 +15,18 @@
  * held blocks. A victim is named before it is known what comes next, so p has
  * not yet moved for it (in the paper it has): one decision late.
  *
+ * Unlike the paper's, T1 keeps a tenth of the pages whatever p says. Blocks
+ * here are stored first and read later, not brought in by a read: when all
+ * older ones have been read (T2) and p is 0, each new block would be the next
+ * victim and never live until its first read.
+ *
  * node.freq holds the chances left by priority. State: two lists, and two
  * ghost lists with an entry for each 16 pages. Nothing fails. */
 #include "store/evict_ghost.h"
 #include "store/evict_list.h"
 
 enum { ARC_T1 = 1, ARC_T2, ARC_QUEUES };
+enum { ARC_T1_PART = 10 }; /* T1 has at least c / 10 */
 
 struct arc {
     struct evict_list list[ARC_QUEUES];
@@ -128,7 +134,8 @@ static void arc_remove(struct evict *e, uint32_t id, enum evict_why why)
 static uint32_t arc_victim(struct evict *e)
 {
     struct arc *a = e->state;
-    uint64_t target = min_u64(a->target, e->capacity_pages);
+    uint64_t c = e->capacity_pages;
+    uint64_t target = min_u64(max_u64(a->target, c / ARC_T1_PART), c);
     int q = a->pages[ARC_T1] > target ? ARC_T1 : ARC_T2;
     uint32_t id = evict_list_victim(e, &a->list[q]);
 

@@ -193,12 +193,15 @@ static bool holey(const struct slab *sl)
     return sl->free_bytes > (uint64_t)sl->held * UNIT_BYTES / 8;
 }
 
-static void starve(struct store *s, struct store_pool *p, uint64_t rest)
+/* Wishes for the whole block, not for what it still lacks: an attempt in vain
+ * gives back what it got. */
+static void starve(struct store *s, struct store_pool *p, uint64_t len)
 {
     if (s->cfg.lanes < 2 || unit_pool_free(p->units))
         return;
-    p->starved = true;
-    unit_pool_wish(p->units, s->cfg.lane, (uint32_t)(rest / UNIT_BYTES) + 1);
+    p->starved_ns = s->env->now_ns;
+    unit_pool_wish(p->units, s->cfg.lane,
+                   (uint32_t)((len + UNIT_BYTES - 1) / UNIT_BYTES) + 1);
 }
 
 static enum err place_odd(struct store *s, struct store_pool *p,
@@ -229,7 +232,7 @@ enum err evict_place(struct store *s, uint32_t pool, struct tier_place *pl,
             had = pl->bytes;
             evicted = 0;
         }
-        starve(s, p, len - pl->bytes);
+        starve(s, p, len);
         if (evicted < (holey(sl) ? patience : max_u64(need, patience))) {
             n = evict_from_pool(s, pool);
             evicted += n;
@@ -318,15 +321,18 @@ static bool tick_ttl(struct store *s)
 }
 
 /* Gives units back to lanes that starve; when none can be emptied, makes one
- * by policy. Also ends this lane's own wish when it was not short lately. */
+ * by policy. Also ends this lane's own wish when it was not short lately: other
+ * lanes need some time to wake up and see it. */
 static bool tick_lanes(struct store *s, uint32_t pool, uint32_t *left)
 {
     struct store_pool *p = &s->pools[pool];
     uint32_t given = 0;
 
-    if (!p->starved)
+    if (p->starved_ns &&
+        s->env->now_ns - p->starved_ns >= STARVED_MS * NS_PER_MS) {
+        p->starved_ns = 0;
         unit_pool_wish(p->units, s->cfg.lane, 0);
-    p->starved = false;
+    }
     while (unit_pool_wanted(p->units, s->cfg.lane)) {
         if (given++ == TICK_UNITS || !*left)
             return true;

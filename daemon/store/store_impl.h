@@ -28,6 +28,7 @@ enum {
     NS_SPARE = 64,         /* slots for old generations being reclaimed */
     DESCENT_MAX = 1 << 16, /* parents followed at most */
     PAGE_BYTES = 4096,     /* unit of policy weights */
+    STARVED_MS = 20,       /* a wish not repeated for so long is over */
 };
 
 struct store_ns {
@@ -48,7 +49,7 @@ struct store_pool {
     struct tier_mem mem; /* set up when units has any */
     bool ready;
     bool draining;     /* between low and high water */
-    bool starved;      /* a reserve found the pool empty since the last tick */
+    uint64_t starved_ns; /* when a reserve last found the pool empty; 0: none */
     uint64_t capacity; /* that shares were last computed with */
 };
 

@@ -84,24 +84,28 @@ void unit_pool_put(struct unit_pool *p, uint32_t lane, uint32_t unit)
                                           __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
 }
 
-/* Only lanes below their fair share may wish, and only up to it: two lanes
- * never take the same units from each other again and again. */
+/* A lane may wish up to its fair share, so that two lanes do not take the same
+ * units from each other again and again; for one block that needs more than
+ * that, up to the block. keep is what such a block leaves the others. A wish is
+ * one unit more than the block needs (unit_pool.h). */
 uint32_t unit_pool_wanted(struct unit_pool *p, uint32_t lane)
 {
-    uint32_t mine = load(&p->held[lane]), share = fair(p), want = 0;
-    uint32_t free_n = unit_pool_free(p);
+    uint32_t mine = load(&p->held[lane]), share = fair(p), keep = share;
+    uint32_t free_n = unit_pool_free(p), want = 0;
 
-    if (mine <= share)
-        return 0;
     for (uint32_t i = 0; i < p->lanes; i++) {
-        uint32_t held = load(&p->held[i]);
+        uint32_t held = load(&p->held[i]), wish = load(&p->wish[i]);
+        uint32_t most = wish > share + 1 ? wish - 1 : share;
 
-        if (held < share)
-            want += (uint32_t)min_u64(load(&p->wish[i]), share - held);
+        if (i == lane || held >= most)
+            continue;
+        want += (uint32_t)min_u64(wish, most - held);
+        if (most > share)
+            keep = (uint32_t)min_u64(keep, p->units - min_u64(most, p->units));
     }
-    if (want <= free_n)
+    if (want <= free_n || mine <= keep)
         return 0;
-    return (uint32_t)min_u64(want - free_n, mine - share);
+    return (uint32_t)min_u64(want - free_n, mine - keep);
 }
 
 void unit_pool_wish(struct unit_pool *p, uint32_t lane, uint32_t units)

@@ -6,9 +6,10 @@
  *
  * The free units are a lock-free LIFO of indices (ABA-tagged), the per-lane
  * counts are atomics: get, put and the wish counters may be used by any lane at
- * any time. A lane that finds the pool empty raises its wish; a lane that holds
- * more than units / lanes sees it in unit_pool_wanted() and gives units back
- * from its next store_tick. */
+ * any time. A lane that finds the pool empty wishes for the units of the block
+ * that it has no room for, and one more, so that it grows to its part; a lane
+ * that holds more than units / lanes sees it in unit_pool_wanted() and gives
+ * units back from its next store_tick. */
 #ifndef STORE_UNIT_POOL_H
 #define STORE_UNIT_POOL_H
 

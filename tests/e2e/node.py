@@ -21,7 +21,7 @@ from daemon import ROOT, Daemon, clean_env
 
 BUILD = os.path.join(ROOT, os.environ.get("PIKV_BUILD", "out/debug"))
 SANITIZED = os.path.basename(BUILD) in ("asan", "tsan")
-LIMIT_S = 120.0 if SANITIZED else 60.0
+LIMIT_S = 60.0 if SANITIZED else 20.0
 
 SAMPLE = re.compile(r"^pikvd_(\w+?)(?:_total)?(\{[^}]*\})? (\S+)$", re.M)
 

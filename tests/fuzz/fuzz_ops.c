@@ -16,8 +16,8 @@ enum { KEYS = 16, STEPS_MAX = 512 };
 struct world {
     struct node n;
     struct node_peer *p[2];
-    uint8_t fill[KEYS];  /* what the key's bytes are, if stored */
-    uint64_t len[KEYS];  /* 0: not stored, or unknown (evicted) */
+    uint8_t fill[KEYS]; /* what the key's bytes are, if stored */
+    uint64_t len[KEYS]; /* 0: not stored, or unknown (evicted) */
     uint64_t puts;
 };
 
@@ -103,8 +103,8 @@ static void do_batch(struct world *w, struct node_peer *p, enum op_id op,
         b.head.select = flag % 6;
     if (op == OP_LOOKUP)
         batch_column(&b, flag % 3, flag);
-    batch_key(&b, name, (struct wire_key){.len = flag}, flag & 1 ? parent : NULL,
-              flag & 2 ? &attr : NULL);
+    batch_key(&b, name, (struct wire_key){.len = flag},
+              flag & 1 ? parent : NULL, flag & 2 ? &attr : NULL);
     batch_send(&b, p, NULL, 0);
     MUST(w->n.reply.there);
 }

@@ -118,9 +118,9 @@ static void tp_move(struct tp_peer *tp, struct tp_xfer *x)
 
 static void tp_skip(struct tp_peer *tp, uint64_t req, uint32_t idx)
 {
-    (void)tp;
     (void)req;
     (void)idx;
+    peer_at(tp)->node->skips++;
 }
 
 static void tp_cancel(struct tp_xfer *x)
@@ -224,8 +224,8 @@ void node_start(struct node *n)
     n->memory = mem_reserve(n->dram_bytes);
     MUST(n->memory);
     MUST(!unit_pool_init(&n->pool, n->memory, n->dram_bytes, 1));
-    n->lane.env = (struct env){
-        .now_ns = NS_PER_S, .wall_s = 1700000001, .rng = {1, 2}};
+    n->lane.env =
+        (struct env){.now_ns = NS_PER_S, .wall_s = 1700000001, .rng = {1, 2}};
     MUST(!control_init(&n->control, &n->cfg, n->lanes, 1, &shell));
     MUST(!lane_init(&n->lane, &n->cfg, 0, 1, pools, &n->control));
     n->t = (struct transport){.ops = &node_tp,
@@ -343,7 +343,8 @@ void node_open(struct node *n, struct node_peer *p, const char *policy)
     n->generation = rep->generation;
 }
 
-/* ---- requests -------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------
+ */
 
 void batch_new(struct node_batch *b, struct node *n, enum op_id op)
 {
@@ -438,8 +439,7 @@ static int one_status(const struct node *n)
 {
     if (!n->reply.there)
         return 1; /* no answer yet */
-    return n->reply.frame.status ? n->reply.frame.status
-                                 : n->reply.r[0].status;
+    return n->reply.frame.status ? n->reply.frame.status : n->reply.r[0].status;
 }
 
 int node_put(struct node_peer *p, const char *key, uint64_t len)

@@ -49,6 +49,7 @@ struct node {
     uint64_t generation;
     struct node_reply reply; /* the last one read */
     uint32_t replies;
+    uint32_t skips; /* tp_ops.skip calls */
 };
 
 /* dram_bytes of memory; change cfg between node_config and node_start. */

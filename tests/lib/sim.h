@@ -30,8 +30,8 @@ typedef void sim_fn(struct sim *s, void *arg);
 
 struct sim_cfg {
     uint64_t seed;
-    uint64_t steps;   /* client calls in all */
-    uint32_t lanes;   /* 1 to SIM_LANES_MAX */
+    uint64_t steps; /* client calls in all */
+    uint32_t lanes; /* 1 to SIM_LANES_MAX */
     uint64_t dram_bytes;
     uint32_t fault_pct; /* of network actions that go wrong; 0: none */
     const char *policy;
@@ -49,7 +49,7 @@ struct sim_net {
 
 struct sim {
     struct sim_cfg cfg;
-    struct env rng;  /* of the world; lanes have their own */
+    struct env rng; /* of the world; lanes have their own */
     uint64_t now_ns;
     struct timers world;
     struct config config;

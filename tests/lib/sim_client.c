@@ -42,7 +42,8 @@ struct sim_client {
 
 static void client_work(struct sim *s, void *arg);
 
-/* ---- buffers and calls ---------------------------------------------------- */
+/* ---- buffers and calls ----------------------------------------------------
+ */
 
 static struct sim_call *call_find(struct sim_client *c, uint64_t req)
 {
@@ -96,7 +97,8 @@ bool sim_client_idle(const struct sim_client *c)
     return true;
 }
 
-/* ---- requests ---------------------------------------------------------------*/
+/* ---- requests
+ * ---------------------------------------------------------------*/
 
 static struct sim_call *call_begin(struct sim_client *c, uint32_t op)
 {
@@ -113,8 +115,7 @@ static struct sim_call *call_begin(struct sim_client *c, uint32_t op)
         c->s->calls_begun++;
         call->frame = (struct wire_frame){
             .kind = WIRE_REQUEST, .op = (uint16_t)op, .req = call->req};
-        call->frame.deadline_us =
-            (uint32_t)(1000 + sim_random(c->s, 100000));
+        call->frame.deadline_us = (uint32_t)(1000 + sim_random(c->s, 100000));
         return call;
     }
     return NULL;
@@ -127,8 +128,7 @@ static void call_overdue(struct sim *s, void *arg)
     struct sim_client *c = arg;
 
     for (uint32_t i = 0; i < SIM_CALLS; i++)
-        MUST(!c->calls[i].req ||
-             s->now_ns - c->calls[i].begun_ns < NS_PER_S);
+        MUST(!c->calls[i].req || s->now_ns - c->calls[i].begun_ns < NS_PER_S);
 }
 
 static void call_send(struct sim_client *c, struct sim_call *call,
@@ -199,8 +199,8 @@ static void build_begin(struct builder *b, struct sim_client *c,
                         struct sim_call *call)
 {
     b->call = call;
-    b->head = (struct wire_batch){.ns = c->s->ns_id,
-                                  .generation = call->generation};
+    b->head =
+        (struct wire_batch){.ns = c->s->ns_id, .generation = call->generation};
     b->records = (struct slice_out){b->rec_buf, 0, sizeof b->rec_buf, false};
     b->keys = (struct slice_out){b->key_buf, 0, sizeof b->key_buf, false};
     (void)slice_grow(&b->records, WIRE_RECORD); /* the head, at the end */
@@ -272,8 +272,8 @@ static void do_put(struct sim_client *c, struct sim_call *call)
 
         attr.pin_ttl_ms = sim_random(s, 20) ? 0 : 100;
         attr.ttl_ms = sim_random(s, 20) ? 0 : 1000;
-        call->put[i] = model_put_begin(s->model, key, call->generation,
-                                       rec.len, &rec.crc);
+        call->put[i] =
+            model_put_begin(s->model, key, call->generation, rec.len, &rec.crc);
         call->len[i] = rec.len;
         call->buf[i] = malloc(rec.len);
         MUST(call->buf[i]);
@@ -315,8 +315,8 @@ static void do_get(struct sim_client *c, struct sim_call *call)
         call->len[i] = rec.len;
         call->buf[i] = malloc(rec.len);
         MUST(call->buf[i]);
-        build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS,
-                  false, NULL);
+        build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS, false,
+                  NULL);
     }
     build_send(&b, c, NULL, 0);
 }
@@ -325,9 +325,8 @@ static void do_lookup(struct sim_client *c, struct sim_call *call)
 {
     struct sim *s = c->s;
     uint32_t base = key_pick(c);
-    struct wire_column cols[2] = {{.rule = RULE_ALL},
-                                  {.rule = (uint8_t)sim_random(s, 3),
-                                   .trailing = 2}};
+    struct wire_column cols[2] = {
+        {.rule = RULE_ALL}, {.rule = (uint8_t)sim_random(s, 3), .trailing = 2}};
     struct builder b;
 
     build_begin(&b, c, call);
@@ -349,8 +348,8 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
     struct builder b;
 
     build_begin(&b, c, call);
-    b.head.select = (uint8_t)(sim_random(s, 12) ? sim_random(s, 3)
-                                                : sim_random(s, 6));
+    b.head.select =
+        (uint8_t)(sim_random(s, 12) ? sim_random(s, 3) : sim_random(s, 6));
     build_key(&b, (struct wire_key){0}, key_pick(c), false, &attr);
     build_send(&b, c, NULL, 0);
 }
@@ -440,8 +439,9 @@ static void client_call(struct sim_client *c)
         uint32_t weight, op;
         void (*fn)(struct sim_client *c, struct sim_call *call);
     } mix[] = {
-        {34, OP_PUT, do_put},   {36, OP_GET, do_get}, {16, OP_LOOKUP, do_lookup},
-        {3, OP_EVICT, do_evict}, {3, OP_PIN, do_keys}, {3, OP_UNPIN, do_keys},
+        {34, OP_PUT, do_put},       {36, OP_GET, do_get},
+        {16, OP_LOOKUP, do_lookup}, {3, OP_EVICT, do_evict},
+        {3, OP_PIN, do_keys},       {3, OP_UNPIN, do_keys},
         {3, OP_TOUCH, do_keys},
     };
     uint64_t pick = sim_random(c->s, 100);
@@ -486,7 +486,8 @@ static void client_work(struct sim *s, void *arg)
     sim_at(s, s->now_ns + 1000 + sim_random(s, 200000), client_work, c);
 }
 
-/* ---- replies ------------------------------------------------------------------*/
+/* ---- replies
+ * ------------------------------------------------------------------*/
 
 static void put_answered(struct sim *s, struct sim_call *call,
                          const struct wire_result *r, uint32_t i)
@@ -572,8 +573,8 @@ static void open_answered(struct sim_client *c, const struct message *m)
     const Pikv__OpenReply *rep;
 
     arena_init(&a, buf, sizeof buf);
-    rep = msg_unpack(&pikv__open_reply__descriptor, &a, m->env,
-                     m->frame.env_len);
+    rep =
+        msg_unpack(&pikv__open_reply__descriptor, &a, m->env, m->frame.env_len);
     MUST(rep);
     c->s->ns_id = rep->id;
     c->s->slot_seed = rep->slot_seed;

@@ -134,7 +134,8 @@ void sim_net_hangup_all(struct sim_net *n)
     sim_hangup(container_of(node, struct sim_peer, node));
 }
 
-/* ---- the lane's calls ------------------------------------------------------*/
+/* ---- the lane's calls
+ * ------------------------------------------------------*/
 
 static struct sim_action *sim_action_new(struct sim_peer *p, size_t len)
 {
@@ -242,8 +243,8 @@ static void sim_bytes_arrive(struct sim *s, void *arg)
         free(a);
         return;
     }
-    client = p->client ? sim_client_buffer(p->client, x->req, x->idx, &room)
-                       : NULL;
+    client =
+        p->client ? sim_client_buffer(p->client, x->req, x->idx, &room) : NULL;
     if (!client || room < x->len) {
         if (x->is_push) /* dropped by request id, as libpikv does */
             sim_xfer_complete(p, x, OK);
@@ -378,7 +379,8 @@ static const struct tp_ops sim_tp_ops = {
     .progress = sim_tp_progress,
 };
 
-/* ---- the client's side -----------------------------------------------------*/
+/* ---- the client's side
+ * -----------------------------------------------------*/
 
 void sim_net_init(struct sim_net *n, struct sim *s, struct lane *l)
 {

@@ -2,9 +2,9 @@
  * LAYERS: store base
  *
  * What each eviction policy decides: LRU's order is exact; S3-FIFO and ARC name
- * the same victims as references written here from the papers with arrays and
- * linear searches; LHD beats LRU where age tells; the ghost list is a FIFO of
- * hashes against a plain array.
+ * the same victims as references written here from the papers (ARC with its
+ * floor for new blocks) with arrays and linear searches; LHD beats LRU where
+ * age tells; the ghost list is a FIFO of hashes against a plain array.
  *
  * The references take blocks of one page and use the daemon's order of events:
  * evict first, then insert. */
@@ -284,7 +284,8 @@ struct arc_ref {
 
 static uint32_t arc_ref_evict(struct arc_ref *r)
 {
-    bool from_t1 = r->t1.n > r->p || r->t2.n == 0;
+    bool from_t1 =
+        r->t1.n > max_u64(r->p, r->c / 10) || r->t2.n == 0;
     uint32_t id = queue_pop(from_t1 ? &r->t1 : &r->t2);
 
     queue_push(from_t1 ? &r->b1 : &r->b2, id);

@@ -85,8 +85,8 @@ START_TEST(what_a_newer_client_adds_is_skipped)
 {
     Pikv__Hello m = PIKV__HELLO__INIT;
     uint8_t unknown[] = {0xc2, 0x3e, 3, 'n', 'e', 'w'}; /* field 1000, bytes */
-    ProtobufCMessageUnknownField field = {1000, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
-                                          4, unknown + 2};
+    ProtobufCMessageUnknownField field = {
+        1000, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 4, unknown + 2};
     const Pikv__HelloReply *rep;
     struct node_batch b;
     uint8_t mem[4096];
@@ -195,11 +195,12 @@ START_TEST(a_wrong_checksum_stores_nothing)
     struct node_batch b;
 
     batch_new(&b, &n, OP_PUT);
-    batch_key(&b, "bad", (struct wire_key){.len = 64, .flags = KEY_CRC, .crc = 1},
-              NULL, NULL);
+    batch_key(&b, "bad",
+              (struct wire_key){.len = 64, .flags = KEY_CRC, .crc = 1}, NULL,
+              NULL);
     batch_key(&b, "good",
-              (struct wire_key){.len = 64, .flags = KEY_CRC,
-                                .crc = crc32c(0, buf[1], 64)},
+              (struct wire_key){
+                  .len = 64, .flags = KEY_CRC, .crc = crc32c(0, buf[1], 64)},
               NULL, NULL);
     batch_send(&b, p, NULL, 0);
     ck_assert_int_eq(n.reply.r[0].status, ERR_CORRUPT);
@@ -575,6 +576,32 @@ START_TEST(more_requests_than_credits_are_busy)
 }
 END_TEST
 
+/* Over UCX the bytes follow the request: every key is pulled or skipped, or
+ * the transport would hold them until the connection ends. */
+START_TEST(bytes_nobody_pulls_are_skipped)
+{
+    struct node_batch b;
+    uint32_t ns = n.ns;
+
+    n.ns += 7; /* fails as a whole */
+    batch_new(&b, &n, OP_PUT);
+    batch_key(&b, "a", (struct wire_key){.len = 10}, NULL, NULL);
+    batch_key(&b, "b", (struct wire_key){.len = 10}, NULL, NULL);
+    batch_send(&b, p, NULL, 0);
+    ck_assert_int_eq(n.reply.frame.status, ERR_NO_NAMESPACE);
+    ck_assert_uint_eq(n.skips, 2);
+    n.ns = ns;
+    ck_assert_int_eq(node_put(p, "a", 10), OK);
+    ck_assert_uint_eq(n.skips, 2);
+    ck_assert_int_eq(node_put(p, "a", 10), ERR_EXISTS);
+    ck_assert_uint_eq(n.skips, 3);
+    n.lane.draining = true; /* refused before it gets an op */
+    ck_assert_int_eq(node_put(p, "c", 10), ERR_DRAINING);
+    ck_assert_uint_eq(n.skips, 4);
+    n.lane.draining = false;
+}
+END_TEST
+
 START_TEST(a_client_that_does_not_read_is_closed)
 {
     struct node_peer *q = node_connect(&n, true);
@@ -714,7 +741,8 @@ Suite *suite(void)
     tcase_add_test(t, a_key_is_put_once);
     tcase_add_test(t, a_key_being_put_is_pending_to_everyone);
     tcase_add_test(t, a_half_done_put_leaves_nothing_when_its_client_goes);
-    tcase_add_test(t, a_put_whose_bytes_never_come_times_out_and_leaves_nothing);
+    tcase_add_test(t,
+                   a_put_whose_bytes_never_come_times_out_and_leaves_nothing);
     tcase_add_test(t, a_wrong_checksum_stores_nothing);
     tcase_add_test(t, inline_data_is_stored_and_small_gets_come_back_inline);
     tcase_add_test(t, inline_data_of_another_length_is_refused_whole);
@@ -733,6 +761,7 @@ Suite *suite(void)
     tcase_add_test(t, a_bump_ends_a_put_that_waits);
     tcase_add_test(t, unknown_namespaces_are_refused);
     tcase_add_test(t, more_requests_than_credits_are_busy);
+    tcase_add_test(t, bytes_nobody_pulls_are_skipped);
     tcase_add_test(t, a_client_that_does_not_read_is_closed);
     tcase_add_test(t, blocks_with_a_ttl_expire);
     tcase_add_test(t, inspect_and_stat_tell_what_is_there);

@@ -62,8 +62,12 @@ START_TEST(a_lane_over_its_share_is_asked_for_what_others_wish)
     ck_assert_uint_eq(unit_pool_wanted(&p, 0), 1); /* one is free now */
     ck_assert_uint_eq(unit_pool_get(&p, 1), 3);
     ck_assert_uint_eq(p.wish[1], 1); /* a wish fulfilled */
-    unit_pool_wish(&p, 1, 100);      /* no more than the fair share */
+    unit_pool_wish(&p, 1, 5);        /* no more than the fair share */
     ck_assert_uint_eq(unit_pool_wanted(&p, 0), 2);
+    unit_pool_wish(&p, 1, 7); /* but for one block that needs six */
+    ck_assert_uint_eq(unit_pool_wanted(&p, 0), 4);
+    unit_pool_wish(&p, 1, 100); /* or all */
+    ck_assert_uint_eq(unit_pool_wanted(&p, 0), 6);
     unit_pool_wish(&p, 1, 0);
     ck_assert_uint_eq(unit_pool_wanted(&p, 0), 0);
     unit_pool_fini(&p);
