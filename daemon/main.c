@@ -327,6 +327,8 @@ static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
 {
     struct lane *l = calloc(1, sizeof(*l));
 
+    if (l) /* versions start at the wall clock (store_new) */
+        l->env.wall_s = files_wall_us() / 1000000;
     if (!l || lane_init(l, &d->cfg, i, d->lane_n, d->pool_list, &d->control)) {
         free(l);
         return errmsg_set(m, ERR_NO_MEMORY,

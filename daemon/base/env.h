@@ -16,6 +16,12 @@ struct env {
     void *arg;
 };
 
+/* Now, not the turn's beginning; in the simulator they are the same. */
+static inline uint64_t env_fresh_ns(const struct env *e)
+{
+    return e->clock_ns ? e->clock_ns(e->arg) : e->now_ns;
+}
+
 static inline uint64_t env_random(struct env *e)
 {
     uint64_t a = e->rng[0], b = e->rng[1], sum = a + b;

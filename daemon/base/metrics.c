@@ -52,6 +52,10 @@ void metrics_sum(struct metrics *to, const struct metrics *from)
 
     for (size_t i = 0; i < sizeof(*to) / sizeof(*t); i++)
         t[i] += metric_get(&f[i]);
+    /* An age is not a sum: the oldest lane's. */
+    to->eviction_age_seconds -= metric_get(&from->eviction_age_seconds);
+    to->eviction_age_seconds = max_u64(
+        to->eviction_age_seconds, metric_get(&from->eviction_age_seconds));
 }
 
 /* ---- Labels ---- */

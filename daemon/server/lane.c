@@ -24,18 +24,17 @@ enum {
     LANE_MAIL_PER_TURN = 64,
     LANE_REFUSALS = 1024,
     LANE_SPAN_ARRAYS = 256,
-    LANE_MSG_BYTES = 256 << 10, /* envelopes unpacked and answered */
-    LANE_KEY_BYTES = 320,       /* an operation's own state per key, at most */
 };
 
-/* What an op needs at most: its copy of the message, results, its own state
- * per key, and a reply envelope. Address space; only what is used is touched.*/
+/* What an op needs at most: its copy of the message, results and its own state
+ * per key; or an envelope unpacked, what answers it, and that packed. Address
+ * space; only what is used is touched. */
 static size_t lane_op_arena(const struct config *c)
 {
     size_t keys = c->limits.batch_keys + 2;
 
-    return c->limits.message_bytes + TP_EAGER_MAX + LANE_MSG_BYTES +
-           keys * (WIRE_RECORD + LANE_KEY_BYTES);
+    return 2 * c->limits.message_bytes + TP_EAGER_MAX + OP_UNPACK_BYTES +
+           OP_MSG_BYTES + keys * (WIRE_RECORD + OP_KEY_BYTES);
 }
 
 static void lane_limits(struct lane *l)
@@ -61,14 +60,15 @@ static enum err lane_store(struct lane *l,
                            struct unit_pool *const pools[STORE_POOLS])
 {
     const struct config *c = l->cfg;
-    uint64_t bytes = lane_pool_bytes(pools);
+    uint64_t bytes = lane_pool_bytes(pools); /* loan pools included */
+    uint64_t tier = (uint64_t)pools[0]->units * UNIT_BYTES;
     struct store_cfg cfg = {
         .lane = l->idx,
         .lanes = l->lanes,
         .namespaces_max = (uint32_t)c->namespaces.max,
         .low_water_pct = (uint32_t)c->dram.low_water_pct,
         .high_water_pct = (uint32_t)c->dram.high_water_pct,
-        .pinned_bytes_max = bytes / 100 * c->dram.pin_limit_pct / l->lanes,
+        .pinned_bytes_max = tier / 100 * c->dram.pin_limit_pct / l->lanes,
         .block_bytes_max = c->limits.block_bytes,
         .blocks_max = bytes / KIB(4),
         .ghosts = (uint32_t)min_u64(bytes / KIB(16), 1 << 20),

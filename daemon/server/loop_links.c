@@ -57,6 +57,15 @@ static enum err open_shm(const struct config *c, const struct transport *base,
     return OK;
 }
 
+/* UCX binds its data ports on every device it may use, whatever the listener's
+ * address is: a listener on the loopback must not open ports to the world. */
+static const char *ucx_devices(const struct config *c)
+{
+    if (c->listen.ucx.devices[0] || strncmp(c->listen.ucx.host, "127.", 4) != 0)
+        return c->listen.ucx.devices;
+    return "lo";
+}
+
 static struct transport_ucx_cfg ucx_cfg(const struct config *c, uint32_t lane)
 {
     uint64_t held = c->limits.rndv_per_client + c->limits.ops_per_client;
@@ -65,7 +74,7 @@ static struct transport_ucx_cfg ucx_cfg(const struct config *c, uint32_t lane)
         .host = c->listen.ucx.host,
         .port = (uint16_t)(c->listen.ucx.port + lane),
         .tls = c->listen.ucx.transports,
-        .devices = c->listen.ucx.devices,
+        .devices = ucx_devices(c),
         .port_range = c->listen.ucx.port_range,
         .peers_max = (uint32_t)c->limits.clients,
         .sends_max = 2 * (uint32_t)c->limits.ops_per_lane,

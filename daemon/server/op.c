@@ -137,7 +137,7 @@ static void op_again_due(struct timer *t)
     op_wake(container_of(t, struct op, again));
 }
 
-/* Message and results must fit: see lane_op_arena_bytes. */
+/* Message and results must fit: see lane_op_arena. */
 static void op_copy_message(struct op *op, const struct message *m)
 {
     uint64_t body = frame_body_len(&m->frame);
@@ -247,7 +247,7 @@ static void op_end(struct op *op)
 {
     struct peer *p = op->peer;
     struct lane *l = op->lane;
-    uint64_t took = l->env.now_ns - op->begin_ns;
+    uint64_t took = env_fresh_ns(&l->env) - op->begin_ns;
 
     MUST(op->pending == 0);
     trace_add(&l->trace, l->env.now_ns, TRACE_OP_END, op->id, op->msg.frame.req,
@@ -338,7 +338,7 @@ void op_reply_msg(struct op *op, enum err status, const void *message)
     size_t len;
     const void *env = msg_pack(message, &op->arena, &len);
 
-    if (!env || len > op->lane->limits.message_bytes) {
+    if (!env || WIRE_RECORD + len > op->lane->limits.message_bytes) {
         op_reply(op, ERR_LIMIT);
         return;
     }
@@ -349,6 +349,11 @@ void op_reply_msg(struct op *op, enum err status, const void *message)
 
 void *op_unpack(struct op *op, const void *descriptor)
 {
-    return msg_unpack(descriptor, &op->arena, op->msg.env,
-                      op->msg.frame.env_len);
+    struct arena part = op->arena; /* what answers it has its own room */
+    void *m;
+
+    part.cap = min_u64(part.cap, part.used + OP_UNPACK_BYTES);
+    m = msg_unpack(descriptor, &part, op->msg.env, op->msg.frame.env_len);
+    op->arena.used = part.used;
+    return m;
 }

@@ -31,6 +31,14 @@ typedef void op_tick_fn(struct op *op);
 
 enum { OP_MAGIC = 0x4f50, OP_STATES_MAX = 8 };
 
+/* What the arena of every op has room for, beside the message, the results and
+ * a packed reply (lane_op_arena). */
+enum {
+    OP_KEY_BYTES = 320,         /* a batch operation's own state per key */
+    OP_UNPACK_BYTES = 64 << 10, /* an envelope unpacked; more is refused */
+    OP_MSG_BYTES = 576 << 10,   /* own state of a MSG operation, its answer */
+};
+
 /* The states of an operation: name and allowed successors, a bit per state.
  * State 0 is where every op starts; the last one is where it ends. */
 struct op_state {
@@ -114,7 +122,8 @@ void op_reply_batch(struct op *op, struct op_results *r, const void *keys,
 /* MSG ops: a protobuf-c message. */
 void op_reply_msg(struct op *op, enum err status, const void *message);
 
-/* The request's envelope unpacked into the op's arena; NULL if malformed. */
+/* The request's envelope unpacked into the op's arena; NULL if malformed or
+ * made to take more than OP_UNPACK_BYTES. */
 void *op_unpack(struct op *op, const void *descriptor);
 
 static inline struct op *op_of_deadline(struct timer *t)

@@ -33,6 +33,8 @@ struct get_key {
     uint32_t idx;
 };
 
+static_assert(sizeof(struct get_key) <= OP_KEY_BYTES, "fits the arena");
+
 struct get {
     struct walk walk;
     struct op_results *r;
@@ -54,19 +56,6 @@ static void get_pushed(struct tp_xfer *x, enum err e)
     get_tick(op);
 }
 
-/* May this client read this block in place? */
-static bool get_may_lend(const struct op *op, const struct registry_ns *ns)
-{
-    const struct tp_peer *tp = op->peer->tp;
-
-    if (!tp->t->ops->loans_end || ns->settings.loans == LOANS_OFF ||
-        ns->pool == 0)
-        return false;
-    /* Whoever may reopen the memfd for writing gets a copy (DESIGN.md 5). */
-    return ns->settings.loans == LOANS_ANY ||
-           (tp->cred.uid != 0 && tp->cred.uid != op->lane->own_uid);
-}
-
 static bool get_lend(struct op *op, const struct registry_ns *ns,
                      uint32_t block, struct wire_result *r)
 {
@@ -75,7 +64,7 @@ static bool get_lend(struct op *op, const struct registry_ns *ns,
     uint64_t cap =
         l->loan_pool_bytes[ns->pool] / 100 * l->cfg->limits.loan_share_pct;
 
-    if (!get_may_lend(op, ns) || off == UINT64_MAX ||
+    if (!loans_allowed(op->peer, ns) || off == UINT64_MAX ||
         loans_add(op->peer, block, cap, &r->loan))
         return false;
     r->flags |= RESULT_LOAN;
@@ -214,7 +203,7 @@ static void get_end_keys(struct op *op, struct get *get)
     }
     metric_add(&m->bytes_out, bytes);
     op->peer->bytes_out += bytes;
-    hist_add(&m->stage_push_seconds, op->lane->env.now_ns - get->push_ns);
+    hist_add(&m->stage_push_seconds, env_fresh_ns(&op->lane->env) - get->push_ns);
 }
 
 static enum err get_start(struct op *op)
@@ -235,7 +224,7 @@ static enum err get_start(struct op *op)
     get->r = op_results_new(op, head, get->walk.batch.left);
     get->soft_ns = head->soft_us ? op->begin_ns + head->soft_us * NS_PER_US
                                  : DEADLINE_NEVER;
-    get->push_ns = op->lane->env.now_ns;
+    get->push_ns = env_fresh_ns(&op->lane->env);
     return OK;
 }
 

@@ -13,6 +13,17 @@
 
 enum { STAT_ITEMS = 1024, INSPECT_KEYS_MAX = 256, INSPECT_BUDGET = 4096 };
 
+/* A page of keys holds so many packed bytes, or less if messages are smaller;
+ * of one block: its numbers and texts, and with its key and parent. */
+enum {
+    INSPECT_PAGE_BYTES = 128 << 10,
+    INSPECT_FIXED_BYTES = 512,
+    INSPECT_BLOCK_BYTES = INSPECT_FIXED_BYTES + 2 * WIRE_KEY_MAX,
+};
+static_assert(INSPECT_PAGE_BYTES + INSPECT_KEYS_MAX * INSPECT_FIXED_BYTES <=
+                  OP_MSG_BYTES,
+              "a page fits the arena");
+
 struct stat_walk {
     struct op *op;
     const char *prefix;
@@ -63,6 +74,7 @@ static void stat_tick(struct op *op)
 struct inspect {
     struct op *op;
     uint32_t ns, limit;
+    uint64_t bytes; /* of the page, packed, at most */
     Pikv__InspectReply rep;
     Pikv__BlockInfo *blocks[INSPECT_KEYS_MAX];
     Pikv__ClientInfo *clients[INSPECT_KEYS_MAX];
@@ -72,9 +84,8 @@ static ProtobufCBinaryData bytes_of(struct op *op, const void *p, size_t n)
 {
     ProtobufCBinaryData d = {n, n ? arena_alloc(&op->arena, n) : NULL};
 
-    if (!d.data)
-        d.len = 0;
-    else
+    MUST(d.data || n == 0); /* a page is bounded: inspect_keys */
+    if (n)
         memcpy(d.data, p, n);
     return d;
 }
@@ -85,7 +96,7 @@ static void labels_of(Pikv__BlockInfo *b, struct op *op,
     const uint64_t labels[4] = {a->label0, a->label1, a->label2, a->label3};
 
     b->labels = arena_alloc(&op->arena, sizeof labels);
-    for (uint32_t i = 0; b->labels && i < 4; i++)
+    for (uint32_t i = 0; b->labels && i < countof(labels); i++)
         if (labels[i])
             b->labels[b->n_labels++] = labels[i];
 }
@@ -112,9 +123,9 @@ static void block_msg(struct inspect *in, uint32_t block)
     Pikv__BlockInfo *b = arena_alloc(&op->arena, sizeof *b);
     struct store_info i;
 
-    if (!b || in->rep.n_blocks == INSPECT_KEYS_MAX)
-        return;
+    MUST(b && in->rep.n_blocks < INSPECT_KEYS_MAX);
     store_info(op->lane->store, block, &i);
+    in->bytes += (uint64_t)INSPECT_FIXED_BYTES + i.key.key_len + i.parent_len;
     pikv__block_info__init(b);
     b->key = bytes_of(op, i.key.key, i.key.key_len);
     b->group = i.key.group;
@@ -143,8 +154,8 @@ static void block_msg(struct inspect *in, uint32_t block)
     b->slot = hash_slot(op->lane->ns[in->ns].slot_seed,
                         i.key.route_len ? i.key.route : i.key.key,
                         i.key.route_len ? i.key.route_len : i.key.key_len);
-    if (b->state && b->tier)
-        in->blocks[in->rep.n_blocks++] = b;
+    MUST(b->labels && b->state && b->tier);
+    in->blocks[in->rep.n_blocks++] = b;
 }
 
 static enum err inspect_key(struct inspect *in, const Pikv__InspectRequest *m)
@@ -185,13 +196,16 @@ static void inspect_visit(struct store *s, uint32_t block, void *arg)
 /* A page is what a bounded walk finds: it may be empty and not the last. */
 static enum err inspect_keys(struct inspect *in, const Pikv__InspectRequest *m)
 {
+    uint64_t room = min_u64(in->op->lane->limits.message_bytes,
+                            INSPECT_PAGE_BYTES);
     uint64_t cursor = m->cursor;
     uint32_t seen = 0;
 
     do {
         cursor = store_walk(in->op->lane->store, cursor, 1, inspect_visit, in);
         seen++;
-    } while (cursor && seen < INSPECT_BUDGET && in->rep.n_blocks < in->limit);
+    } while (cursor && seen < INSPECT_BUDGET && in->rep.n_blocks < in->limit &&
+             in->bytes + INSPECT_BLOCK_BYTES <= room);
     in->rep.next_cursor = cursor;
     return OK;
 }

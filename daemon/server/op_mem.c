@@ -4,6 +4,7 @@
  * same-host connection see. The transport owns registered memories and checks
  * every use of them; here is only the request. */
 #include "server/peer.h"
+#include "server/pins.h"
 
 static void mem_register_tick(struct op *op)
 {
@@ -66,8 +67,10 @@ static void loan_attach_tick(struct op *op)
     enum err e = m ? lane_ns_find(l, m->ns, 0, &ns) : ERR_BAD_REQUEST;
 
     if (!e && (!op->peer->tp->t->ops->loans_end || ns->pool == 0 ||
-               ns->settings.loans == LOANS_OFF || l->loan_fds[ns->pool] < 0))
+               l->loan_fds[ns->pool] < 0))
         e = ERR_UNSUPPORTED;
+    if (!e && !loans_allowed(op->peer, ns))
+        e = ERR_DENIED;
     if (e) {
         op_reply(op, e);
         return;

@@ -23,6 +23,23 @@ struct ask {
     struct ctl_ns ns[NAMESPACES_PER_REPLY];
 };
 
+/* A namespace of a reply: its structs, its texts, and what aligning each of
+ * them may cost. */
+enum {
+    NAMESPACE_TEXTS = 16 + 3 * STORE_GROUPS,
+    NAMESPACE_STRUCTS = 5 + STORE_GROUPS,
+    NAMESPACE_BYTES =
+        sizeof(Pikv__NamespaceInfo) + sizeof(Pikv__Fingerprint) +
+        sizeof(Pikv__Settings) + sizeof(struct registry_ns) +
+        (STORE_GROUPS + 1) * (sizeof(Pikv__Group) + sizeof(Pikv__Group *)) +
+        (NAMESPACE_TEXTS + NAMESPACE_STRUCTS) * 16,
+};
+static_assert(sizeof(struct ask) +
+                      NAMESPACES_PER_REPLY *
+                          (NAMESPACE_BYTES + sizeof(void *)) <=
+                  OP_MSG_BYTES,
+              "the largest answer fits");
+
 static void ask_answered(struct mail *m, void *lane)
 {
     struct ask *ask = container_of(ctl_call_of(m), struct ask, call);
@@ -61,7 +78,7 @@ static void *zalloc(struct op *op, size_t n)
 {
     void *p = arena_zalloc(&op->arena, n);
 
-    MUST(p); /* LANE_MSG_BYTES covers NAMESPACES_PER_REPLY of the largest */
+    MUST(p); /* OP_MSG_BYTES covers NAMESPACES_PER_REPLY of the largest */
     return p;
 }
 

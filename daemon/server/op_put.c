@@ -37,6 +37,8 @@ struct put_key {
     bool has_crc;
 };
 
+static_assert(sizeof(struct put_key) <= OP_KEY_BYTES, "fits the arena");
+
 struct put {
     struct walk walk;
     struct op_results *r;
@@ -130,7 +132,7 @@ static void put_pull(struct op *op, struct put *put)
 {
     struct tp_peer *tp = op->peer->tp;
 
-    put->pull_ns = op->lane->env.now_ns;
+    put->pull_ns = env_fresh_ns(&op->lane->env);
     if (op->msg.data) /* copied when it was reserved */
         return;
     op->pending = put->n; /* all counted before the first is started */
@@ -170,7 +172,7 @@ static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
 static void put_commit(struct op *op, struct put *put)
 {
     hist_add(&op->lane->metrics.stage_pull_seconds,
-             op->lane->env.now_ns - put->pull_ns);
+             env_fresh_ns(&op->lane->env) - put->pull_ns);
     for (uint32_t i = 0; i < put->n; i++)
         put_commit_key(op, put, &put->keys[i]);
     put->n = 0;

@@ -183,6 +183,17 @@ static void loan_expired(struct timer *t)
     }
 }
 
+bool loans_allowed(const struct peer *p, const struct registry_ns *ns)
+{
+    const struct tp_peer *tp = p->tp;
+
+    if (!tp->t->ops->loans_end || ns->settings.loans == LOANS_OFF ||
+        ns->pool == 0)
+        return false;
+    return ns->settings.loans == LOANS_ANY ||
+           (tp->cred.uid != 0 && tp->cred.uid != p->lane->own_uid);
+}
+
 enum err loans_add(struct peer *p, uint32_t block, uint64_t cap,
                    uint64_t *id_out)
 {

@@ -22,6 +22,10 @@ must_check enum err pins_add(struct peer *p, uint32_t block, uint32_t ttl_ms);
 must_check enum err pins_remove(struct peer *p, uint32_t block);
 void pins_drop_peer(struct peer *p);
 
+/* May this client read blocks of the namespace in place? Whoever could reopen
+ * the memfd for writing through /proc (root, the daemon's own user) may not,
+ * unless the namespace says `any`. */
+bool loans_allowed(const struct peer *p, const struct registry_ns *ns);
 /* Refs the block; the id goes to the client. PIN_LIMIT: the client's cap. */
 must_check enum err loans_add(struct peer *p, uint32_t block, uint64_t cap,
                               uint64_t *id_out);

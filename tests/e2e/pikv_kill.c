@@ -6,8 +6,10 @@
  *
  * A run is a daemon of its own and a host process with a libpikv handle, that
  * keeps 32 calls of one block in flight and kills the daemon when k of them are
- * done (k is drawn). The host must live: everything that was submitted
- * completes once, no buffer is written after that, and the handle closes.
+ * done (k is drawn); in half of the runs it is stopped first for a moment, so
+ * that it dies with unread bytes in its sockets. The host does not know and
+ * submits 32 more calls. It must live: everything that was submitted completes
+ * once, no buffer is written after that, and the handle closes.
  *
  * The program holds nothing of the daemon's, transport_ucx_sock.c least of all:
  * the host is as any user's. Cases: PUT, GET and both x 1 MiB (rendezvous) and
@@ -27,7 +29,14 @@
 
 #include "client/pikv.h"
 
-enum { DEPTH = 32, LATE_MS = 20, PATTERN = 0x5a, KEY_BYTES = 32 };
+enum {
+    DEPTH = 32,
+    SLOTS = 64,
+    LATE_MS = 20,
+    PATTERN = 0x5a,
+    KEY_BYTES = 32,
+    STOP_TURNS = 1000
+};
 
 static const struct pikv_call patient = {.deadline_us = 20000000};
 
@@ -38,6 +47,7 @@ struct run {
     enum what what;
     size_t block;
     uint32_t k;
+    bool stop;        /* before the kill */
     uint32_t *middle; /* calls that ended with an error, for the parent */
 };
 
@@ -50,7 +60,7 @@ struct slot {
     bool busy;
 };
 
-static struct slot slots[DEPTH];
+static struct slot slots[SLOTS];
 static struct pikv *kv;
 static uint32_t ns, serial;
 
@@ -85,8 +95,8 @@ static pid_t pikvd_start(const struct run *run, uint16_t port)
     snprintf(set, sizeof(set), "listen.ucx.port=%u", port);
     snprintf(path, sizeof(path), "listen.shm.path=/tmp/pikv_kill.%u", port);
     dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
-    execl(run->pikvd, "pikvd", "--set", "listen.ucx.enabled=true", "--set",
-          set, "--set", path, "--set", "listen.admin.enabled=false", "--set",
+    execl(run->pikvd, "pikvd", "--set", "listen.ucx.enabled=true", "--set", set,
+          "--set", path, "--set", "listen.admin.enabled=false", "--set",
           "node.lanes=1", "--set", "dram.capacity=192MiB", "--set",
           "dram.prefault=false", (char *)NULL);
     _exit(127);
@@ -159,8 +169,8 @@ static void blocks_put(const struct run *run)
 /* Takes what has completed; begins it again while the daemon lives. */
 static uint32_t host_turn(const struct run *run, bool again, uint32_t *errors)
 {
-    struct pikv_completion done[DEPTH];
-    int n = pikv_poll(kv, done, DEPTH);
+    struct pikv_completion done[SLOTS];
+    int n = pikv_poll(kv, done, SLOTS);
 
     for (int i = 0; i < n; i++) {
         struct slot *s = done[i].user;
@@ -177,7 +187,7 @@ static uint32_t host_turn(const struct run *run, bool again, uint32_t *errors)
 
 static void buffers_watch(const struct run *run)
 {
-    for (uint32_t i = 0; i < DEPTH; i++)
+    for (uint32_t i = 0; i < SLOTS; i++)
         memset(slots[i].p, PATTERN, run->block);
     for (uint32_t i = 0; i < LATE_MS; i++) {
         struct pikv_completion none;
@@ -186,18 +196,33 @@ static void buffers_watch(const struct run *run)
         if (pikv_poll(kv, &none, 1))
             failed("completed twice", 0);
     }
-    for (uint32_t i = 0; i < DEPTH; i++)
+    for (uint32_t i = 0; i < SLOTS; i++)
         if (slots[i].p[0] != PATTERN ||
             memcmp(slots[i].p, slots[i].p + 1, run->block - 1) != 0)
             failed("written after its completion", 0);
 }
 
+/* Returns how many calls were taken meanwhile. */
+static uint32_t victim_kill(const struct run *run, pid_t victim,
+                            uint32_t *errors)
+{
+    uint32_t n = 0;
+
+    if (run->stop) {
+        kill(victim, SIGSTOP);
+        for (uint32_t i = 0; i < STOP_TURNS; i++)
+            n += host_turn(run, false, errors);
+    }
+    kill(victim, SIGKILL);
+    return n;
+}
+
 _Noreturn static void host_main(const struct run *run, pid_t victim,
                                 uint16_t port)
 {
-    uint32_t done = 0, errors = 0;
+    uint32_t done = 0, errors = 0, left = DEPTH;
 
-    for (uint32_t i = 0; i < DEPTH; i++) {
+    for (uint32_t i = 0; i < SLOTS; i++) {
         slots[i].p = malloc(run->block);
         memset(slots[i].p, (int)i, run->block);
     }
@@ -210,8 +235,12 @@ _Noreturn static void host_main(const struct run *run, pid_t victim,
         done += host_turn(run, true, &errors);
     if (errors)
         failed("an error before the kill", 0);
-    kill(victim, SIGKILL);
-    for (uint32_t left = DEPTH; left > 0;)
+    left -= victim_kill(run, victim, &errors);
+    for (uint32_t i = DEPTH; i < SLOTS; i++) {
+        left += slot_begin(run, &slots[i]) == PIKV_OK;
+        left -= host_turn(run, false, &errors);
+    }
+    while (left > 0)
         left -= host_turn(run, false, &errors);
     *run->middle = errors;
     buffers_watch(run);
@@ -249,6 +278,7 @@ static uint32_t run_case(struct run *run, uint32_t runs)
     for (uint32_t i = 0; i < runs; i++) {
         *run->middle = 0;
         run->k = (uint32_t)random() % (3 * DEPTH);
+        run->stop = random() % 2;
         bad += !run_one(run);
         middle += *run->middle > 0;
     }

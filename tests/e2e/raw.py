@@ -163,9 +163,9 @@ class Raw:
             raise ConnectionError(NAME[-status])
         self.ring_fd, self.req_fd, self.wake_fd = fds
         self.map = mmap.mmap(self.ring_fd, self.bytes)
-        # struct ring_shared: a line of header, then req and rep, each head,
-        # tail, asleep and full on a line of its own or shared (ring.h).
-        self.ctl = {"req": 64, "rep": 64 + 192}
+        # struct ring_shared (ring.h): a line of header, then req and rep, each
+        # a line for head, tail, asleep and full.
+        self.ctl = {"req": 64, "rep": 320}
         self.at = {"req": PAGE, "rep": PAGE + self.ring_bytes}
         self.head = self.tail = 0
         self.req = 0
@@ -173,7 +173,7 @@ class Raw:
 
     def word(self, ring, name, kind=C.c_uint64):
         """A shared word; its .value is loaded and stored whole."""
-        off = {"head": 0, "tail": 64, "asleep": 128, "full": 132}[name]
+        off = {"head": 0, "tail": 64, "asleep": 128, "full": 192}[name]
         return kind.from_buffer(self.map, self.ctl[ring] + off)
 
     def _packet(self):

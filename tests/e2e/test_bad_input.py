@@ -28,11 +28,14 @@ class BadInput(unittest.TestCase):
         self.d.start()
         self.witness = kv.Client(self.d.address)
         self.addCleanup(self.witness.close)
+        self.raw = []
         self.ns = self.witness.open("e2e")
         self.assertEqual(self.witness.put1(self.ns, b"good", b"bytes"), "OK")
 
     def tearDown(self):
         """Nothing of it is left, and others are served."""
+        for c in self.raw:
+            c.close()
         r = self.witness.get1(self.ns, b"good", 5)
         self.assertEqual((r.status, r.data), ("OK", b"bytes"))
         self.assertIs(self.d.at_rest(peers=1), True)
@@ -40,7 +43,7 @@ class BadInput(unittest.TestCase):
 
     def connection(self, hello=True):
         c = Raw(self.d.socket)
-        self.addCleanup(c.close)
+        self.raw.append(c)
         if hello:
             self.assertEqual(c.hello().status, "OK")
             self.assertEqual(c.open().status, "OK")

@@ -109,10 +109,10 @@ START_TEST(fields_that_nobody_knows_are_skipped_or_refused)
     few = unknown_fields_to((uint32_t)_i, (struct unknown){100, 10});
     if (_i < 5)
         ck_assert_int_eq(few, OK);
-    for (uint32_t k = 200; k < 5300; k += 100)
+    for (uint32_t k = 200; k < 5300; k += 97)
         for (uint32_t pad = 8; 3 * k + pad < 15900; pad += 700) {
             many = unknown_fields_to((uint32_t)_i, (struct unknown){k, pad});
-            ck_assert(many == few || many == ERR_BAD_REQUEST || many == ERR_LIMIT);
+            ck_assert(many == few || many == ERR_BAD_REQUEST);
         }
     ck_assert(!p->closed);
     stop();
