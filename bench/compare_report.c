@@ -484,7 +484,8 @@ static void head(struct report *p)
             "%.2f s for each question; medians; ratios are medians of the "
             "ratios round by round\n"
             "- tcp is 127.0.0.1 in %s, congestion control %s; one client "
-            "spins, several sleep\n",
+            "spins on CPU 0 with the servers on the others, several sleep and "
+            "share all\n",
             sysconf(_SC_NPROCESSORS_ONLN),
             (sysconf(_SC_PHYS_PAGES) >> 10) * sysconf(_SC_PAGESIZE) >> 20,
             (unsigned long long)r->arena >> 20, r->rounds, r->seconds_each,

@@ -291,14 +291,23 @@ static void measure(struct compare *c, const struct load_shape *s,
     c->res.wrong += r->wrong;
 }
 
+static void place(struct compare *c, bool one_client)
+{
+    for (uint32_t i = 0; i < SERVERS; i++)
+        rival_place_cpu(c->servers[i].pid, !one_client);
+    rival_place_client(one_client);
+}
+
 static void ask(struct compare *c, struct load_shape s, uint32_t variants)
 {
     s.keys = c->res.arena / s.size;
     s.seconds = c->res.seconds_each;
+    place(c, true);
     for (uint32_t round = 0; round < c->res.rounds; round++)
         for (uint32_t v = 0; v < VARIANTS; v++)
             if (variants & c->usable & BIT(v))
                 measure(c, &s, &c->conns[v], 1, (enum variant)v);
+    place(c, false);
 }
 
 static void ask_many(struct compare *c, struct load_shape s, uint32_t variants)

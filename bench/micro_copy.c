@@ -42,7 +42,7 @@ static void copy_one(struct copy_conn *c, void *to, const void *from, size_t n)
     if (c->base.driver == &micro_memcpy)
         memcpy(to, from, n);
     else if (c->base.driver == &micro_nt)
-        copy_bytes(to, from, n);
+        copy_stream(to, from, n);
     else
         c->sum ^= copy_crc(to, from, n, 0);
 }

@@ -13,7 +13,7 @@
 /* The client side. address: a port number or the path of a unix socket. */
 extern const struct load_driver rival_redis, rival_memcached, rival_plain;
 /* Copies between target.arena and the client's memory in the calling thread:
- * libc's memcpy, copy_bytes, copy_crc. */
+ * libc's memcpy, copy_stream, copy_crc. */
 extern const struct load_driver micro_memcpy, micro_nt, micro_crc;
 
 /* A server process. */
@@ -46,6 +46,10 @@ void rival_wait(const struct rival *r, const struct rival_place *at,
 /* Until the log has a line with word. */
 void rival_wait_log(const struct rival_place *at, const char *word);
 void rival_stop(struct rival *r); /* SIGTERM, then waits; accepts zeros */
+/* While one client spins, it has CPU 0 for itself and servers have the others:
+ * a scheduler that puts both on one measures nothing but itself. */
+void rival_place_cpu(pid_t pid, bool with_client);
+void rival_place_client(bool alone); /* the calling thread */
 /* Resident bytes beyond block memory: mappings of memfds of 16 MiB and more
  * are tiers and clients' memory. */
 uint64_t rival_rss_beyond(pid_t pid, uint64_t *tiers_out);

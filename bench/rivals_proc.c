@@ -3,6 +3,7 @@
  * Server processes of a comparison, and the plain reference server (rivals.h).
  * Children die with their parent, whatever happens to it. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -191,6 +192,42 @@ void rival_stop(struct rival *r)
     kill(r->pid, SIGKILL);
     waitpid(r->pid, NULL, 0);
     r->pid = 0;
+}
+
+void rival_place_cpu(pid_t pid, bool with_client)
+{
+    long n = sysconf(_SC_NPROCESSORS_CONF);
+    char path[64];
+    struct dirent *d;
+    cpu_set_t set;
+    DIR *dir;
+
+    if (pid <= 0 || n < 2 || n > CPU_SETSIZE)
+        return;
+    CPU_ZERO(&set);
+    for (size_t i = with_client ? 0 : 1; i < (size_t)n; i++)
+        CPU_SET(i, &set);
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    dir = opendir(path);
+    while (dir && (d = readdir(dir)))
+        if (d->d_name[0] != '.')
+            (void)sched_setaffinity((pid_t)strtoul(d->d_name, NULL, 10),
+                                    sizeof set, &set);
+    if (dir)
+        closedir(dir);
+}
+
+void rival_place_client(bool alone)
+{
+    long n = sysconf(_SC_NPROCESSORS_CONF);
+    cpu_set_t set;
+
+    if (n < 2 || n > CPU_SETSIZE)
+        return;
+    CPU_ZERO(&set);
+    for (size_t i = 0; i < (alone ? 1 : (size_t)n); i++)
+        CPU_SET(i, &set);
+    (void)sched_setaffinity(0, sizeof set, &set); /* or where it was */
 }
 
 uint64_t rival_rss_beyond(pid_t pid, uint64_t *tiers_out)

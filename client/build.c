@@ -275,7 +275,7 @@ static void plan_sizes(const struct request *r, struct part *p)
         p->record_n -= p->cols - 1u;
         p->cols = 1;
     }
-    if (r->op == OP_PUT && p->conn->ops->inlines && p->bytes <= UCX_EAGER_MAX)
+    if (r->op == OP_PUT && p->conn->ops->inlines && p->bytes <= WIRE_EAGER_MAX)
         p->inline_bytes = p->bytes;
     p->msg_len = (uint32_t)(sizeof(struct wire_frame) +
                             (size_t)p->record_n * WIRE_RECORD + p->keys_len +

@@ -23,10 +23,6 @@
 #include "rpc/frame.h"
 #include "rpc/ring.h"
 
-/* ucx: bytes of a PUT that travel in the request, or of a key that travel
- * eagerly; rpc/transport.h's TP_EAGER_MAX (measured: UCX.md 7). */
-enum { UCX_EAGER_MAX = 56 << 10 };
-
 /* Request id: lane, a count, slot. */
 enum { CONN_SLOTS = RING_CANCELS, LANE_SHIFT = 56, CONN_FDS = 2 };
 

@@ -3,7 +3,7 @@
  * Connection over UCX active messages (rpc/transport.h, "ucx"; UCX.md 7). One
  * context and worker per handle, one endpoint per lane.
  *
- *     PUT up to UCX_EAGER_MAX in all   inline in the request
+ *     PUT up to WIRE_EAGER_MAX in all   inline in the request
  *         more                        a WIRE_DATA message per key behind it,
  *                                     eager or rendezvous, from the caller's
  *                                     memory
@@ -354,8 +354,8 @@ static enum err ucx_send_data(struct conn *c, struct part *p)
     frames = p->frames;
     for (uint32_t i = 0; i < p->n && !e; i++) {
         const struct dest *d = &p->dests[i];
-        uint32_t flag = d->len <= UCX_EAGER_MAX ? UCP_AM_SEND_FLAG_EAGER
-                                               : UCP_AM_SEND_FLAG_RNDV;
+        uint32_t flag = d->len <= WIRE_EAGER_MAX ? UCP_AM_SEND_FLAG_EAGER
+                                                 : UCP_AM_SEND_FLAG_RNDV;
 
         if (d->len == 0)
             continue;

@@ -35,6 +35,9 @@ enum {
     WIRE_ROUTE_MAX = 32,    /* bytes of a route */
     WIRE_SLOTS = 65536,     /* slot = hash(namespace, route) mod this */
     WIRE_HEADER_MAX = 4096, /* UCX 1.13 aborts the sender above 8,140 */
+    /* ucx: block bytes that travel inside a request or reply, and the largest
+     * DATA message of a PUT that is eager. Both ends must agree (UCX.md 7). */
+    WIRE_EAGER_MAX = 56 << 10,
 };
 
 enum wire_kind {

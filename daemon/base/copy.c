@@ -260,13 +260,13 @@ static size_t head_bytes(const uint8_t *p)
     return (size_t)(-(uintptr_t)p & (LINE - 1));
 }
 
-void copy_bytes(void *to_v, const void *from_v, size_t n)
+void copy_stream(void *to_v, const void *from_v, size_t n)
 {
     const uint8_t *from = from_v;
     uint8_t *to = to_v;
     size_t head, body;
 
-    if (n < COPY_NT_MIN) {
+    if (n < LINE + BATCH) {
         if (n)
             memcpy(to, from, n);
         return;

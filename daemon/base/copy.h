@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Bulk copies. Non-temporal stores from COPY_NT_MIN on, where they win over
- * memcpy (cold source, destination not read soon: docs/BENCHMARKS.md). SIMD is
- * chosen once at run time (AVX-512, AVX2, plain); all give the same bytes and
- * the same crc. */
+ * Bulk copies. copy_stream writes past the caches: right where the destination
+ * is not read soon or is larger than a cache share (COPY_STREAM_MIN). Below that
+ * memcpy leaves the bytes where their reader finds them. SIMD is chosen once at
+ * run time (AVX-512, AVX2, plain); all give the same bytes and the same crc. */
 #ifndef BASE_COPY_H
 #define BASE_COPY_H
 
 #include "base/base.h"
 
-enum { COPY_NT_MIN = 16 * 1024 };
+enum { COPY_STREAM_MIN = 1 << 20 };
 
 /* to and from do not overlap. Ordered before the return (sfence done). */
-void copy_bytes(void *to, const void *from, size_t n);
-/* The same, and the crc32c of the bytes continued from crc, in one pass: each
+void copy_stream(void *to, const void *from, size_t n);
+/* copy_stream, and the crc32c of the bytes continued from crc, in one pass: each
  * 4 KiB is checksummed and stored while it is in L1, so that what is stored is
  * what was checksummed only if the source does not change meanwhile; so the
  * crc is taken of the copied bytes held in registers or L1, never re-read from

@@ -34,8 +34,9 @@
  *  ucx: PUT up to inline_max bytes in all: the bytes are inline data of the
  *     request. Larger: the client sends, after the request and in key order,
  *     one WIRE_DATA active message per key whose header is a wire_frame (req,
- *     data_idx, data_off 0, data_len); eager up to EAGER_MAX, rendezvous above.
- *     The server matches them by (req, data_idx); skip() drops one unreceived.
+ *     data_idx, data_off 0, data_len); eager up to WIRE_EAGER_MAX, rendezvous
+ *     above. The server matches them by (req, data_idx); skip() drops one
+ *     unreceived, and waits for one that never comes if the bytes were inline.
  *     GET up to inline_max in all: inline data of the reply, in key order.
  *     Larger: WIRE_DATA messages: eager, pieces of PIECE_BYTES with data_off,
  *     or rendezvous by size (UCX.md 7), all sent before the reply; the client
@@ -55,7 +56,6 @@
 
 enum {
     TP_PIECE_BYTES = 56 << 10, /* measured: UCX.md 3 and 7 */
-    TP_EAGER_MAX = 56 << 10,
     TP_RNDV_MIN = 512 << 10, /* GET: pieces below, rendezvous from here */
 };
 
@@ -63,9 +63,6 @@ struct transport;
 struct tp_peer;
 struct tp_send;
 struct tp_xfer;
-
-/* Old name, while code moves over. */
-#define tp_span span
 
 typedef void tp_send_fn(struct tp_send *s, enum err e);
 typedef void tp_xfer_fn(struct tp_xfer *x, enum err e);
@@ -75,7 +72,7 @@ struct tp_send {
     struct list node; /* the transport's, while in flight */
     struct wire_frame frame;
     const void *body; /* records | keys | envelope, frame_body_len bytes */
-    const struct tp_span *data; /* inline data, data_n spans; 0 on shm */
+    const struct span *data; /* inline data, data_n spans; 0 on shm */
     uint32_t data_n;
     int fd; /* goes along (shm), or -1; stays the caller's */
     tp_send_fn *done;
@@ -90,7 +87,7 @@ struct tp_xfer {
     uint32_t idx;
     uint32_t seg_n;  /* shm: where in the client's memory */
     const uint8_t *segs; /* packed wire_seg */
-    const struct tp_span *spans;
+    const struct span *spans;
     uint32_t span_n;
     bool is_push, want_crc; /* pull with want_crc: crc of the bytes stored */
     uint32_t crc;    /* out */
@@ -130,8 +127,6 @@ struct tp_ops {
     /* shm: loans up to this id are taken back: release answers STALE. Returns
      * after the client can see it. NULL: no loans on this transport. */
     void (*loans_end)(struct tp_peer *p, uint64_t up_to);
-    /* Stop reading requests (overload, drain) or go on. */
-    void (*hold)(struct tp_peer *p, bool hold);
     /* Orderly, or at once: what is in flight is cut. closed() follows. */
     void (*close)(struct tp_peer *p, bool at_once);
     bool (*progress)(struct transport *t);

@@ -223,14 +223,6 @@ static void shm_loans_end(struct tp_peer *tp, uint64_t up_to)
     __atomic_store_n(&p->sh->loan_epoch, up_to, __ATOMIC_SEQ_CST);
 }
 
-static void shm_hold(struct tp_peer *tp, bool hold)
-{
-    struct shm_peer *p = shm_peer_of(tp);
-
-    p->held = hold;
-    shm_heat(p);
-}
-
 static void shm_close(struct tp_peer *tp, bool at_once)
 {
     struct shm_peer *p = shm_peer_of(tp);
@@ -250,7 +242,6 @@ static const struct tp_ops shm_ops = {
     .mem_register = shm_register,
     .mem_unregister = shm_unregister,
     .loans_end = shm_loans_end,
-    .hold = shm_hold,
     .close = shm_close,
     .progress = shm_progress,
     .arm = shm_arm,

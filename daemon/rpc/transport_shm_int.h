@@ -65,7 +65,6 @@ struct shm_peer {
     int wake_client_fd; /* kept, so that a write never finds no reader */
     uint32_t idx, idle_turns;
     bool hot;
-    bool held;       /* requests are not read */
     bool sock_ready; /* packets may be waiting */
     bool sock_full;  /* until EPOLLOUT */
     bool closing;    /* ends when nothing is left to send */

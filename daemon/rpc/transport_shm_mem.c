@@ -35,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/copy.h"
@@ -246,12 +247,14 @@ static enum err shm_piece(const struct shm_mem *m, uint64_t off, uint8_t *p,
     enum err e = OK;
 
     if (m->via == SHM_VIA_MAP) {
-        if (x->is_push)
-            copy_bytes(m->p + off, p, n);
+        if (x->is_push && x->len < COPY_STREAM_MIN)
+            memcpy(m->p + off, p, n); /* its reader is waiting for it */
+        else if (x->is_push)
+            copy_stream(m->p + off, p, n);
         else if (x->want_crc)
             x->crc = copy_crc(p, m->p + off, n, x->crc);
         else
-            copy_bytes(p, m->p + off, n);
+            copy_stream(p, m->p + off, n);
         return OK;
     }
     e = shm_kernel_copy(m, off, p, n, x->is_push);

@@ -46,7 +46,7 @@ enum {
 
 static bool shm_reading(const struct shm_peer *p)
 {
-    return !p->held && !p->closing && !p->dead;
+    return !p->closing && !p->dead;
 }
 
 /* ---- Messages in ---- */

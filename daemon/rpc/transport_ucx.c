@@ -277,7 +277,6 @@ static const struct tp_ops ucx_ops = {
     .push = ucx_out_push,
     .skip = ucx_in_skip,
     .cancel = ucx_cancel,
-    .hold = ucx_peer_hold,
     .close = ucx_peer_close,
     .progress = ucx_progress,
     .arm = ucx_arm,

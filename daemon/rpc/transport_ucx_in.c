@@ -40,11 +40,11 @@
 
 enum { UCX_MAILS = 16 }; /* messages of one peer per visit */
 
-/* A tp_span is what UCX calls an IOV entry. */
-static_assert(sizeof(struct tp_span) == sizeof(ucp_dt_iov_t), "size");
-static_assert(offsetof(struct tp_span, p) == offsetof(ucp_dt_iov_t, buffer),
+/* A span is what UCX calls an IOV entry. */
+static_assert(sizeof(struct span) == sizeof(ucp_dt_iov_t), "size");
+static_assert(offsetof(struct span, p) == offsetof(ucp_dt_iov_t, buffer),
               "pointer");
-static_assert(offsetof(struct tp_span, len) == offsetof(ucp_dt_iov_t, length),
+static_assert(offsetof(struct span, len) == offsetof(ucp_dt_iov_t, length),
               "length");
 
 /* ---- Slots --------------------------------------------------------------- */
@@ -179,8 +179,7 @@ static ucs_status_t mail_arrives(struct ucx_peer *p, const struct wire_frame *f,
     if (f)
         m->frame = *f;
     list_add_tail(&p->mails, &m->node);
-    if (!p->hold)
-        ucx_peer_due(p);
+    ucx_peer_due(p);
     return data ? UCS_INPROGRESS : UCS_OK;
 }
 
@@ -313,8 +312,7 @@ void ucx_in_mails(struct ucx_peer *p)
     uint32_t left = UCX_MAILS;
     struct list *n;
 
-    while (left > 0 && p->state == UCX_OPEN && !p->hold &&
-           (n = list_pop(&p->mails))) {
+    while (left > 0 && p->state == UCX_OPEN && (n = list_pop(&p->mails))) {
         struct ucx_mail *m = container_of(n, struct ucx_mail, node);
 
         left--;
@@ -425,12 +423,12 @@ static void slot_copy(struct ucx_slot *s)
     const uint8_t *from = s->data;
 
     for (uint32_t i = 0; i < x->span_n; i++) {
-        const struct tp_span *sp = &x->spans[i];
+        const struct span *sp = &x->spans[i];
 
         if (x->want_crc)
             s->crc = copy_crc(sp->p, from, sp->len, s->crc);
         else
-            copy_bytes(sp->p, from, sp->len);
+            memcpy(sp->p, from, sp->len);
         from += sp->len;
     }
     spend(ucx_of(&s->peer->tp), s->len);
@@ -505,7 +503,7 @@ static bool slot_check(struct ucx_slot *s)
     const struct tp_xfer *x = s->x;
 
     while (s->span < x->span_n) {
-        const struct tp_span *sp = &x->spans[s->span];
+        const struct span *sp = &x->spans[s->span];
         uint64_t n = min_u64(sp->len - s->span_off, t->budget);
 
         if (n == 0 && sp->len > s->span_off)

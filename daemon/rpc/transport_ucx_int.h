@@ -64,7 +64,7 @@ struct ucx_peer {
     struct tp_peer tp;
     uint32_t magic;
     enum ucx_peer_state state;
-    bool hold, flushing;
+    bool flushing;
     ucp_ep_h ep;
     ucp_conn_request_h ask;
     struct list all, by_ep, due;
@@ -164,7 +164,6 @@ void ucx_peer_due(struct ucx_peer *p);
 void ucx_peer_kill(struct ucx_peer *p);
 void ucx_peers_kill(struct transport_ucx *t); /* and rejects who asks */
 void ucx_peer_close(struct tp_peer *p, bool at_once);
-void ucx_peer_hold(struct tp_peer *p, bool hold);
 bool ucx_peers_visit(struct transport_ucx *t);
 static inline bool ucx_peer_serves(const struct ucx_peer *p)
 {

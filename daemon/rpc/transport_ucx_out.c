@@ -116,7 +116,7 @@ static uint64_t send_gather(const struct tp_send *s, uint8_t *to)
     if (n)
         memcpy(to, s->body, n);
     for (uint32_t i = 0; i < s->data_n; i++) {
-        copy_bytes(to + n, s->data[i].p, s->data[i].len);
+        memcpy(to + n, s->data[i].p, s->data[i].len);
         n += s->data[i].len;
     }
     return n;
@@ -193,7 +193,7 @@ static uint64_t push_gather(const struct ucx_push *q, uint8_t *to)
     for (uint32_t i = q->span; i < q->x->span_n && n < TP_PIECE_BYTES; i++) {
         uint64_t run = min_u64(q->x->spans[i].len - off, TP_PIECE_BYTES - n);
 
-        copy_bytes(to + n, q->x->spans[i].p + off, run);
+        memcpy(to + n, q->x->spans[i].p + off, run);
         n += run;
         off = 0;
     }

@@ -281,15 +281,6 @@ void ucx_peers_kill(struct transport_ucx *t)
 
 /* ---- Visits -------------------------------------------------------------- */
 
-void ucx_peer_hold(struct tp_peer *tp, bool hold)
-{
-    struct ucx_peer *p = ucx_peer_of(tp);
-
-    p->hold = hold;
-    if (!hold && p->state == UCX_OPEN && !list_empty(&p->mails))
-        ucx_peer_due(p);
-}
-
 static void peer_visit(struct ucx_peer *p)
 {
     switch (p->state) {

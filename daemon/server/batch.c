@@ -24,6 +24,8 @@ enum err walk_begin_unchecked(struct op *op, struct walk *w)
 
     w->idx = UINT32_MAX; /* the first key is 0 */
     w->bad = false;
+    if (!e && w->batch.head.layout)
+        e = ERR_NO_LAYOUT; /* LAYOUT comes later: there are none */
     return e ? e : walk_resume(op, w);
 }
 
@@ -34,10 +36,16 @@ enum err walk_begin(struct op *op, struct walk *w)
     return e ? e : walk_check_all(op, &w->batch);
 }
 
+/* The key at hand gets its hash anew: a request that takes any generation may
+ * go on in another one than it took the key in. */
 enum err walk_resume(struct op *op, struct walk *w)
 {
-    return lane_ns_find(op->lane, w->batch.head.ns, w->batch.head.generation,
-                        &w->ns);
+    enum err e = lane_ns_find(op->lane, w->batch.head.ns,
+                              w->batch.head.generation, &w->ns);
+
+    if (!e && w->idx != UINT32_MAX && w->key.key_len)
+        store_key_hash(op->lane->store, &w->key);
+    return e;
 }
 
 bool walk_next(struct op *op, struct walk *w, enum err *e_out)

@@ -278,7 +278,7 @@ static void ucx_sizes(struct textbuf *out)
                 "| up to %d KiB | one eager message |\n"
                 "| up to %d KiB | eager pieces of %d KiB with data_off |\n"
                 "| above | rendezvous into the client's buffer |\n",
-                TP_EAGER_MAX >> 10, TP_RNDV_MIN >> 10, TP_PIECE_BYTES >> 10);
+                WIRE_EAGER_MAX >> 10, TP_RNDV_MIN >> 10, TP_PIECE_BYTES >> 10);
 }
 
 void explain_protocol(struct textbuf *out)

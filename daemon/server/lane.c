@@ -24,6 +24,7 @@ enum {
     LANE_MAIL_PER_TURN = 64,
     LANE_REFUSALS = 1024,
     LANE_SPAN_ARRAYS = 256,
+    LANE_WAKES_IN_VAIN = 16, /* in a turn: a thousand may be waiting */
 };
 
 /* What an op needs at most: its copy of the message, results and its own state
@@ -33,7 +34,7 @@ static size_t lane_op_arena(const struct config *c)
 {
     size_t keys = c->limits.batch_keys + 2;
 
-    return 2 * c->limits.message_bytes + TP_EAGER_MAX + OP_UNPACK_BYTES +
+    return 2 * c->limits.message_bytes + WIRE_EAGER_MAX + OP_UNPACK_BYTES +
            OP_MSG_BYTES + keys * (WIRE_RECORD + OP_KEY_BYTES);
 }
 
@@ -42,7 +43,7 @@ static void lane_limits(struct lane *l)
     l->limits = (struct frame_limits){
         .message_bytes = (uint32_t)l->cfg->limits.message_bytes,
         .batch_keys = (uint32_t)l->cfg->limits.batch_keys,
-        .inline_bytes = TP_EAGER_MAX,
+        .inline_bytes = WIRE_EAGER_MAX,
         .block_bytes = l->cfg->limits.block_bytes,
     };
 }
@@ -88,7 +89,7 @@ static enum err lane_pools(struct lane *l)
     if (!e)
         e = pool_init(&l->peers, clients, sizeof(struct peer));
     if (!e)
-        e = pool_init(&l->refusals, LANE_REFUSALS, sizeof(struct op));
+        e = pool_init(&l->refusals, LANE_REFUSALS, sizeof(struct refusal));
     if (!e)
         e = pool_init(&l->spans, LANE_SPAN_ARRAYS,
                       STORE_SPANS_MAX * sizeof(struct span));
@@ -147,18 +148,22 @@ void lane_fini(struct lane *l)
 static void lane_wake_memory(struct lane *l)
 {
     uint64_t freed = store_freed(l->store);
-    struct list ready;
+    const struct list *first = NULL; /* that waits again */
     struct list *n;
+    uint32_t vain = 0;
 
-    if (freed == l->mem_freed_seen || list_empty(&l->mem_waiters))
+    if (freed == l->mem_freed_seen)
         return;
     l->mem_freed_seen = freed;
     /* An op that finds too little waits again, behind the others. */
-    list_init(&ready);
-    while ((n = list_pop(&l->mem_waiters)))
-        list_add_tail(&ready, n);
-    while ((n = list_pop(&ready)))
+    while (vain < LANE_WAKES_IN_VAIN && l->mem_waiters.next != first &&
+           (n = list_pop(&l->mem_waiters))) {
         op_wake(container_of(n, struct op, wait));
+        if (l->mem_waiters.prev != n)
+            continue;
+        vain++;
+        first = first ? first : n;
+    }
 }
 
 bool lane_turn(struct lane *l)
@@ -212,8 +217,13 @@ static void lane_nudged(struct mail *m, void *lane)
     __atomic_store_n(&n->posted, 0, __ATOMIC_RELEASE);
 }
 
+/* Two lanes that wait for memory see each other's vain attempts as memory that
+ * was freed: without the pause they would wake each other for ever. */
 void lane_nudge_others(struct lane *l)
 {
+    if (l->env.now_ns < l->nudge_ns)
+        return;
+    l->nudge_ns = l->env.now_ns + NS_PER_MS;
     for (uint32_t i = 0; i < l->lanes; i++) {
         struct lane_nudge *n = &l->nudges[i];
 

@@ -59,6 +59,7 @@ struct lane {
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
     struct lane_nudge nudges[UNIT_LANES_MAX];
+    uint64_t nudge_ns; /* others are not nudged again before */
     bool draining;
     uint64_t ticks; /* turns done, atomic: the watchdog reads it */
 
@@ -91,7 +92,8 @@ bool lane_drained(const struct lane *l);
 must_check enum err lane_ns_find(const struct lane *l, uint32_t id,
                                  uint64_t generation,
                                  const struct registry_ns **ns_out);
-/* Asks the lanes that hold more memory than their part to give some back. */
+/* Asks the lanes that hold more memory than their part to give some back; at
+ * most once a millisecond, since waiting ops try again as often. */
 void lane_nudge_others(struct lane *l);
 
 #endif

@@ -128,10 +128,11 @@ static bool loop_turn(struct loop *lp)
     loop_config(lp);
     if (more || l->trace.n != lp->events) {
         lp->events = l->trace.n;
-        lp->busy_ns = l->env.now_ns;
+        /* A fresh reading: a long turn must not use up its own spin. */
+        lp->busy_ns = files_mono_ns();
+        return true;
     }
-    return more ||
-           l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
+    return l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
 }
 
 /* All transports, or none. */

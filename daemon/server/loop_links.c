@@ -82,7 +82,7 @@ static struct transport_ucx_cfg ucx_cfg(const struct config *c, uint32_t lane)
         .held_max = (uint32_t)held,
         .held_bytes = c->limits.bytes_per_client_bytes,
         .held_all = (uint32_t)min_u64(held * c->limits.clients, 16384),
-        .inline_max = TP_EAGER_MAX,
+        .inline_max = WIRE_EAGER_MAX,
         .slice_bytes = c->loop.copy_slice_bytes,
     };
 }

@@ -40,12 +40,6 @@ const struct op_kind op_kinds[OP_N] = {
 };
 /* clang-format on */
 
-/* An answer for a request that got no op. */
-struct refusal {
-    struct tp_send send;
-    struct peer *peer;
-};
-
 static void refusal_sent(struct tp_send *s, enum err e)
 {
     struct refusal *r = container_of(s, struct refusal, send);
@@ -58,10 +52,19 @@ static void refusal_sent(struct tp_send *s, enum err e)
     peer_reap(p);
 }
 
+/* No client may have more than half of the lane's: who does not read them must
+ * not cost others theirs. */
+static struct refusal *refusal_get(struct peer *p)
+{
+    struct pool *pool = &p->lane->refusals;
+
+    return p->refusal_n < pool->n / 2 ? pool_get(pool) : NULL;
+}
+
 void op_refuse(struct peer *p, const struct wire_frame *f, enum err e)
 {
     struct lane *l = p->lane;
-    struct refusal *r = pool_get(&l->refusals);
+    struct refusal *r = refusal_get(p);
 
     if (e == ERR_BUSY)
         metric_add(&l->metrics.busy_refusals, 1);
@@ -97,7 +100,7 @@ static uint64_t request_bytes(const struct message *m,
     if (batch_read(m, lim, &b))
         return 0;
     while (batch_next(&b, lim, &k) == OK)
-        bytes += k.rec.len;
+        bytes += min_u64(k.rec.len, lim->block_bytes); /* room may be more */
     return bytes;
 }
 
@@ -233,14 +236,15 @@ void op_again(struct op *op, uint64_t delay_ns)
                 op_again_due);
 }
 
-/* Memory freed in this lane wakes the waiters (lane_turn). What other lanes
- * give back is not announced, so a waiter also looks again every millisecond.
- */
+/* Freed memory wakes some waiters (lane_turn); the others and those that a wake
+ * missed look again every millisecond, less often the more there are. */
 void op_wait_memory(struct op *op)
 {
+    struct lane *l = op->lane;
+
     list_del(&op->wait);
-    list_add_tail(&op->lane->mem_waiters, &op->wait);
-    op_again(op, NS_PER_MS);
+    list_add_tail(&l->mem_waiters, &op->wait);
+    op_again(op, NS_PER_MS * (1 + pool_used(&l->ops) / 64));
 }
 
 static void op_end(struct op *op)

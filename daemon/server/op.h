@@ -75,6 +75,12 @@ struct op {
     void *body;          /* the operation's own state, in the arena */
 };
 
+/* An answer for a request that got no op (lane->refusals). */
+struct refusal {
+    struct tp_send send;
+    struct peer *peer;
+};
+
 /* One row per op of ops.tbl; machine NULL: laid out, not served yet. */
 struct op_kind {
     const char *name;

@@ -18,7 +18,8 @@
 
 enum { START, KEYS, WALK, REPLY };
 
-enum { EVICT_WALK_BUDGET = 2048, EVICT_ROOTS = 64 };
+/* Places looked at in a turn; a chain has to be followed up from each. */
+enum { EVICT_WALK_BUDGET = 2048, EVICT_CHAIN_BUDGET = 256, EVICT_ROOTS = 64 };
 
 struct evict_op {
     struct walk walk;
@@ -75,6 +76,14 @@ static void evict_take_roots(struct op *op, struct evict_op *ev)
     }
 }
 
+static bool evict_is_root(const struct evict_op *ev, uint32_t block)
+{
+    for (uint32_t i = 0; i < ev->root_n; i++)
+        if (block == ev->roots[i])
+            return true;
+    return false;
+}
+
 static bool evict_wants(const struct evict_op *ev, uint32_t block,
                         const struct store_info *info)
 {
@@ -93,11 +102,9 @@ static bool evict_wants(const struct evict_op *ev, uint32_t block,
                  a->label2 == ev->labels[i] || a->label3 == ev->labels[i]))
                 return true;
         return false;
-    case SELECT_CHAIN:
-        for (uint32_t i = 0; i < ev->root_n; i++)
-            if (block != ev->roots[i] && store_descends(s, block, ev->roots[i]))
-                return true;
-        return false;
+    case SELECT_CHAIN: /* the roots themselves go at the end */
+        return store_descends(s, block, ev->roots, ev->root_n) &&
+               !evict_is_root(ev, block);
     case SELECT_KEYS:
     case SELECT_PATTERN:
         break;
@@ -119,8 +126,12 @@ static void evict_visit(struct store *s, uint32_t block, void *arg)
 /* true when the whole catalog was seen. */
 static bool evict_walk(struct op *op, struct evict_op *ev)
 {
-    ev->cursor = store_walk(op->lane->store, ev->cursor, EVICT_WALK_BUDGET,
-                            evict_visit, ev);
+    uint32_t budget = ev->walk.batch.head.select == SELECT_CHAIN
+                          ? EVICT_CHAIN_BUDGET
+                          : EVICT_WALK_BUDGET;
+
+    ev->cursor =
+        store_walk(op->lane->store, ev->cursor, budget, evict_visit, ev);
     return ev->cursor == 0;
 }
 

@@ -91,7 +91,7 @@ static void put_answer(struct op *op, struct put *put, enum err e)
     struct peer *p = op->peer;
 
     put->r->results[put->walk.idx].status = e;
-    if (p->tp)
+    if (p->tp && !op->msg.data) /* inline bytes have come already */
         p->tp->t->ops->skip(p->tp, op->msg.frame.req, put->walk.idx);
 }
 

@@ -162,6 +162,8 @@ void peer_greeted(struct peer *p)
     p->state = PEER_GREETED;
     p->lane->peers_unauthenticated--;
     timer_stop(&p->lane->timers, &p->timer);
+    if (p->unread_n) /* refusals sent before */
+        peer_watch(p);
 }
 
 void peer_reap(struct peer *p)

@@ -192,8 +192,9 @@ uint64_t store_pinned_bytes(const struct store *s);
 typedef void store_visit_fn(struct store *s, uint32_t block, void *arg);
 uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
                     store_visit_fn *fn, void *arg);
-/* Is ancestor (a block id) the block itself or above it by parent links? */
-bool store_descends(const struct store *s, uint32_t block, uint32_t ancestor);
+/* Is one of n blocks the block itself or above it by parent links? */
+bool store_descends(const struct store *s, uint32_t block,
+                    const uint32_t *ancestors, uint32_t n);
 
 /* Upkeep: watermark eviction, ttl, blocks of old generations, units other
  * lanes starve for. Does a bounded amount; true if there is more to do. */

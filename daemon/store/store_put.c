@@ -254,7 +254,7 @@ static enum err reserve(struct store *s, const struct store_key *k,
     b = body_make(s, k, slot, tomb, attr, parent, parent_len);
     if (b) {
         block_open(s, b, attr, len);
-        if (up && !(tomb && store_descends(s, up, b)))
+        if (up && !(tomb && store_descends(s, up, &b, 1)))
             block_link(s, b, up);
     }
     if (up)

@@ -18,14 +18,16 @@ uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
     return b < s->cat.entry_hi ? b : 0;
 }
 
-bool store_descends(const struct store *s, uint32_t block, uint32_t ancestor)
+bool store_descends(const struct store *s, uint32_t block,
+                    const uint32_t *ancestors, uint32_t n)
 {
     for (uint32_t i = 0; block && i < DESCENT_MAX; i++) {
-        if (block == ancestor)
-            return true;
+        for (uint32_t a = 0; a < n; a++)
+            if (block == ancestors[a])
+                return true;
         block = entry_at(s, block)->parent;
     }
-    return block != 0;
+    return block != 0; /* too long to tell: rather yes than a ring */
 }
 
 /* ---- checks */

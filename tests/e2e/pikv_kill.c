@@ -5,11 +5,16 @@
  *     e2e_pikv_kill PIKVD [runs [seed]]       default 50 runs of each case
  *
  * A run is a daemon of its own and a host process with a libpikv handle, that
- * keeps 32 calls of one block in flight and kills the daemon when k of them are
- * done (k is drawn); in half of the runs it is stopped first for a moment, so
- * that it dies with unread bytes in its sockets. The host does not know and
- * submits 32 more calls. It must live: everything that was submitted completes
- * once, no buffer is written after that, and the handle closes.
+ * keeps calls of one block in flight and ends the daemon when k of them are
+ * done (k is drawn), then submits more, for it does not know. Drawn as well:
+ *
+ *   KILLED   at once
+ *   STOPPED  for a moment before, so that it dies with unread bytes
+ *   DEAF     the host does not poll meanwhile: when it looks again there are
+ *            bytes to read and sends that wait, and the sends fail first
+ *
+ * The host must live: everything that was submitted completes once, no buffer
+ * is written after that, and the handle closes.
  *
  * The program holds nothing of the daemon's, transport_ucx_sock.c least of all:
  * the host is as any user's. Cases: PUT, GET and both x 1 MiB (rendezvous) and
@@ -30,24 +35,27 @@
 #include "client/pikv.h"
 
 enum {
-    DEPTH = 32,
-    SLOTS = 64,
+
+    SLOTS = 256,
     LATE_MS = 20,
     PATTERN = 0x5a,
     KEY_BYTES = 32,
-    STOP_TURNS = 1000
+    STOP_TURNS = 1000,
+    DEAF_US = 2000
 };
 
 static const struct pikv_call patient = {.deadline_us = 20000000};
 
 enum what { PUT, GET, BOTH, WHATS };
+enum end { KILLED, STOPPED, DEAF, ENDS };
 
 struct run {
     const char *pikvd;
     enum what what;
     size_t block;
     uint32_t k;
-    bool stop;        /* before the kill */
+    uint32_t depth, slots; /* calls in flight; those after the end, too */
+    enum end end;
     uint32_t *middle; /* calls that ended with an error, for the parent */
 };
 
@@ -97,8 +105,8 @@ static pid_t pikvd_start(const struct run *run, uint16_t port)
     dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
     execl(run->pikvd, "pikvd", "--set", "listen.ucx.enabled=true", "--set", set,
           "--set", path, "--set", "listen.admin.enabled=false", "--set",
-          "node.lanes=1", "--set", "dram.capacity=192MiB", "--set",
-          "dram.prefault=false", (char *)NULL);
+          "node.lanes=1", "--set", "limits.ops_per_client=256", "--set",
+          "dram.capacity=192MiB", "--set", "dram.prefault=false", (char *)NULL);
     _exit(127);
 }
 
@@ -151,7 +159,7 @@ static int slot_begin(const struct run *run, struct slot *s)
 
 static void blocks_put(const struct run *run)
 {
-    for (uint32_t i = 0; i < DEPTH; i++) {
+    for (uint32_t i = 0; i < run->depth; i++) {
         struct pikv_result r;
         char name[KEY_BYTES];
         int e;
@@ -162,7 +170,7 @@ static void blocks_put(const struct run *run)
                                              .data = {slots[i].p, run->block}},
                           1, &patient, &r);
         if (e || r.status)
-            failed("first put", e ? e : r.status);
+            failed(name, e ? e : r.status);
     }
 }
 
@@ -187,7 +195,7 @@ static uint32_t host_turn(const struct run *run, bool again, uint32_t *errors)
 
 static void buffers_watch(const struct run *run)
 {
-    for (uint32_t i = 0; i < SLOTS; i++)
+    for (uint32_t i = 0; i < run->slots; i++)
         memset(slots[i].p, PATTERN, run->block);
     for (uint32_t i = 0; i < LATE_MS; i++) {
         struct pikv_completion none;
@@ -196,50 +204,68 @@ static void buffers_watch(const struct run *run)
         if (pikv_poll(kv, &none, 1))
             failed("completed twice", 0);
     }
-    for (uint32_t i = 0; i < SLOTS; i++)
+    for (uint32_t i = 0; i < run->slots; i++)
         if (slots[i].p[0] != PATTERN ||
             memcmp(slots[i].p, slots[i].p + 1, run->block - 1) != 0)
             failed("written after its completion", 0);
 }
 
-/* Returns how many calls were taken meanwhile. */
-static uint32_t victim_kill(const struct run *run, pid_t victim,
-                            uint32_t *errors)
+/* Submits what is left; returns how many were taken. */
+static uint32_t slots_begin(const struct run *run)
 {
     uint32_t n = 0;
 
-    if (run->stop) {
+    for (uint32_t i = run->depth; i < run->slots; i++)
+        n += slot_begin(run, &slots[i]) == PIKV_OK;
+    return n;
+}
+
+/* Ends the daemon; returns how many calls are in flight after it. */
+static uint32_t victim_end(const struct run *run, pid_t victim,
+                           uint32_t *errors)
+{
+    uint32_t n = run->depth;
+
+    switch (run->end) {
+    case DEAF:
+        usleep(DEAF_US);
+        kill(victim, SIGSTOP);
+        n += slots_begin(run);
+        kill(victim, SIGKILL);
+        usleep(DEAF_US);
+        return n;
+    case STOPPED:
         kill(victim, SIGSTOP);
         for (uint32_t i = 0; i < STOP_TURNS; i++)
-            n += host_turn(run, false, errors);
+            n -= host_turn(run, false, errors);
+        break;
+    case KILLED:
+    case ENDS:
+        break;
     }
     kill(victim, SIGKILL);
-    return n;
+    return n + slots_begin(run);
 }
 
 _Noreturn static void host_main(const struct run *run, pid_t victim,
                                 uint16_t port)
 {
-    uint32_t done = 0, errors = 0, left = DEPTH;
+    uint32_t done = 0, errors = 0, left;
 
-    for (uint32_t i = 0; i < SLOTS; i++) {
+    for (uint32_t i = 0; i < run->slots; i++) {
         slots[i].p = malloc(run->block);
         memset(slots[i].p, (int)i, run->block);
     }
     host_connect(port);
     blocks_put(run);
-    for (uint32_t i = 0; i < DEPTH; i++)
+    for (uint32_t i = 0; i < run->depth; i++)
         if (slot_begin(run, &slots[i]))
             failed("submit", 0);
     while (done < run->k)
         done += host_turn(run, true, &errors);
     if (errors)
         failed("an error before the kill", 0);
-    left -= victim_kill(run, victim, &errors);
-    for (uint32_t i = DEPTH; i < SLOTS; i++) {
-        left += slot_begin(run, &slots[i]) == PIKV_OK;
-        left -= host_turn(run, false, &errors);
-    }
+    left = victim_end(run, victim, &errors);
     while (left > 0)
         left -= host_turn(run, false, &errors);
     *run->middle = errors;
@@ -277,8 +303,8 @@ static uint32_t run_case(struct run *run, uint32_t runs)
 
     for (uint32_t i = 0; i < runs; i++) {
         *run->middle = 0;
-        run->k = (uint32_t)random() % (3 * DEPTH);
-        run->stop = random() % 2;
+        run->k = (uint32_t)random() % (3 * run->depth);
+        run->end = (enum end)(random() % ENDS);
         bad += !run_one(run);
         middle += *run->middle > 0;
     }
@@ -306,6 +332,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 2 * WHATS; i++) {
         run.what = (enum what)(i % WHATS);
         run.block = i < WHATS ? 1 << 20 : 48 << 10;
+        run.depth = i < WHATS ? 32 : 64;
+        run.slots = i < WHATS ? 64 : SLOTS;
         bad += run_case(&run, runs);
     }
     printf("%u failed\n", bad);

@@ -185,6 +185,8 @@ class Raw:
         return data, list(fds)
 
     def close(self):
+        if self.map.closed:
+            return
         self.map.close()
         for fd in (self.ring_fd, self.req_fd, self.wake_fd):
             os.close(fd)
@@ -281,11 +283,11 @@ class Raw:
 
     # ---- messages
 
-    def build(self, op, records=(), keys=b"", env=b"", **over):
+    def build(self, op, /, records=(), keys=b"", env=b"", **over):
         self.req += 1
         return frame(op, over.pop("req", self.req), records, keys, env, over)
 
-    def ask(self, op, records=(), keys=b"", env=b"", **over):
+    def ask(self, op, /, records=(), keys=b"", env=b"", **over):
         if not self.send(self.build(op, records, keys, env, **over)):
             return CLOSED
         return self.receive()

@@ -118,7 +118,7 @@ static struct server {
     struct transport *t;
     struct tp_peer *peer;
     struct tp_xfer x[BLOCKS];
-    struct tp_span spans[BLOCKS][3];
+    struct span spans[BLOCKS][3];
     bool active[BLOCKS];
     uint32_t active_n, done_n, ok_n, closed, opened;
     bool begun, ending; /* ending: the victim is dead */
@@ -187,9 +187,9 @@ static void on_message(void *lane, struct tp_peer *p, const struct message *m,
         uint32_t n = server.run->spans;
 
         for (uint32_t k = 0; k < 3; k++)
-            server.spans[i][k] = n == 1 ? (struct tp_span){block[i], BLOCK}
-                                        : (struct tp_span){block[i] + cut[k],
-                                                           cut[k + 1] - cut[k]};
+            server.spans[i][k] =
+                n == 1 ? (struct span){block[i], BLOCK}
+                       : (struct span){block[i] + cut[k], cut[k + 1] - cut[k]};
         server.x[i] = (struct tp_xfer){
             .peer = p,
             .req = m->frame.req,
@@ -246,7 +246,7 @@ static void server_open(const struct run *run, int port_fd)
         .held_max = 256,
         .held_bytes = 16 << 20,
         .held_all = 1024,
-        .inline_max = TP_EAGER_MAX,
+        .inline_max = WIRE_EAGER_MAX,
         .slice_bytes = 1 << 20,
     };
     struct transport from = {.events = &events,

@@ -43,6 +43,15 @@ class RoundTrip(unittest.TestCase):
         with Node(dram="256MiB", ucx=True) as d:
             self.sizes(d.ucx_address, False)
 
+    def test_a_key_put_again_and_again_over_ucx_exists(self):
+        with Node(ucx=True) as d, Client(d.ucx_address) as kv:
+            ns = kv.open("e2e")
+            for n in (100, 70000):
+                key, data = b"key %d" % n, noise(n)
+                self.assertEqual(kv.put1(ns, key, data), "OK")
+                self.assertEqual({kv.put1(ns, key, data) for _ in range(400)},
+                                 {"EXISTS"})
+
     def test_two_lanes_and_four_lanes(self):
         for lanes in (2, 4):
             with Node(lanes=lanes, ucx=True) as d:

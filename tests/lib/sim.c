@@ -127,22 +127,49 @@ void sim_fini(struct sim *s)
     free(s->model);
 }
 
-/* All lanes and the control run until nothing is left to do at this instant. */
+/* What would wake a lane that sleeps, or keeps it from sleeping. */
+static bool sim_lane_is_due(const struct sim *s, uint32_t i)
+{
+    const struct lane *l = s->lanes[i];
+
+    return s->lane_more[i] || l->mailbox.n > 0 ||
+           !list_empty(&s->nets[i].inbox) || lane_next_ns(l) <= s->now_ns;
+}
+
+static void sim_lane_turn(struct sim *s, uint32_t i)
+{
+    struct lane *l = s->lanes[i];
+
+    l->env.now_ns = s->now_ns;
+    l->env.wall_s = 1700000000 + s->now_ns / NS_PER_S;
+    s->lane_more[i] = lane_turn(l);
+}
+
+/* All lanes and the control run until nothing is left to do at this instant. A
+ * lane turns only if something woke it, so that a wake-up that is forgotten
+ * shows, or now and then for nothing; in any order, one sometimes more often
+ * than the others. */
 static void sim_settle(struct sim *s)
 {
     bool more = true;
 
     for (uint32_t n = 0; more; n++) {
+        uint32_t first = (uint32_t)sim_random(s, s->cfg.lanes);
+
         MUST(n < SIM_TURNS_MAX);
         more = control_turn(&s->control);
-        for (uint32_t i = 0; i < s->cfg.lanes; i++) {
-            struct lane *l = s->lanes[i];
+        for (uint32_t k = 0; k < s->cfg.lanes; k++) {
+            uint32_t i = (first + k) % s->cfg.lanes;
+            uint64_t spins = sim_random(s, 8) ? 0 : sim_random(s, 4);
 
-            l->env.now_ns = s->now_ns;
-            l->env.wall_s = 1700000000 + s->now_ns / NS_PER_S;
-            more |= lane_turn(l);
-            more |= l->mailbox.n > 0 || !list_empty(&s->nets[i].inbox);
+            if (sim_lane_is_due(s, i))
+                sim_lane_turn(s, i);
+            while (spins-- > 0)
+                sim_lane_turn(s, i);
         }
+        for (uint32_t i = 0; i < s->cfg.lanes; i++)
+            more |= sim_lane_is_due(s, i);
+        more |= s->control.mailbox.n > 0;
     }
 }
 

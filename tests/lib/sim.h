@@ -55,6 +55,7 @@ struct sim {
     struct config config;
     struct control control;
     struct lane *lanes[SIM_LANES_MAX];
+    bool lane_more[SIM_LANES_MAX]; /* what its last turn said */
     struct sim_net nets[SIM_LANES_MAX];
     struct unit_pool pool;
     void *memory;

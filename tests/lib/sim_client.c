@@ -283,7 +283,7 @@ static void do_put(struct sim_client *c, struct sim_call *call)
         total += rec.len;
         build_key(&b, rec, key, true, sim_random(s, 2) ? &attr : NULL);
     }
-    if (s->nets[c->lane].inline_data && total <= TP_EAGER_MAX) {
+    if (s->nets[c->lane].inline_data && total <= WIRE_EAGER_MAX) {
         uint64_t at = 0;
 
         data = malloc(total);

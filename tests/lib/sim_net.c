@@ -411,7 +411,7 @@ struct sim_peer *sim_connect(struct sim_net *n, struct sim_client *c)
     p->net = n;
     p->client = c;
     p->tp.t = &n->t;
-    p->tp.inline_max = n->inline_data ? TP_EAGER_MAX : 0;
+    p->tp.inline_max = n->inline_data ? WIRE_EAGER_MAX : 0;
     list_init(&p->sends);
     list_init(&p->xfers);
     if (n->t.events->opened(n->t.lane, &p->tp)) {

@@ -239,6 +239,6 @@ void ucxc_data(struct ucxc *c, uint64_t req, uint32_t idx, const void *p,
     frame_seal(&f, NULL, 0);
     ucxc_raw(c, &f, sizeof(f), p, len,
              UCP_AM_SEND_FLAG_REPLY |
-                 (len > TP_EAGER_MAX ? UCP_AM_SEND_FLAG_RNDV
-                                     : UCP_AM_SEND_FLAG_EAGER));
+                 (len > WIRE_EAGER_MAX ? UCP_AM_SEND_FLAG_RNDV
+                                       : UCP_AM_SEND_FLAG_EAGER));
 }

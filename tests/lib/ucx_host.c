@@ -154,7 +154,7 @@ struct transport_ucx_cfg ucxh_config(void)
         .held_max = 48,
         .held_bytes = 8 << 20,
         .held_all = 128,
-        .inline_max = TP_EAGER_MAX,
+        .inline_max = WIRE_EAGER_MAX,
         .slice_bytes = 1 << 20,
     };
 }
@@ -177,7 +177,7 @@ void ucxh_open(const struct transport_ucx_cfg *cfg)
     host.limits = (struct frame_limits){
         .message_bytes = 256 << 10,
         .batch_keys = 4096,
-        .inline_bytes = TP_EAGER_MAX,
+        .inline_bytes = WIRE_EAGER_MAX,
         .block_bytes = 1 << 30,
     };
     ck_assert_int_eq(transport_ucx_env(cfg, &msg), OK);
@@ -242,7 +242,7 @@ static struct xfer *xfer_new(uint64_t req, uint32_t idx, uint64_t len,
     for (uint32_t i = 0; i < span_n; i++) {
         uint64_t n = i + 1 == span_n ? len - off : min_u64(cut, len - off);
 
-        t->spans[i] = (struct tp_span){t->e.p + off, n};
+        t->spans[i] = (struct span){t->e.p + off, n};
         off += n;
     }
     t->x = (struct tp_xfer){
@@ -309,7 +309,7 @@ static void on_send(struct tp_send *s, enum err e)
 }
 
 struct send *ucxh_reply(uint64_t req, const void *body, uint32_t env_len,
-                        const struct tp_span *data, uint32_t data_n)
+                        const struct span *data, uint32_t data_n)
 {
     struct send *t = &host.sends[host.send_n++];
 

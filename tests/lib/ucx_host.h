@@ -23,7 +23,7 @@ struct extent {
 
 struct xfer {
     struct tp_xfer x;
-    struct tp_span spans[64];
+    struct span spans[64];
     struct extent e;
     uint32_t dones;
     enum err err;
@@ -89,7 +89,7 @@ struct xfer *ucxh_push(uint64_t req, uint32_t idx, uint64_t len,
 void ucxh_cancel(struct xfer *t);
 void ucxh_skip(uint64_t req, uint32_t idx);
 struct send *ucxh_reply(uint64_t req, const void *body, uint32_t env_len,
-                        const struct tp_span *data, uint32_t data_n);
+                        const struct span *data, uint32_t data_n);
 /* The pull ended OK with these bytes; nothing was written at all. */
 void ucxh_pulled_well(const struct xfer *t, const uint8_t *want);
 void ucxh_untouched(const struct xfer *t);

@@ -47,7 +47,7 @@ static void copy_one(size_t n, size_t from_skew, size_t to_skew)
     size_t before = SLACK + to_skew, after = 64;
 
     memset(to, CANARY, before + n + after);
-    copy_bytes(dst, src, n);
+    copy_stream(dst, src, n);
     ck_assert(memcmp(dst, src, n) == 0);
     ck_assert(all_are(to, before, CANARY));
     ck_assert(all_are(dst + n, after, CANARY));
@@ -73,7 +73,7 @@ START_TEST(sizes_around_the_streaming_limits_at_every_alignment)
 {
     if (!copy_force(kinds[_i]))
         return;
-    for (size_t limit = 4096; limit <= COPY_NT_MIN; limit *= 4)
+    for (size_t limit = 4096; limit <= 65536; limit *= 4)
         for (size_t n = limit - 2; n < limit + 3; n++)
             for (size_t skew = 0; skew < 64; skew++) {
                 copy_one(n, skew, 0);

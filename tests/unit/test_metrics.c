@@ -55,6 +55,7 @@ START_TEST(zero_and_the_largest_value_have_buckets)
 }
 END_TEST
 
+/* All but an age, of which the largest counts. */
 START_TEST(sum_adds_every_member)
 {
     uint64_t *all = (uint64_t *)(void *)&m;
@@ -65,6 +66,8 @@ START_TEST(sum_adds_every_member)
         all[i] = i;
     metrics_sum(&sum, &m);
     metrics_sum(&sum, &m);
+    ck_assert_uint_eq(sum.eviction_age_seconds, m.eviction_age_seconds);
+    sum.eviction_age_seconds *= 2;
     for (size_t i = 0; i < sizeof(m) / sizeof(*all); i++)
         ck_assert_uint_eq(got[i], 2 * i);
 }

@@ -215,7 +215,7 @@ START_TEST(inline_data_is_stored_and_small_gets_come_back_inline)
     struct node_batch b;
     uint8_t data[300];
 
-    p->tp.inline_max = TP_EAGER_MAX;
+    p->tp.inline_max = WIRE_EAGER_MAX;
     memset(data, 7, sizeof data);
     batch_new(&b, &n, OP_PUT);
     batch_key(&b, "a", (struct wire_key){.len = 100}, NULL, NULL);

@@ -21,7 +21,7 @@ struct block {
     struct block *next;
     uint32_t key_len;
     uint8_t key[64];
-    struct tp_span span;
+    struct span span;
 };
 
 /* A request under way: what it waits for and its reply. */
@@ -31,7 +31,7 @@ struct work {
     uint32_t pending, n;
     struct wire_batch *head;
     struct wire_result *results;
-    struct tp_span *spans;
+    struct span *spans;
     uint8_t env[1024];
 };
 
@@ -41,7 +41,7 @@ static uint16_t port;
 static const struct frame_limits limits = {
     .message_bytes = 256 << 10,
     .batch_keys = 1024,
-    .inline_bytes = TP_EAGER_MAX,
+    .inline_bytes = WIRE_EAGER_MAX,
     .block_bytes = 1 << 30,
 };
 
@@ -98,7 +98,7 @@ static void work_move(struct work *w, uint32_t i, struct block *b, bool push,
 {
     struct moving *m = calloc(1, sizeof(*m));
 
-    w->spans[i] = (struct tp_span){b->span.p, len};
+    w->spans[i] = (struct span){b->span.p, len};
     m->w = w;
     m->i = i;
     m->x = (struct tp_xfer){.peer = w->peer,
@@ -133,7 +133,7 @@ static void do_put(struct work *w, const struct message *m, struct batch *b)
         block = calloc(1, sizeof(*block));
         block->key_len = k.rec.key_len;
         memcpy(block->key, k.key, k.rec.key_len);
-        block->span = (struct tp_span){malloc(k.rec.len), k.rec.len};
+        block->span = (struct span){malloc(k.rec.len), k.rec.len};
         block->next = blocks;
         blocks = block;
         if (data)
@@ -162,10 +162,10 @@ static void do_get(struct work *w, struct batch b)
         w->results[i].status = block ? OK : ERR_MISS;
         w->results[i].len = block ? block->span.len : 0;
         w->results[i].moved = len;
-        if (len && total > TP_EAGER_MAX) {
+        if (len && total > WIRE_EAGER_MAX) {
             work_move(w, i, block, true, len);
         } else if (len) {
-            w->spans[w->send.data_n++] = (struct tp_span){block->span.p, len};
+            w->spans[w->send.data_n++] = (struct span){block->span.p, len};
             w->send.data = w->spans;
             w->send.frame.data_len += len;
         }
@@ -290,7 +290,7 @@ static void server_main(int told)
                                     .held_max = 512,
                                     .held_bytes = 64 << 20,
                                     .held_all = 512,
-                                    .inline_max = TP_EAGER_MAX,
+                                    .inline_max = WIRE_EAGER_MAX,
                                     .slice_bytes = 1 << 20};
     struct transport *t;
     struct errmsg msg;
@@ -374,8 +374,8 @@ static int get_run(const char *key, uint8_t *p, size_t n,
 }
 
 static const size_t sizes[] = {
-    1,      4096,      TP_EAGER_MAX, TP_EAGER_MAX + 1,
-    200000, 512 << 10, 3 << 20,      (3 << 20) + 7,
+    1,      4096,      WIRE_EAGER_MAX, WIRE_EAGER_MAX + 1,
+    200000, 512 << 10, 3 << 20,        (3 << 20) + 7,
 };
 
 START_TEST(blocks_of_every_size_go_there_and_back)

@@ -195,24 +195,6 @@ START_TEST(messages_too_large_to_send_end_with_limit)
 }
 END_TEST
 
-START_TEST(a_held_peer_is_not_read)
-{
-    struct fix_peer *p = fix_connect(0);
-    struct shm_client *c = &fix.c[0];
-
-    fix.t->ops->hold(p->tp, true);
-    ck_assert(shm_client_send(c, OP_PING, 1, NULL, 0));
-    ck_assert(shm_client_packet(c, OP_MEM_REGISTER, 2, NULL, 0));
-    fix_run();
-    ck_assert_uint_eq(p->messages, 0);
-    ck_assert(fix.t->ops->arm(fix.t));
-    fix.t->ops->hold(p->tp, false);
-    fix.t->ops->awake(fix.t);
-    fix_run();
-    ck_assert_uint_eq(p->messages, 2);
-}
-END_TEST
-
 /* ---- Descriptors ---- */
 
 START_TEST(a_descriptor_arrives_with_its_message_and_no_other)
@@ -437,7 +419,6 @@ static void add_messages(TCase *t)
     tcase_add_test(t, a_full_reply_ring_keeps_order_and_needs_no_polling);
     tcase_add_test(t, a_client_that_never_looks_at_its_bell_blocks_nobody);
     tcase_add_test(t, messages_too_large_to_send_end_with_limit);
-    tcase_add_test(t, a_held_peer_is_not_read);
     tcase_add_test(t, a_descriptor_arrives_with_its_message_and_no_other);
     tcase_add_test(t, a_reply_can_carry_a_descriptor);
     tcase_add_test(t, a_full_socket_holds_the_queue_until_it_is_read);

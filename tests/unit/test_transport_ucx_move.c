@@ -219,7 +219,7 @@ START_TEST(get_bytes_arrive_at_the_client)
     ck_assert_uint_eq(t->x.moved, len);
     ck_assert_int_eq(memcmp(e.p, t->e.p, len), 0);
     ucxh_extent_check(&e);
-    if (span_n == 1 && len <= TP_EAGER_MAX)
+    if (span_n == 1 && len <= WIRE_EAGER_MAX)
         ck_assert_uint_eq(client.keys[5].parts, 1);
     if (span_n == 1)
         ck_assert_uint_eq(client.keys[5].rndvs, len >= TP_RNDV_MIN);
