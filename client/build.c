@@ -427,9 +427,13 @@ static void write_segs(struct pikv *kv, const struct request *r,
     runs = item_runs(r, part_item(p, i), &n);
     for (uint32_t k = 0; k < n; k++) {
         const struct region *g = region_find(kv, lane, runs[k].p, runs[k].len);
-        uint64_t off = (uint64_t)((const uint8_t *)runs[k].p - g->addr);
 
-        write_seg(keys, g->ids[lane] - 1, off, runs[k].len);
+        if (g) /* else unregistered since the plan: the daemon says NO_MEM */
+            write_seg(keys, g->ids[lane] - 1,
+                      (uint64_t)((const uint8_t *)runs[k].p - g->addr),
+                      runs[k].len);
+        else
+            write_seg(keys, 0, 0, runs[k].len);
     }
 }
 

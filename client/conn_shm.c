@@ -54,12 +54,31 @@ static void shm_close_fd(int *fd)
     *fd = -1;
 }
 
+/* The daemon shall not touch the caller's memory for it any more (ring.h). */
+static void shm_cancel(struct shm *s, const struct part *p)
+{
+    __atomic_store_n(&s->sh->cancel[p->req % RING_CANCELS], p->req,
+                     __ATOMIC_SEQ_CST);
+}
+
+/* What is in flight ends here: a daemon that lives, and sees the end a moment
+ * later, must not store what the caller or another call writes meanwhile. */
+static void shm_cancel_all(struct conn *c)
+{
+    struct shm *s = shm_of(c);
+
+    for (uint32_t i = 0; s->sh && i < CONN_SLOTS; i++)
+        if (c->slots[i])
+            shm_cancel(s, c->slots[i]);
+}
+
 static void shm_hang_up(struct conn *c)
 {
     struct shm *s = shm_of(c);
 
     if (!s)
         return;
+    shm_cancel_all(c);
     /* Ends it for the daemon too when a forked child still holds the socket. */
     if (s->sock >= 0)
         (void)shutdown(s->sock, SHUT_RDWR);
@@ -173,6 +192,15 @@ static int shm_map(struct conn *c, const struct shm_welcome *w, int mem)
     return s->rx ? OK : ERR_NO_MEMORY;
 }
 
+/* Writing into a pipe or a socket could raise SIGPIPE in the host. */
+static bool shm_is_event(int fd)
+{
+    struct stat st;
+
+    return fd >= 0 && fstat(fd, &st) == 0 && !S_ISFIFO(st.st_mode) &&
+           !S_ISSOCK(st.st_mode);
+}
+
 static int shm_check_welcome(const struct shm_welcome *w, ssize_t len)
 {
     if (len < (ssize_t)sizeof(*w) || w->magic != SHM_WELCOME_MAGIC)
@@ -192,7 +220,7 @@ static void shm_welcome(struct conn *c)
     if (len < 0)
         return;
     status = shm_check_welcome(&w, len);
-    if (!status && fds[SHM_WELCOME_FDS - 1] < 0)
+    if (!status && (fds[SHM_WELCOME_FDS - 1] < 0 || !shm_is_event(fds[1])))
         status = ERR_NO_SERVER;
     if (!status)
         status = shm_map(c, &w, fds[0]);
@@ -295,8 +323,7 @@ static bool shm_give_up(struct conn *c, struct part *p, bool last)
     if (!p->direct)
         return true;
     if (!last && s->sh)
-        __atomic_store_n(&s->sh->cancel[p->req % RING_CANCELS], p->req,
-                         __ATOMIC_SEQ_CST);
+        shm_cancel(s, p);
     return last;
 }
 
@@ -317,7 +344,9 @@ static bool shm_progress(struct conn *c, bool look)
 
     if (c->state == CONN_DOWN)
         return false;
-    if (look && c->state != CONN_DIALING)
+    /* While somebody sleeps on it, the descriptor is what wakes them: the
+     * daemon has rung and does not ring again before they have looked. */
+    if (look && c->state != CONN_DIALING && !s->armed)
         (void)!read(s->rep_fd, &n, sizeof(n));
     for (i = 0; i < POP_MAX && c->state > CONN_DIALING; i++) {
         e = ring_pop(&s->rep, s->rx, s->rx_cap, &len);

@@ -92,9 +92,10 @@ struct region *region_at(struct pikv *kv, const void *addr)
 }
 
 /* What a MEM_REGISTER in flight carries: the region may be dropped meanwhile,
- * so it is looked up by its number. */
+ * so it is looked up by its number, and the request has its own descriptor. */
 struct region_asked {
     uint64_t serial;
+    int fd;
     struct conn *conn;
     uint32_t incarnation;
     bool in_setup;
@@ -155,6 +156,7 @@ static void region_told(struct pikv *kv, struct call *c, int status,
         conn_setup_done(conn);
     else
         conn_run_backlog(conn);
+    close(a->fd);
     free(a);
     pthread_cond_broadcast(&kv->cond);
 }
@@ -164,6 +166,7 @@ void region_tell(struct pikv *kv, struct region *r, struct conn *c,
 {
     Pikv__MemRegister m = PIKV__MEM_REGISTER__INIT;
     struct region_asked *a = malloc(sizeof(*a));
+    int fd = a ? fcntl(r->fd, F_DUPFD_CLOEXEC, 3) : -1;
     uint8_t env[64];
     int e;
 
@@ -173,17 +176,18 @@ void region_tell(struct pikv *kv, struct region *r, struct conn *c,
     m.offset = r->fd_off;
     m.length = r->len;
     m.writable = 1;
-    if (a) {
-        *a = (struct region_asked){r->serial, c, c->incarnation, in_setup};
+    if (fd >= 0) {
+        *a = (struct region_asked){r->serial, fd, c, c->incarnation, in_setup};
         r->asked++;
         e = call_msg(kv, c, OP_MEM_REGISTER, env,
-                     pikv__mem_register__pack(&m, env), r->fd,
+                     pikv__mem_register__pack(&m, env), fd,
                      now_ns() + REGISTER_MS * NS_PER_MS, region_told, a);
         if (!e)
             return;
         r->asked--;
-        free(a);
+        close(fd);
     }
+    free(a);
     r->status = ERR_NO_MEMORY;
     if (in_setup)
         conn_setup_done(c);

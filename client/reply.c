@@ -67,9 +67,9 @@ static bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
     struct pikv_result *r = &p->call->results[part_item(p, i)];
     bool moves = p->op == OP_GET;
     struct dest *d = moves ? &p->dests[i] : NULL;
+    bool lent = moves && d->loan && (w->flags & RESULT_LOAN);
 
-    if (w->status > 0 ||
-        (moves && w->moved > d->len && !(w->flags & RESULT_LOAN)))
+    if (w->status > 0 || (moves && w->moved > d->len && !lent))
         return false;
     *r = (struct pikv_result){
         .status = w->status,
@@ -85,7 +85,7 @@ static bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
     };
     if (moves && d->loan)
         reply_loan(kv, p, w, r);
-    if (data->len && moves && w->moved && !(w->flags & RESULT_LOAN)) {
+    if (data->len && moves && w->moved && !lent) {
         const uint8_t *from = slice_take(data, w->moved);
 
         if (!from)

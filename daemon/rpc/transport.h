@@ -25,7 +25,8 @@
  *     the completion, whatever it says.
  *  4. cancel(): the caller no longer wants a pull or push. It completes soon
  *     with ERR_CANCELED; where bytes are in flight (a UCX rendezvous) that
- *     costs the whole connection, and its other requests end as well.
+ *     costs the whole connection, and its other requests end as well. It may
+ *     be said again, and of one whose completion waits to be told.
  *  5. progress() does a bounded amount and says if there is more.
  *
  * How the bytes move

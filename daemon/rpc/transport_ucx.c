@@ -408,7 +408,7 @@ static enum err ucx_listener_open(struct transport_ucx *t, const char *host,
     s = ucp_listener_create(t->worker, &p, &t->listener);
     freeaddrinfo(ai);
     if (s == UCS_ERR_BUSY)
-        return errmsg_set(msg, ERR_IO,
+        return errmsg_set(msg, ERR_BUSY,
                           "ucx cannot listen on %s port %u: the port is in use "
                           "(another pikvd? lane i takes listen.ucx.port + i)",
                           host, t->cfg.port);

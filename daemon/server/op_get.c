@@ -203,7 +203,8 @@ static void get_end_keys(struct op *op, struct get *get)
     }
     metric_add(&m->bytes_out, bytes);
     op->peer->bytes_out += bytes;
-    hist_add(&m->stage_push_seconds, env_fresh_ns(&op->lane->env) - get->push_ns);
+    hist_add(&m->stage_push_seconds,
+             env_fresh_ns(&op->lane->env) - get->push_ns);
 }
 
 static enum err get_start(struct op *op)

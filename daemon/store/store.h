@@ -163,8 +163,7 @@ uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,
 /* ---- writing */
 /* Makes an OPEN block with extents, evicting as needed; the caller gets one
  * ref. parent: key bytes of the parent in the same group and scope, linked if
- * it is resident in this lane. attr may be NULL. version 0 lets the store pick
- * the next. EXISTS, PENDING (another OPEN), NO_SPACE (longer than the tier or
+ * it is resident in this lane. attr may be NULL. EXISTS, PENDING (another OPEN), NO_SPACE (longer than the tier or
  * the quota), BUSY (what could be evicted is in use; try when store_freed
  * moved on), LIMIT (block_bytes_max). */
 must_check enum err store_reserve(struct store *s, const struct store_key *k,

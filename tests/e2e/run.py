@@ -140,7 +140,7 @@ def main():
                 print("     | " + line, flush=True)
     print(f"{count['skip']} skipped")
     print(f"{count['ok']} passed, {count['FAIL']} failed")
-    return 1 if count["FAIL"] else 0
+    return 1 if count["FAIL"] or not names else 0
 
 
 if __name__ == "__main__":

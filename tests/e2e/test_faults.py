@@ -225,9 +225,11 @@ class BadClients(unittest.TestCase):
             ns = other.open("e2e")
             c = Raw(d.socket)
             self.assertEqual(c.hello().status, "OK")
-            # Replies pile up unread until there is no room for more.
-            for _ in range(20000):
-                if c.closed() or not c.send(c.build("stat")):
+            # More than a ring of replies, and they stay unread.
+            name = b"k" * 1000
+            keys = [batch(ns=1, key_n=150)] + [key(key_len=1000)] * 150
+            for _ in range(60):
+                if not c.send(c.build("touch", keys, name * 150)):
                     break
             self.assertTrue(until(c.closed))
             self.assertEqual(d.metrics()["peers_closed_slow"], 1)

@@ -61,7 +61,7 @@ class Starts(unittest.TestCase):
             other = Node(ucx=True)
             port = d.settings["listen.ucx.port"]
             other.settings["listen.ucx.port"] = port
-            self.refused(other, UNAVAILABLE, port, "listen.ucx", "fix:")
+            self.refused(other, UNAVAILABLE, port, "listen.ucx.port")
 
     def test_directories_that_do_not_serve(self):
         d = Node()
@@ -148,7 +148,7 @@ class Reloads(unittest.TestCase):
         with Node(config="{}") as d, Client(d.address) as kv:
             ns = kv.open("e2e")
             self.reload(d, '{"namespaces": {"create": false},'
-                           ' "limits": {"message": "256KiB"}}')
+                           ' "limits": {"message": "128KiB"}}')
             self.assertTrue(until(lambda: "key=limits.message" in d.log()))
             with self.assertRaises(KvError):
                 kv.open("another")
@@ -209,7 +209,7 @@ class Stops(unittest.TestCase):
             self.assertEqual(repr(c.receive()), "OK OK")
             self.assertTrue(until(c.closed))
             c.close()
-            d.stop()
+            self.assertEqual(d.process.wait(LIMIT_S), 0)
             self.assertFalse(os.path.exists(d.socket))
 
     def test_a_drain_has_an_end(self):

@@ -79,8 +79,9 @@ struct lane {
 
 struct fake {
     pthread_mutex_t mu;
-    bool stop, spins;
-    uint32_t lane_n, hellos, segs, stored, restarts, loans_end, in_flight_max;
+    bool stop, spins, pipe;
+    uint32_t given_up, lane_n, hellos, segs, stored, restarts, loans_end,
+        in_flight_max;
     uint32_t credit_ops;
     uint64_t credit_bytes, boot, generation;
     char dir[64], address[200];
@@ -97,10 +98,12 @@ static const struct frame_limits limits = {
 
 /* ---- replies ---- */
 
-static void conn_end(struct fake_conn *c)
+static void conn_end(struct fake *f, struct fake_conn *c)
 {
     if (c->sock < 0)
         return;
+    for (uint32_t i = 0; i < RING_CANCELS; i++)
+        f->given_up += c->sh->cancel[i] != 0;
     close(c->sock);
     close(c->req_fd);
     close(c->rep_fd);
@@ -383,6 +386,10 @@ static void do_get(struct lane *l, struct fake_conn *c, uint64_t req,
         r->status = ERR_CANCELED;
     else
         r->moved = l->mode == FAKE_LIES ? k->rec.len + 1 : n;
+    if (l->mode == FAKE_LENDS) {
+        r->flags |= RESULT_LOAN;
+        r->moved = MIB(256);
+    }
 }
 
 static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
@@ -465,7 +472,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
         put_ring(c, junk, sizeof(junk));
         return true;
     case FAKE_DIES:
-        conn_end(c);
+        conn_end(l->f, c);
         return true;
     case FAKE_REFUSES:
         reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
@@ -475,6 +482,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
     case FAKE_CUTS:
     case FAKE_FLIPS:
     case FAKE_LIES:
+    case FAKE_LENDS:
         break;
     }
     return false;
@@ -487,7 +495,7 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
     struct message m;
 
     if (frame_read(msg, body, len - sizeof(struct wire_frame), &limits, &m)) {
-        conn_end(c);
+        conn_end(l->f, c);
         return;
     }
     l->f->spins |= (m.frame.flags & FRAME_SPINS) != 0;
@@ -542,7 +550,7 @@ static void welcome(struct lane *l)
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
     struct fake_conn *c = l->conns;
-    int fds[3];
+    int fds[3], ends[2];
 
     while (c->sock >= 0)
         MUST(++c < l->conns + CONNS);
@@ -553,6 +561,11 @@ static void welcome(struct lane *l)
     MUST(ring_attach(c->sh, w.map_bytes, &c->req, &c->rep) == OK);
     fds[0] = mem;
     fds[1] = c->req_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (l->f->pipe) {
+        MUST(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+        close(ends[0]);
+        fds[1] = ends[1];
+    }
     fds[2] = c->rep_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     c->sock = sock;
     control.h.cmsg_level = SOL_SOCKET;
@@ -560,6 +573,8 @@ static void welcome(struct lane *l)
     control.h.cmsg_len = CMSG_LEN(sizeof(fds));
     memcpy(CMSG_DATA(&control.h), fds, sizeof(fds));
     (void)sendmsg(sock, &m, MSG_NOSIGNAL);
+    if (l->f->pipe)
+        close(ends[1]);
     close(mem);
 }
 
@@ -581,7 +596,7 @@ static bool packet(struct lane *l, struct fake_conn *c)
     int fd = -1;
 
     if (len == 0)
-        conn_end(c);
+        conn_end(l->f, c);
     if (len <= 0)
         return false;
     if (h)
@@ -622,7 +637,7 @@ static void lane_turn(struct lane *l)
     if (l->restarts != l->f->restarts) {
         l->restarts = l->f->restarts;
         for (uint32_t i = 0; i < CONNS; i++)
-            conn_end(&l->conns[i]);
+            conn_end(l->f, &l->conns[i]);
     }
     for (uint32_t i = 0; i < CONNS; i++) {
         struct fake_conn *c = &l->conns[i];
@@ -662,7 +677,7 @@ static void *lane_main(void *arg)
             welcome(l);
     }
     for (uint32_t i = 0; i < CONNS; i++)
-        conn_end(&l->conns[i]);
+        conn_end(l->f, &l->conns[i]);
     pthread_mutex_unlock(&l->f->mu);
     return NULL;
 }
@@ -754,6 +769,11 @@ void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode)
     LOCKED(f->lanes[lane].mode = mode);
 }
 
+void fake_set_pipe(struct fake *f)
+{
+    LOCKED(f->pipe = true);
+}
+
 void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes)
 {
     LOCKED(f->credit_ops = ops; f->credit_bytes = bytes);
@@ -798,6 +818,11 @@ uint32_t fake_held(const struct fake *f)
 uint32_t fake_hellos(const struct fake *f)
 {
     return look(f, &f->hellos);
+}
+
+uint32_t fake_given_up(const struct fake *f)
+{
+    return look(f, &f->given_up);
 }
 
 uint32_t fake_segs(const struct fake *f)

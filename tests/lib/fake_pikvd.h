@@ -19,6 +19,7 @@ enum fake_mode {
     FAKE_DIES,    /* closes the connection instead of answering */
     FAKE_REFUSES, /* status BUSY for the whole request */
     FAKE_LIES,    /* more bytes moved than there is room for */
+    FAKE_LENDS,   /* GET: a loan that nobody asked for, of more bytes */
 };
 
 struct fake;
@@ -29,6 +30,8 @@ void fake_stop(struct fake *f);
 const char *fake_address(const struct fake *f); /* "shm:..." of lane 0 */
 void fake_set_mode(struct fake *f, enum fake_mode mode);
 void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode);
+/* New connections get a pipe without a reader in place of the eventfd. */
+void fake_set_pipe(struct fake *f);
 void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes);
 /* All connections end; new ones see another boot id and an empty store. */
 void fake_restart(struct fake *f);
@@ -38,8 +41,9 @@ void fake_loans_end(struct fake *f); /* takes all loans back */
 uint32_t fake_requests(const struct fake *f, uint32_t lane);
 uint32_t fake_held(const struct fake *f);
 uint32_t fake_hellos(const struct fake *f);
-uint32_t fake_segs(const struct fake *f);   /* segments seen */
-uint32_t fake_stored(const struct fake *f); /* blocks in the dictionary */
+uint32_t fake_given_up(const struct fake *f); /* cancel words of ended conns */
+uint32_t fake_segs(const struct fake *f);     /* segments seen */
+uint32_t fake_stored(const struct fake *f);   /* blocks in the dictionary */
 uint32_t
 fake_in_flight_max(const struct fake *f);   /* most requests unanswered */
 bool fake_spins_seen(const struct fake *f); /* FRAME_SPINS in a request */

@@ -106,6 +106,7 @@ static void sim_xfer_complete(struct sim_peer *p, struct tp_xfer *x, enum err e)
 
     list_del(&x->node);
     sim_action_drop(x->tp);
+    x->tp = NULL; /* cancel() may still come, or come again */
     it->x = x;
     it->e = e;
     p->owed++;

@@ -2,6 +2,7 @@
 /* LAYERS: client rpc base proto */
 /* libpikv against a daemon that is late, wrong, gone or stopped. */
 #include <check.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
-#include "client/pikv.h"
+#include "client/conn.h"
 #include "tests/lib/fake_pikvd.h"
 
 static struct fake *fake;
@@ -304,6 +305,126 @@ START_TEST(verify_finds_a_flipped_bit)
 }
 END_TEST
 
+START_TEST(a_loan_that_was_not_asked_for_copies_nothing)
+{
+    char buf[10];
+
+    begin(1);
+    ck_assert_int_eq(put("k", "good", 4), PIKV_OK);
+    fake_set_mode(fake, FAKE_LENDS);
+    ck_assert_int_eq(get("k", buf, sizeof(buf)), PIKV_RETRY);
+    end();
+}
+END_TEST
+
+/* A write to it would kill the host by SIGPIPE. */
+START_TEST(a_pipe_in_place_of_the_eventfd_is_refused)
+{
+    struct pikv_options o = {0};
+
+    fake = fake_start(1);
+    fake_set_pipe(fake);
+    o.address = fake_address(fake);
+    ck_assert_int_eq(pikv_open(&o, &kv), PIKV_NO_SERVER);
+    fake_stop(fake);
+}
+END_TEST
+
+START_TEST(requests_of_an_ended_connection_are_given_up)
+{
+    void *mem;
+
+    begin(1);
+    ck_assert_int_eq(pikv_mem_alloc(kv, 4096, &mem), PIKV_OK);
+    fake_set_mode(fake, FAKE_GARBLES);
+    ck_assert_int_eq(put("k", mem, 4096), PIKV_RETRY);
+    for (int i = 0; fake_given_up(fake) == 0; i++) {
+        ck_assert_int_lt(i, 5000);
+        usleep(1000);
+    }
+    end();
+}
+END_TEST
+
+/* Its descriptor must not be that of something else by then. */
+START_TEST(memory_dropped_before_it_was_told_costs_no_connection)
+{
+    enum { N = 4, BIG = 1 << 20 };
+    struct pikv_options o = {.staging_bytes = 256 << 10};
+    struct pikv_call call = {.deadline_us = 20000};
+    struct pikv_namespace d = {.name = "test"};
+    struct pikv_get items[N] = {0};
+    struct pikv_result r[N];
+    char *big = calloc(1, BIG), small[10];
+    uint64_t id[N];
+
+    fake = fake_start(1);
+    fake_set_credits(fake, N, MIB(256));
+    o.address = fake_address(fake);
+    ck_assert_int_eq(pikv_open(&o, &kv), PIKV_OK);
+    ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), PIKV_OK);
+    fake_set_mode(fake, FAKE_HOLDS);
+    for (int i = 0; i < N; i++) { /* all credits */
+        items[i].key = key_of("k");
+        items[i].data = (struct pikv_buf){small, sizeof(small)};
+        ck_assert_int_eq(pikv_get(kv, ns, &items[i], 1,
+                                  &(struct pikv_call){.deadline_us = 10000000},
+                                  &r[i], &id[i]),
+                         PIKV_OK);
+    }
+    ck_assert_int_eq(put_call("big", big, BIG, &call), PIKV_TIMEOUT);
+    fake_set_mode(fake, FAKE_SERVES);
+    for (int i = 0; i < N; i++)
+        ck_assert_int_eq(pikv_wait(kv, id[i], NULL), PIKV_OK);
+    ck_assert_int_eq(put("small", small, sizeof(small)), PIKV_OK);
+    ck_assert_uint_eq(fake_hellos(fake), 1);
+    end();
+    free(big);
+}
+END_TEST
+
+static bool can_be_read(int fd, int wait_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, wait_ms) == 1;
+}
+
+/* Else a daemon that has rung once rings no more, and the sleeper sleeps. */
+START_TEST(who_polls_leaves_the_ring_to_the_thread_that_sleeps)
+{
+    struct pikv_options o = {.no_progress_thread = true};
+    struct pikv_get item = {.key = key_of("k")};
+    struct pikv_namespace d = {.name = "test"};
+    struct pollfd fds[CONN_FDS];
+    struct pikv_result r;
+    struct conn *c;
+    char buf[10];
+    uint64_t id;
+
+    fake = fake_start(1);
+    o.address = fake_address(fake);
+    ck_assert_int_eq(pikv_open(&o, &kv), PIKV_OK);
+    ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), PIKV_OK);
+    c = kv->conns[0];
+    ck_assert_int_eq(c->ops->fds(c, fds), 2);
+    fake_set_mode(fake, FAKE_HOLDS);
+    item.data = (struct pikv_buf){buf, sizeof(buf)};
+    ck_assert_int_eq(pikv_get(kv, ns, &item, 1,
+                              &(struct pikv_call){.deadline_us = 10000000}, &r,
+                              &id),
+                     PIKV_OK);
+    ck_assert(c->ops->arm(c)); /* as the thread does before it sleeps */
+    fake_set_mode(fake, FAKE_SERVES);
+    ck_assert(can_be_read(fds[1].fd, 10000));
+    (void)c->ops->progress(c, true);
+    ck_assert(can_be_read(fds[1].fd, 0));
+    c->ops->awake(c);
+    ck_assert_int_eq(pikv_wait(kv, id, NULL), PIKV_OK);
+    end();
+}
+END_TEST
+
 START_TEST(a_restarted_server_is_found_with_memory_and_namespaces)
 {
     void *mem;
@@ -446,6 +567,11 @@ Suite *suite(void)
     tcase_add_test(t, a_dead_lane_ends_only_its_own_items);
     tcase_add_test(t, a_refusal_is_the_status_of_call_and_items);
     tcase_add_test(t, verify_finds_a_flipped_bit);
+    tcase_add_test(t, a_loan_that_was_not_asked_for_copies_nothing);
+    tcase_add_test(t, a_pipe_in_place_of_the_eventfd_is_refused);
+    tcase_add_test(t, requests_of_an_ended_connection_are_given_up);
+    tcase_add_test(t, memory_dropped_before_it_was_told_costs_no_connection);
+    tcase_add_test(t, who_polls_leaves_the_ring_to_the_thread_that_sleeps);
     tcase_add_test(t, a_restarted_server_is_found_with_memory_and_namespaces);
     tcase_add_test(t, a_gone_server_answers_at_once);
     tcase_add_test(t, open_says_why_it_failed);

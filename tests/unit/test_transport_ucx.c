@@ -248,7 +248,7 @@ START_TEST(a_port_in_use_is_a_clear_message)
     cfg.port = ucxh_free_port();
     ucxh_open(&cfg);
     ck_assert_uint_eq(transport_ucx_port(host.t), cfg.port);
-    ck_assert_int_eq(transport_ucx_open(&cfg, host.t, &second, &msg), ERR_IO);
+    ck_assert_int_eq(transport_ucx_open(&cfg, host.t, &second, &msg), ERR_BUSY);
     ck_assert_ptr_nonnull(strstr(msg.text, "in use"));
     ucxh_finish();
 }
