@@ -26,6 +26,11 @@
  *     changed. Where it does not say, settings are given through
  *     ucp_config_modify: every transport but shared memory (not crash-safe in
  *     1.13), one rail. UCX's own threads are made with all signals blocked.
+ *  6. Nothing is sent without a copy of UCX's own. In its tcp (1.13.1) a send
+ *     that fails because the server died, before a read has told so, aborts the
+ *     process if it is zero-copy or a rendezvous by PUT
+ *     (tests/e2e/pikv_kill.c). ZCOPY_THRESH rules out the first, a list in
+ *     place of a run the second; rendezvous into our memory stay direct.
  *
  * A host name is looked up once, when the connection is first made. */
 #include <netdb.h>
@@ -91,7 +96,6 @@ static int open_context(struct ucx *u)
     open_setting(u, cfg, "TLS", "UCX_TLS", "^sm,self");
     open_setting(u, cfg, "MAX_RNDV_RAILS", "UCX_MAX_RNDV_RAILS", "1");
     open_setting(u, cfg, "MEMTYPE_CACHE", "UCX_MEMTYPE_CACHE", "n");
-    open_setting(u, cfg, "RNDV_SCHEME", "UCX_RNDV_SCHEME", "get_zcopy");
     open_setting(u, cfg, "ZCOPY_THRESH", "UCX_ZCOPY_THRESH", "inf");
     s = u->api.ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &p, cfg,
                                 &u->context);
@@ -339,13 +343,16 @@ static enum err ucx_post(struct conn *c, struct part *p, const void *header,
     return OK;
 }
 
-/* The bytes of each key, behind the request. */
+/* The bytes of each key, behind the request, always as a list (invariant 6). */
 static enum err ucx_send_data(struct conn *c, struct part *p)
 {
     static_assert(sizeof(ucp_dt_iov_t) == sizeof(struct pikv_buf) &&
                       offsetof(ucp_dt_iov_t, length) ==
                           offsetof(struct pikv_buf, len),
                   "one list for both");
+    static_assert(offsetof(struct dest, len) - offsetof(struct dest, p) ==
+                      offsetof(ucp_dt_iov_t, length),
+                  "a dest begins with a list of one");
     struct wire_frame *frames;
     enum err e = OK;
 
@@ -369,7 +376,7 @@ static enum err ucx_send_data(struct conn *c, struct part *p)
             e = ucx_post(c, p, &frames[i], p->iov + d->iov_first, d->iov_n,
                          true, flag);
         else
-            e = ucx_post(c, p, &frames[i], d->p, d->len, false, flag);
+            e = ucx_post(c, p, &frames[i], &d->p, 1, true, flag);
     }
     return e;
 }

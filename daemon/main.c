@@ -290,7 +290,7 @@ static enum err set_up_control(struct daemon *d, struct errmsg *m)
         .reload = shell_reload,
         .random = shell_random,
         .arg = d,
-        .wall_s = files_wall_us() / 1000000,
+        .wall_us = files_wall_us(),
     };
 
     if (control_init(&d->control, &d->cfg, d->lanes, d->lane_n, &shell))
@@ -328,7 +328,7 @@ static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
     struct lane *l = calloc(1, sizeof(*l));
 
     if (l) /* versions start at the wall clock (store_new) */
-        l->env.wall_s = files_wall_us() / 1000000;
+        l->env.boot_us = files_wall_us();
     if (!l || lane_init(l, &d->cfg, i, d->lane_n, d->pool_list, &d->control)) {
         free(l);
         return errmsg_set(m, ERR_NO_MEMORY,

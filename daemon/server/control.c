@@ -471,7 +471,7 @@ enum err control_init(struct control *c, const struct config *cfg,
         c->free[c->free_n] = CTL_JOBS - 1 - c->free_n;
         c->free_n++;
     }
-    e = registry_init(&c->registry, cfg, shell->wall_s);
+    e = registry_init(&c->registry, cfg, shell->wall_us);
     if (!e && !fault_here("control_init")) {
         c->jobs = calloc(CTL_JOBS, sizeof(*c->jobs));
         c->settled = calloc(cfg->namespaces.max + 1, sizeof(*c->settled));

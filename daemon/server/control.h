@@ -26,7 +26,7 @@ struct control_shell {
     enum err (*reload)(void *arg, struct config *out, struct errmsg *m);
     uint64_t (*random)(void *arg);
     void *arg;
-    uint64_t wall_s; /* at boot: where generations start (registry.h) */
+    uint64_t wall_us; /* at boot: where generations start (registry.h) */
 };
 
 struct control {

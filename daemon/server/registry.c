@@ -17,7 +17,7 @@
 #include "base/fault.h"
 
 enum err registry_init(struct registry *r, const struct config *cfg,
-                       uint64_t wall_s)
+                       uint64_t wall_us)
 {
     uint32_t max = (uint32_t)cfg->namespaces.max;
     struct registry_ns *ns = NULL;
@@ -32,7 +32,7 @@ enum err registry_init(struct registry *r, const struct config *cfg,
         .loan_pools = cfg->dram.loan_capacity_bytes > 0
                           ? (uint32_t)cfg->dram.loan_namespaces
                           : 0,
-        .next_generation = max_u64(wall_s << 20, 1),
+        .next_generation = max_u64(wall_us, 1),
     };
     MUST(r->loan_pools < STORE_POOLS);
     return OK;

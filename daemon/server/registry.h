@@ -17,9 +17,9 @@
  *  1. Ids are 1, 2, 3, ... in the order of creation and never reused; there is
  *     no deletion (a bump empties a namespace).
  *  2. Every generation is below next_generation, which is in the text and
- *     starts at the wall clock's seconds << 20 if that is more: without a
+ *     starts at the wall clock's microseconds if that is more: without a
  *     state_dir a restarted daemon has other generations than before as long
- *     as the clock does not go back and fewer than 2^20 were taken a second.
+ *     as the clock does not go back and fewer were taken than it ran us.
  *  3. Names, ids and loan pools are unique; every text in here is printable
  *     ASCII, so that it goes into JSON, logs and labels as it is.
  *  4. A namespace's loan pool is its own from creation on.
@@ -106,9 +106,9 @@ struct registry_mismatch {
     char have[REGISTRY_TEXT], want[REGISTRY_TEXT];
 };
 
-/* cfg: namespaces.max, dram.loan_*. wall_s: the clock at boot, see 2. */
+/* cfg: namespaces.max, dram.loan_*. wall_us: the clock at boot, see 2. */
 must_check enum err registry_init(struct registry *r, const struct config *cfg,
-                                  uint64_t wall_s);
+                                  uint64_t wall_us);
 void registry_fini(struct registry *r);
 
 /* By name; NULL if there is none. Valid until the next put. */

@@ -82,7 +82,7 @@ enum err store_new(struct store **out, const struct store_cfg *cfg,
     s->env = env;
     s->metrics = metrics;
     s->trace = trace;
-    s->version = env->wall_s << 24;
+    s->version = env->boot_us << 4;
     s->sweep = 1;
     e = tables_init(s);
     if (!e)

@@ -202,7 +202,8 @@ class KilledClients(unittest.TestCase):
                 h.up()
                 # Requests more, so that it is in the middle of something.
                 seen = d.metrics()["requests"]
-                until(lambda: d.metrics()["requests"] > seen + 3)
+                self.assertTrue(until(
+                    lambda: d.metrics()["requests"] > seen + 3), h.p.args)
                 h.kill()
                 name = b"w%d" % i
                 self.assertEqual(witness.put1(ns, name, b"w" * 500), "OK")
@@ -329,10 +330,9 @@ class BadClients(unittest.TestCase):
                 self.assertEqual(kv.release(ns, x), "STALE")
 
     def test_overload_answers_busy_and_all_get_through(self):
-        with Node("limits.ops_per_lane=4", "limits.ops_per_client=2",
+        with Node("limits.ops_per_lane=1", "limits.ops_per_client=1",
                   lanes=1) as d:
-            n = 8 if SANITIZED else 16
-            rounds = 50 if SANITIZED else 300
+            n, rounds = 16, 300
             first = [Helper(d.address, "put", rounds=rounds, batch=4,
                             size=16384, seed=i + 1, keys=500)
                      for i in range(n)]

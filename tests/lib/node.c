@@ -216,7 +216,7 @@ void node_config(struct node *n, uint64_t dram_bytes)
 void node_start(struct node *n)
 {
     struct control_shell shell = {
-        .random = node_random, .arg = n, .wall_s = 1700000000};
+        .random = node_random, .arg = n, .wall_us = 1700000000};
     struct unit_pool *pools[STORE_POOLS] = {&n->pool};
 
     n->lanes[0] = &n->lane;

@@ -13,7 +13,10 @@ void sfix_init(struct sfix *f, uint32_t units)
     uint64_t bytes = (uint64_t)units * UNIT_BYTES;
 
     memset(f, 0, sizeof *f);
-    f->env = (struct env){.now_ns = NS_PER_S, .wall_s = 1000, .rng = {1, 2}};
+    f->env = (struct env){.now_ns = NS_PER_S,
+                          .wall_s = 1000,
+                          .boot_us = 1000000000,
+                          .rng = {1, 2}};
     f->mem = mem_reserve(bytes);
     MUST(f->mem);
     MUST(unit_pool_init(&f->pool, f->mem, bytes, 1) == OK);

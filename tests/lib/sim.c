@@ -102,7 +102,7 @@ void sim_init(struct sim *s, const struct sim_cfg *cfg)
     MUST(unit_pool_init(&s->pool, s->memory, cfg->dram_bytes, cfg->lanes) ==
          OK);
     sim_config(s);
-    shell.wall_s = 1700000000;
+    shell.wall_us = 1700000000;
     MUST(control_init(&s->control, &s->config, s->lanes, cfg->lanes, &shell) ==
          OK);
     for (uint32_t i = 0; i < cfg->lanes; i++)

@@ -103,7 +103,7 @@ static void set_up_lanes(void)
 
 static void set_up(void)
 {
-    struct control_shell shell = {.random = counting, .wall_s = 1};
+    struct control_shell shell = {.random = counting, .wall_us = 1};
     struct loop_control_cfg c = {
         .control = &control, .loops = loops, .notify = &silent};
     int fd;

@@ -72,14 +72,14 @@ static const struct {
      "64, auto"},
     {"{\"dram\": {\"capacity\": \"24GB\"}}",
      "x.json:1:23: dram.capacity: \"24GB\" is not a size; allowed: 16MiB to "
-     "64TiB, auto"},
+     "4TiB, auto"},
     {"{\"dram\": {\"capacity\": 4096}}",
      "x.json:1:23: dram.capacity: 4096 is below 16MiB; allowed: 16MiB to "
-     "64TiB, "
+     "4TiB, "
      "auto"},
     {"{\"dram\": {\"capacity\": []}}",
      "x.json:1:23: dram.capacity: an array is not a size; allowed: 16MiB to "
-     "64TiB, auto"},
+     "4TiB, auto"},
     {"{\"dram\": {\"low_water\": \"51%\"}}",
      "x.json:1:24: dram.low_water: 51% is above 50%; allowed: 1% to 50%"},
     {"{\"dram\": {\"hugepages\": \"maybe\"}}",

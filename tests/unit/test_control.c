@@ -120,7 +120,7 @@ static void set_up(void)
                                   .reload = reload_next,
                                   .random = counting,
                                   .arg = &seed,
-                                  .wall_s = 1000};
+                                  .wall_us = 1000};
 
     log_sink_set(quiet, NULL);
     config_defaults(&cfg);

@@ -129,7 +129,7 @@ static void quiet(enum log_level level, const char *line, void *arg)
 static void set_up(void)
 {
     struct control_shell shell = {
-        .random = counting, .reload = reload_next, .wall_s = 1};
+        .random = counting, .reload = reload_next, .wall_us = 1};
 
     log_sink_set(quiet, NULL);
     config_defaults(&cfg);
