@@ -120,7 +120,7 @@ struct tp_ops {
     void (*push)(struct tp_peer *p, struct tp_xfer *x);
     void (*skip)(struct tp_peer *p, uint64_t req, uint32_t idx);
     void (*cancel)(struct tp_xfer *x);
-    /* shm, else NULL: registered memory. fd is taken (closed) on OK. id chosen here. */
+    /* shm, else NULL: registered memory. fd is taken (closed) on OK. */
     enum err (*mem_register)(struct tp_peer *p, int fd, uint64_t off,
                              uint64_t len, bool writable, uint32_t *id_out,
                              bool *mapped_out);

@@ -67,10 +67,10 @@ struct store_ns_cfg {
     uint64_t generation;
     uint8_t salt[32];
     const struct evict_ops *policy;
-    uint32_t share;       /* weight */
-    uint64_t quota_bytes; /* 0 none; per lane: total / lanes */
-    uint32_t pool;        /* index of its unit pool */
-    uint32_t ttl_ms;      /* default for blocks; 0 none */
+    uint32_t share;                     /* weight */
+    uint64_t quota_bytes;               /* 0 none; per lane: total / lanes */
+    uint32_t pool;                      /* index of its unit pool */
+    uint32_t ttl_ms;                    /* default for blocks; 0 none */
     uint64_t block_bytes[STORE_GROUPS]; /* exact size classes; 0 = not given */
 };
 
@@ -105,8 +105,8 @@ struct store_info {
     enum store_found found;
     uint8_t tier;
     struct wire_attr attr;
-    struct store_key key;    /* borrowed from the catalog until the turn ends */
-    uint16_t parent_len;     /* parent's key bytes, as given at PUT */
+    struct store_key key; /* borrowed from the catalog until the turn ends */
+    uint16_t parent_len;  /* parent's key bytes, as given at PUT */
     const uint8_t *parent;
 };
 
@@ -163,9 +163,10 @@ uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,
 /* ---- writing */
 /* Makes an OPEN block with extents, evicting as needed; the caller gets one
  * ref. parent: key bytes of the parent in the same group and scope, linked if
- * it is resident in this lane. attr may be NULL. EXISTS, PENDING (another OPEN), NO_SPACE (longer than the tier or
- * the quota), BUSY (what could be evicted is in use; try when store_freed
- * moved on), LIMIT (block_bytes_max). */
+ * it is resident in this lane. attr may be NULL. EXISTS, PENDING (another
+ * OPEN), NO_SPACE (longer than the tier or the quota), BUSY (what could be
+ * evicted is in use; try when store_freed moved on), LIMIT (block_bytes_max).
+ */
 must_check enum err store_reserve(struct store *s, const struct store_key *k,
                                   const struct wire_attr *attr,
                                   const uint8_t *parent, uint16_t parent_len,

@@ -76,7 +76,7 @@ START_TEST(more_than_the_machine_has_is_refused_by_name)
 {
     uint64_t bytes;
 
-    cfg.dram.capacity_bytes = GIB(65536);
+    cfg.dram.capacity_bytes = GIB(4096);
     ck_assert_int_eq(files_dram_bytes(&cfg, &bytes, &msg), ERR_CONFIG);
     ck_assert_ptr_nonnull(
         strstr(msg.text, "dram.capacity: 4TiB is more than the "));
