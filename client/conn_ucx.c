@@ -26,11 +26,10 @@
  *     changed. Where it does not say, settings are given through
  *     ucp_config_modify: every transport but shared memory (not crash-safe in
  *     1.13), one rail. UCX's own threads are made with all signals blocked.
- *  6. Nothing is sent without a copy of UCX's own. In its tcp (1.13.1) a send
- *     that fails because the server died, before a read has told so, aborts the
- *     process if it is zero-copy or a rendezvous by PUT
- *     (tests/e2e/pikv_kill.c). ZCOPY_THRESH rules out the first, a list in
- *     place of a run the second; rendezvous into our memory stay direct.
+ *  6. Unless UCX_ZCOPY_THRESH is set, UCX copies what it sends: in its tcp
+ *     (1.13.1) a send that fails because the server died, before a read has
+ *     told so, aborts the process if it is zero-copy (ruled out by the setting)
+ *     or a rendezvous by PUT (by a list in place of a run); README.md.
  *
  * A host name is looked up once, when the connection is first made. */
 #include <netdb.h>
@@ -49,6 +48,7 @@ struct ucx {
     ucp_context_h context;
     ucp_worker_h worker;
     int efd;
+    bool copies; /* invariant 6 */
 };
 
 struct ucx_conn {
@@ -96,6 +96,7 @@ static int open_context(struct ucx *u)
     open_setting(u, cfg, "TLS", "UCX_TLS", "^sm,self");
     open_setting(u, cfg, "MAX_RNDV_RAILS", "UCX_MAX_RNDV_RAILS", "1");
     open_setting(u, cfg, "MEMTYPE_CACHE", "UCX_MEMTYPE_CACHE", "n");
+    u->copies = !getenv("UCX_ZCOPY_THRESH");
     open_setting(u, cfg, "ZCOPY_THRESH", "UCX_ZCOPY_THRESH", "inf");
     s = u->api.ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &p, cfg,
                                 &u->context);
@@ -343,7 +344,7 @@ static enum err ucx_post(struct conn *c, struct part *p, const void *header,
     return OK;
 }
 
-/* The bytes of each key, behind the request, always as a list (invariant 6). */
+/* The bytes of each key, behind the request. */
 static enum err ucx_send_data(struct conn *c, struct part *p)
 {
     static_assert(sizeof(ucp_dt_iov_t) == sizeof(struct pikv_buf) &&
@@ -353,6 +354,7 @@ static enum err ucx_send_data(struct conn *c, struct part *p)
     static_assert(offsetof(struct dest, len) - offsetof(struct dest, p) ==
                       offsetof(ucp_dt_iov_t, length),
                   "a dest begins with a list of one");
+    const struct ucx *x = c->kv->ucx;
     struct wire_frame *frames;
     enum err e = OK;
 
@@ -375,8 +377,10 @@ static enum err ucx_send_data(struct conn *c, struct part *p)
         if (d->iov_n)
             e = ucx_post(c, p, &frames[i], p->iov + d->iov_first, d->iov_n,
                          true, flag);
-        else
+        else if (x->copies)
             e = ucx_post(c, p, &frames[i], &d->p, 1, true, flag);
+        else
+            e = ucx_post(c, p, &frames[i], d->p, d->len, false, flag);
     }
     return e;
 }

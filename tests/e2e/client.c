@@ -154,14 +154,15 @@ static bool do_get(struct client *c, bool loan)
                                       &call, c->results));
     for (uint64_t i = 0; i < c->batch; i++) {
         const struct pikv_result *r = &c->results[i];
+        uint64_t n = r->len < c->size ? r->len : c->size;
 
         if (r->status != PIKV_OK)
             continue;
         if (!r->loan)
             check(block(c, i), r->moved, c->ids[i]);
-        else if (memcpy(block(c, i), r->loan, r->len),
+        else if (memcpy(block(c, i), r->loan, n),
                  pikv_loan_release(c->kv, c->ns, r) == PIKV_OK)
-            check(block(c, i), r->len, c->ids[i]);
+            check(block(c, i), n, c->ids[i]);
     }
     return ok;
 }

@@ -112,7 +112,7 @@ static pid_t pikvd_start(const struct run *run, uint16_t port)
 
 static void host_connect(uint16_t port)
 {
-    struct pikv_options o = {.connect_ms = 500};
+    struct pikv_options o = {.connect_ms = 500, .no_progress_thread = true};
     struct pikv_namespace d = {.name = "t", .create = true};
     char addr[64];
     int e = PIKV_NO_SERVER;

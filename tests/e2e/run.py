@@ -102,6 +102,10 @@ def run(name):
     try:
         out, _ = p.communicate(timeout=LIMIT_S)
         state = {0: "ok", SKIPPED: "skip"}.get(p.returncode, "FAIL")
+    except SystemExit:  # run.py is told to stop
+        left_behind(p.pid, tmp, before)
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
     except subprocess.TimeoutExpired:
         os.killpg(p.pid, signal.SIGKILL)
         out, _ = p.communicate()
@@ -128,6 +132,7 @@ def main():
     if a.list:
         print("\n".join(names))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     count = {"ok": 0, "FAIL": 0, "skip": 0}
     for name in names:
         start = time.monotonic()

@@ -58,6 +58,7 @@ class Data(WithDaemon):
                     "whole blocks")
 
     def test_a_missing_block_is_exit_3(self):
+        self.put("other", b"makes the namespace")
         self.expect(self.ctl("get", "never"), MISS, "no such block")
         self.expect(self.ctl("inspect", "never"), MISS, "no such block")
 

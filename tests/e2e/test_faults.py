@@ -45,15 +45,17 @@ class Helper:
         return {k: int(v) for k, v in (w.split("=") for w in last[1:])}
 
 
-def forked(phase):
-    """Runs phase(tell) in a child that stays where it is once it has told; its
-    pid, to be killed there."""
+def forked(path, phase):
+    """Runs phase(connection) in a child that stays where it is then: its pid,
+    to be killed there, and whether it came so far."""
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(r)
-            phase(lambda: os.write(w, b"."))
+            c = Raw(path)
+            phase(c)
+            os.write(w, b".")
             signal.pause()
         finally:
             os._exit(1)
@@ -63,104 +65,100 @@ def forked(phase):
     return pid, told == b"."
 
 
+# ---- points at which the daemon has work of a client that dies there
+
+OPS = ("put", "get", "loan", "pin", "lookup", "evict", "open", "namespace",
+       "stat", "inspect", "reload", "ping")
+
+
+def ready(c):
+    """Greeted, with a namespace; the id of its memory."""
+    c.hello()
+    c.open(settings=[(4, "any")])
+    fd = os.memfd_create("e2e", os.MFD_ALLOW_SEALING)
+    os.truncate(fd, MIB)
+    return c.register(fd, 0, MIB).env[1][0]
+
+
+def request_of(c, op, mem):
+    one = seg(mem=mem, len=MIB)
+    head = {"ns": 1, "key_n": 1}
+    name = b"killed" + op.encode()
+    rec = {"key_len": len(name)}
+    whole = key(len=MIB, seg_n=1, **rec)
+    put = c.build("put", [batch(**head), whole], name + one)
+    if op == "put":
+        return put
+    if op in ("get", "loan", "pin", "lookup"):
+        c.send(put)
+        c.receive()
+    if op == "get":
+        return c.build("get", [batch(**head), whole], name + one)
+    if op == "loan":
+        return c.build("get", [batch(**head), key(flags=4, **rec)], name)
+    if op == "pin":
+        return c.build("pin", [batch(pin_ttl_ms=60000, **head), key(**rec)],
+                       name)
+    if op == "lookup":
+        return c.build("lookup", [batch(pin_ttl_ms=60000, cols=1, **head),
+                                  bytes(64), key(**rec)], name)
+    if op == "evict":
+        return c.build("evict", [batch(ns=1, select=4)])
+    if op == "open":
+        return c.build("open", env=pb((1, "more"), (4, 1)))
+    return c.build(op)
+
+
+def sent(op):
+    def phase(c):
+        message = request_of(c, op, ready(c))
+        c.send(message)
+    return phase
+
+
+def answered(op):
+    # INSPECT needs an argument that this client does not give.
+    allowed = ("OK", "NO_NAMESPACE") if op == "inspect" else ("OK",)
+
+    def phase(c):
+        c.send(request_of(c, op, ready(c)))
+        r = c.receive()
+        assert r.status in allowed, (op, r)
+        assert op != "loan" or r.results[0]["flags"] & 4, r
+    return phase
+
+
+def half_record(c):
+    c.hello()
+    c.write(c.build("ping"))
+
+
+def hello_sent(c):
+    c.send(c.build("hello", env=pb((1, 1))))
+
+
+def unread(c):
+    """Replies are in the ring and stay there."""
+    ready(c)
+    for _ in range(50):
+        c.send(c.build("stat"))
+
+
+def packet_sent(c):
+    c.hello()
+    fd = os.memfd_create("e2e")
+    os.truncate(fd, MIB)
+    c.packet(c.build("mem_register", env=pb((3, MIB))), [fd])
+
+
+PHASES = [("connected", lambda c: None), ("half record", half_record),
+          ("hello sent", hello_sent), ("unread", unread),
+          ("packet sent", packet_sent)]
+PHASES += [(op + " sent", sent(op)) for op in OPS]
+PHASES += [(op + " answered", answered(op)) for op in OPS]
+
+
 class KilledClients(unittest.TestCase):
-    def phases(self, path):
-        """Each ends at a point where the daemon has work of a client that dies
-        there: name -> function of tell."""
-        def connected(c):
-            pass
-
-        def half_record(c):
-            c.hello()
-            c.write(c.build("ping"))
-
-        def hello_sent(c):
-            c.send(c.build("hello", env=pb((1, 1))))
-
-        def asked(op, wait):
-            def f(c):
-                message = request(c, op, ready(c))
-                if wait:
-                    c.send(message)
-                    r = c.receive()
-                    assert r.status in allowed.get(op, ("OK",)), (op, r)
-                    assert op != "loan" or r.results[0]["flags"] & 4, r
-                else:
-                    c.write(message)
-                    c.publish()
-                    c.ring()
-            return f
-
-        def ready(c):
-            c.hello()
-            c.open(settings=[(4, "any")])
-            fd = os.memfd_create("e2e", os.MFD_ALLOW_SEALING)
-            os.truncate(fd, 16 * MIB)
-            return c.register(fd, 0, 16 * MIB).env[1][0]
-
-        def request(c, op, mem):
-            n = MIB
-            one = seg(mem=mem, len=n)
-            head = {"ns": 1, "key_n": 1}
-            name = b"killed" + op.encode()
-            rec = {"key_len": len(name)}
-            if op == "put":
-                return c.build("put", [batch(**head), key(
-                    len=n, seg_n=1, **rec)], name + one)
-            if op == "get":
-                c.ask("put", [batch(**head), key(len=n, seg_n=1, **rec)],
-                      name + one)
-                return c.build("get", [batch(**head), key(
-                    len=n, seg_n=1, **rec)], name + one)
-            if op == "loan":
-                c.ask("put", [batch(**head), key(len=n, seg_n=1, **rec)],
-                      name + one)
-                return c.build("get", [batch(**head), key(flags=4, **rec)],
-                               name)
-            if op in ("pin", "lookup"):
-                c.ask("put", [batch(**head), key(len=n, seg_n=1, **rec)],
-                      name + one)
-                cols = {"cols": 1} if op == "lookup" else {}
-                column = [bytes(64)] if cols else []
-                return c.build(op, [batch(pin_ttl_ms=60000, **head, **cols),
-                                    *column, key(**rec)], name)
-            if op == "evict":
-                return c.build("evict", [batch(ns=1, select=4)])
-            if op == "open":
-                return c.build("open", env=pb((1, "more"), (4, 1)))
-            return c.build(op)
-
-        def unread(c):
-            """Replies are in the ring and stay there."""
-            ready(c)
-            for _ in range(50):
-                c.send(c.build("stat"))
-
-        def packet(c):
-            c.hello()
-            fd = os.memfd_create("e2e")
-            os.truncate(fd, MIB)
-            c.packet(c.build("mem_register", env=pb((3, MIB))), [fd])
-
-        # The last two need an argument that this client does not give.
-        allowed = {"stat": ("OK", "LIMIT"), "inspect": ("OK", "NO_NAMESPACE")}
-        out = [("connected", connected), ("half record", half_record),
-               ("hello sent", hello_sent), ("unread", unread),
-               ("packet", packet)]
-        for op in ("put", "get", "loan", "pin", "lookup", "evict", "open",
-                   "namespace", "stat", "inspect", "reload", "ping"):
-            out += [(op + " sent", asked(op, False)),
-                    (op + " answered", asked(op, True))]
-
-        def with_raw(f):
-            def phase(tell):
-                c = Raw(path)
-                f(c)
-                tell()
-            return phase
-
-        return [(name, with_raw(f)) for name, f in out]
-
     def test_killed_in_each_phase_of_each_operation(self):
         with Node("dram.loan_capacity=32MiB", "loop.copy_slice=64KiB",
                   "limits.loan_share=100%", dram="64MiB") as d, \
@@ -168,9 +166,9 @@ class KilledClients(unittest.TestCase):
             ns = witness.open("e2e", loans="any")
             self.assertEqual(witness.put1(ns, b"good", b"x" * 1000), "OK")
             fds = None
-            for name, phase in self.phases(d.socket) * 2:
+            for name, phase in PHASES * 2:
                 with self.subTest(name):
-                    pid, told = forked(phase)
+                    pid, told = forked(d.socket, phase)
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                     self.assertTrue(told, "the phase was not reached")
@@ -204,6 +202,7 @@ class KilledClients(unittest.TestCase):
                 seen = d.metrics()["requests"]
                 self.assertTrue(until(
                     lambda: d.metrics()["requests"] > seen + 3), h.p.args)
+                self.assertIsNone(h.p.poll(), "it ended by itself")
                 h.kill()
                 name = b"w%d" % i
                 self.assertEqual(witness.put1(ns, name, b"w" * 500), "OK")

@@ -45,11 +45,14 @@ static struct pikv_key key_of(const char *s)
     return (struct pikv_key){.key = {s, strlen(s)}};
 }
 
+/* None of these tests is about deadlines; sanitizers are slow. */
+static const struct pikv_call patient = {.deadline_us = 20000000};
+
 static int put(const char *key, const void *p, size_t n)
 {
     struct pikv_put item = {.key = key_of(key), .data = {p, n}};
     struct pikv_result r;
-    int e = pikv_put_sync(kv, ns, &item, 1, NULL, &r);
+    int e = pikv_put_sync(kv, ns, &item, 1, &patient, &r);
 
     return e ? e : r.status;
 }
@@ -57,7 +60,7 @@ static int put(const char *key, const void *p, size_t n)
 static int get(const char *key, void *p, size_t n, struct pikv_result *r)
 {
     struct pikv_get item = {.key = key_of(key), .data = {p, n}};
-    int e = pikv_get_sync(kv, ns, &item, 1, NULL, r);
+    int e = pikv_get_sync(kv, ns, &item, 1, &patient, r);
 
     return e ? e : r->status;
 }
