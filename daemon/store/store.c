@@ -335,19 +335,17 @@ void store_prefetch(const struct store *s, const struct store_key *k,
         __builtin_prefetch(&s->ghosts[k->hash.hi >> 32 & s->ghost_mask]);
         return;
     }
-    h = &c->hots[c->entries[*bucket].hot];
-    switch (step) {
-    case 1:
+    if (step == 1) {
         __builtin_prefetch(&c->entries[*bucket]);
-        break;
-    case 2: /* a record may lie across two lines */
+        return;
+    }
+    h = &c->hots[c->entries[*bucket].hot];
+    if (step == 2) { /* a record may lie across two lines */
         __builtin_prefetch(h);
         __builtin_prefetch((const char *)(h + 1) - 1);
-        break;
-    default:
-        __builtin_prefetch(s->keys.space + (uint64_t)h->key * KEYS_GRAIN);
-        break;
+        return;
     }
+    __builtin_prefetch(s->keys.space + (uint64_t)h->key * KEYS_GRAIN);
 }
 
 uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,
