@@ -95,17 +95,21 @@ static void put_answer(struct op *op, struct put *put, enum err e)
         p->tp->t->ops->skip(p->tp, op->msg.frame.req, put->walk.idx);
 }
 
-static enum err put_ended(const struct op *op)
+/* Why no further key is started; OK to go on. A deadline that passed while the
+ * op waited for memory says so: BUSY. */
+static enum err put_ended(const struct op *op, const struct put *put)
 {
     if (op->gone)
         return ERR_PEER_GONE;
-    return op->late ? ERR_TIMEOUT : OK;
+    if (op->late)
+        return put->starved ? ERR_BUSY : ERR_TIMEOUT;
+    return OK;
 }
 
 /* Reserves until the keys or the memory end. true: all keys were taken. */
 static bool put_reserve(struct op *op, struct put *put)
 {
-    enum err e;
+    enum err e, ended;
 
     for (;;) {
         if (put->again)
@@ -115,16 +119,15 @@ static bool put_reserve(struct op *op, struct put *put)
         else
             put->data_off += put->walk.ref.rec.len;
         put->again = false;
-        if (!e)
-            e = put_ended(op);
-        if (!e)
+        ended = put_ended(op, put);
+        if (!e && !ended)
             e = put_reserve_key(op, put);
-        if (e == ERR_BUSY) {
-            put->again = true;
+        if (e == ERR_BUSY && !ended) {
+            put->again = put->starved = true;
             return false;
         }
-        if (e)
-            put_answer(op, put, e);
+        if (e || ended)
+            put_answer(op, put, e ? e : ended);
     }
 }
 

@@ -379,6 +379,33 @@ START_TEST(a_put_waits_for_memory_in_use_and_then_goes_on)
 }
 END_TEST
 
+START_TEST(a_put_that_finds_no_memory_by_its_deadline_is_busy)
+{
+    struct node_peer *q = node_connect(&n, true);
+    struct node_batch b;
+    char key[16];
+
+    batch_new(&b, &n, OP_GET);
+    b.frame.deadline_us = 10000000;
+    for (int i = 0; i < 8; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        ck_assert_int_eq(node_put(p, key, MIB(2)), OK);
+        batch_key(&b, key, (struct wire_key){.len = MIB(2)}, NULL, NULL);
+    }
+    n.hold = true; /* readers that hold all of it */
+    batch_send(&b, p, NULL, 0);
+    q->bytes[0] = buf[0];
+    ck_assert_int_eq(node_put(q, "more", MIB(2)), 1);
+    node_sleep(&n, 100 * NS_PER_MS);
+    ck_assert(n.reply.there);
+    ck_assert_int_eq(n.reply.r[0].status, ERR_BUSY);
+    n.hold = false;
+    node_let(p);
+    node_hangup(q);
+    node_free_peer(q);
+}
+END_TEST
+
 START_TEST(a_batch_larger_than_memory_goes_through_in_parts)
 {
     struct node_batch b;
@@ -752,6 +779,7 @@ Suite *suite(void)
     tcase_add_test(t, a_soft_deadline_answers_what_is_ready);
     tcase_add_test(t, a_get_under_way_keeps_its_block_from_eviction);
     tcase_add_test(t, a_put_waits_for_memory_in_use_and_then_goes_on);
+    tcase_add_test(t, a_put_that_finds_no_memory_by_its_deadline_is_busy);
     tcase_add_test(t, a_batch_larger_than_memory_goes_through_in_parts);
     tcase_add_test(t, lookup_tells_prefix_and_stops_by_column_rules);
     tcase_add_test(t, lookup_pins_its_hits_and_the_pin_ends);
