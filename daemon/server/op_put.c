@@ -45,6 +45,7 @@ struct put {
     struct put_key *keys; /* reserved and not yet committed: n of them */
     uint32_t n;
     bool again;        /* walk stands on a key that found no memory */
+    bool starved;      /* some key did */
     uint64_t data_off; /* inline data: where the next key's bytes start */
     uint64_t pull_ns;
 };
