@@ -324,7 +324,7 @@ static void bell_wait(struct bell *b)
     pthread_mutex_unlock(&b->mu);
 }
 
-enum { THREAD_MSGS = 100000 };
+enum { THREAD_MSGS = 20000 };
 
 static uint32_t thread_len(uint32_t i)
 {
