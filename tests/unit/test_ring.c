@@ -133,7 +133,7 @@ START_TEST(a_long_random_run_agrees_with_a_queue)
     uint32_t n = 0, full = 0;
 
     rnd_state = 7;
-    for (int i = 0; i < 200000; i++) {
+    for (int i = 0; i < 20000; i++) {
         uint32_t len = 1 + rnd(rnd(8) ? 300 : MSG_MAX);
 
         if (rnd(2)) {
@@ -151,7 +151,7 @@ START_TEST(a_long_random_run_agrees_with_a_queue)
             ck_assert_int_eq(pop_error(), ERR_MISS);
         }
     }
-    ck_assert_uint_gt(full, 100);
+    ck_assert_uint_gt(full, 10);
 }
 END_TEST
 
