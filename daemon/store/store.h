@@ -98,7 +98,7 @@ enum store_found {
 /* What is known of a block: a copy for replies and INSPECT. */
 struct store_info {
     uint64_t len, version;
-    uint32_t crc, max_err_bits;
+    uint32_t crc;
     uint32_t pins, refs, children, hits, extents;
     uint64_t age_ms, idle_ms;
     uint32_t ttl_left_ms; /* 0 none */

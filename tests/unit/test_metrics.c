@@ -98,7 +98,7 @@ START_TEST(walk_names_values_as_stat_does)
         {"requests.get", 3, 0, 0},
         {"request_seconds.get.count", 1, 0, 0},
         {"request_seconds.get.sum_ns", 77, 0, 0},
-        {"stage_queue_seconds.count", 1, 0, 0},
+        {"stage_push_seconds.count", 1, 0, 0},
         {"results.MISS", 4, 0, 0},
         {"results.OK", 5, 0, 0},
     };
@@ -107,7 +107,7 @@ START_TEST(walk_names_values_as_stat_does)
     metric_set(&m.peers, 2);
     metric_add(&m.requests[OP_GET], 3);
     hist_add(&m.request_seconds[OP_GET], 77);
-    hist_add(&m.stage_queue_seconds, 5);
+    hist_add(&m.stage_push_seconds, 5);
     metric_add(&m.results[-ERR_MISS], 4);
     metric_add(&m.results[OK], 5);
     for (size_t i = 0; i < countof(wants); i++) {

@@ -16,7 +16,7 @@ static void trace_make(void)
 
 static void add(uint64_t ns, uint64_t a)
 {
-    trace_add(&t, ns, TRACE_HIT, 1, a, 2);
+    trace_add(&t, ns, TRACE_COMMIT, 1, a, 2);
 }
 
 START_TEST(events_have_the_names_of_the_table)
@@ -51,11 +51,11 @@ START_TEST(dump_is_one_line_per_event_oldest_first)
     char *text;
 
     trace_add(&t, 5, TRACE_OP_BEGIN, 0, 0xab, 3);
-    trace_add(&t, UINT64_MAX, TRACE_MAIL, UINT32_MAX, UINT64_MAX, 0);
+    trace_add(&t, UINT64_MAX, TRACE_FRAME_BAD, UINT32_MAX, UINT64_MAX, 0);
     text = dump();
     ck_assert_str_eq(text, "5 OP_BEGIN op=0 a=00000000000000ab "
                            "b=0000000000000003\n"
-                           "18446744073709551615 MAIL op=4294967295 "
+                           "18446744073709551615 FRAME_BAD op=4294967295 "
                            "a=ffffffffffffffff b=0000000000000000\n");
     free(text);
 }
@@ -68,7 +68,7 @@ START_TEST(the_ring_keeps_the_last_events)
     for (uint64_t i = 0; i < TRACE_N + 3; i++)
         add(i, i);
     text = dump();
-    ck_assert(strncmp(text, "3 HIT ", 6) == 0);
+    ck_assert(strncmp(text, "3 COMMIT ", 9) == 0);
     free(text);
 }
 END_TEST
