@@ -389,8 +389,8 @@ static void write_attr(const struct pikv_put *put, struct slice_out *o)
         .affinity = put->affinity,
         .pin_ttl_ms = put->pin_ttl_ms,
         .priority = put->priority,
-        .flags = (uint8_t)((put->durable ? 0x1 : 0) |
-                           (put->client_keeps_copy ? 0x2 : 0)),
+        .flags = (uint8_t)((put->durable ? ATTR_DURABLE : 0) |
+                           (put->client_keeps_copy ? ATTR_CLIENT_COPY : 0)),
         .label0 = put->labels[0],
         .label1 = put->labels[1],
         .label2 = put->labels[2],

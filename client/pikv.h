@@ -233,7 +233,8 @@ struct pikv_put {
     uint64_t affinity;
     uint64_t labels[4];
     uint8_t priority;
-    bool durable, client_keeps_copy;
+    bool durable; /* answers UNSUPPORTED: this version has no SSD tier */
+    bool client_keeps_copy;
 };
 
 struct pikv_get {

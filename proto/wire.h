@@ -63,6 +63,11 @@ enum { /* wire_key.flags */
     KEY_LOAN = 0x4,     /* GET: answer with a loan instead of bytes */
 };
 
+enum { /* wire_attr.flags */
+    ATTR_DURABLE = 0x1,
+    ATTR_CLIENT_COPY = 0x2,
+};
+
 enum { /* wire_result.flags */
     RESULT_LOSSY = 0x1,
     RESULT_PINNED = 0x2,

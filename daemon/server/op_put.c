@@ -62,6 +62,9 @@ static enum err put_reserve_key(struct op *op, struct put *put)
     uint32_t block;
     enum err e;
 
+    /* Memory keeps nothing: a promise that cannot be kept is not given. */
+    if (ref->has_attr && (ref->attr.flags & ATTR_DURABLE))
+        return ERR_UNSUPPORTED;
     e = store_reserve(op->lane->store, &put->walk.key,
                       ref->has_attr ? &ref->attr : NULL, ref->parent,
                       ref->rec.parent_len, ref->rec.len, &block);

@@ -136,6 +136,19 @@ START_TEST(put_then_get_gives_the_bytes_crc_and_length)
 }
 END_TEST
 
+START_TEST(a_durable_put_is_refused_where_nothing_is_durable)
+{
+    struct node_batch b;
+    struct wire_attr attr = {.flags = ATTR_DURABLE};
+
+    batch_new(&b, &n, OP_PUT);
+    batch_key(&b, "k", (struct wire_key){.len = 10}, NULL, &attr);
+    batch_send(&b, p, NULL, 0);
+    ck_assert_int_eq(n.reply.r[0].status, ERR_UNSUPPORTED);
+    ck_assert_int_eq(node_get(p, "k", 10), ERR_MISS);
+}
+END_TEST
+
 START_TEST(a_key_is_put_once)
 {
     ck_assert_int_eq(node_put(p, "k", 100), OK);
@@ -765,6 +778,7 @@ Suite *suite(void)
     tcase_add_test(t, what_a_newer_client_adds_is_skipped);
     tcase_add_test(t, operations_laid_out_for_later_say_so);
     tcase_add_test(t, put_then_get_gives_the_bytes_crc_and_length);
+    tcase_add_test(t, a_durable_put_is_refused_where_nothing_is_durable);
     tcase_add_test(t, a_key_is_put_once);
     tcase_add_test(t, a_key_being_put_is_pending_to_everyone);
     tcase_add_test(t, a_half_done_put_leaves_nothing_when_its_client_goes);
