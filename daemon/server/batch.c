@@ -112,6 +112,18 @@ enum err miss_of(struct op *op, enum store_found why)
     case FOUND_MISS_EXPIRED:
         metric_add(&m->get_miss_expired, 1);
         break;
+    case FOUND_MISS_NOT_ADMITTED:
+        metric_add(&m->get_miss_not_admitted, 1);
+        break;
+    case FOUND_MISS_LATE:
+        metric_add(&m->get_miss_late, 1);
+        break;
+    case FOUND_MISS_DROPPED:
+        metric_add(&m->get_miss_dropped, 1);
+        break;
+    case FOUND_MISS_CORRUPT:
+        metric_add(&m->get_miss_corrupt, 1);
+        break;
     case FOUND_MISS_NEVER:
     case FOUND_HIT:
         metric_add(&m->get_miss_never, 1);

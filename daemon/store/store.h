@@ -10,9 +10,17 @@
  *         |                  | abort              v
  *         +------------------+---- refs = 0 --- GONE
  *
- *   OPEN  bytes are arriving; found as PENDING; never evicted
- *   LIVE  immutable; found as HIT
- *   GONE  not found any more; its extents are freed when the last ref ends
+ *              unload: its bytes are on the SSD too
+ *       LIVE -----------------------------------------> COLD <-- recovered
+ *         ^  <---- ok ---- LOADING <---- load -------- /  | drop, reclaim
+ *                             | cannot be read            v
+ *                             +-----> GONE              (absent)
+ *
+ *   OPEN     bytes are arriving; found as PENDING; never evicted
+ *   LIVE     immutable, in memory (and on the SSD, once written); found as HIT
+ *   COLD     on the SSD only: an entry without hot record; found as HIT
+ *   LOADING  bytes are arriving from the SSD; found as HIT
+ *   GONE     not found any more; its extents are freed when the last ref ends
  *
  * A block is named by its id, valid while the caller holds a ref (or, within
  * one lane turn, from the call that returned it). 0 is no block.
@@ -36,6 +44,7 @@
 #include "base/env.h"
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/metrics.h"
 #include "base/span.h"
 #include "base/trace.h"
@@ -56,7 +65,8 @@ struct store_cfg {
     uint32_t high_water_pct; /* and stop when this much is free */
     uint64_t pinned_bytes_max;
     uint64_t block_bytes_max;
-    uint64_t blocks_max; /* catalog entries at most, all lanes' tiers */
+    uint64_t blocks_max; /* blocks in memory at most, all lanes' tiers */
+    uint64_t ssd_blocks_max; /* and on the SSDs, beside them */
     uint32_t ghosts;     /* recent-eviction memory, entries */
 };
 
@@ -72,6 +82,7 @@ struct store_ns_cfg {
     uint32_t pool;                      /* index of its unit pool */
     uint32_t ttl_ms;                    /* default for blocks; 0 none */
     uint64_t block_bytes[STORE_GROUPS]; /* exact size classes; 0 = not given */
+    bool write_buffer; /* its blocks leave memory once they are on the SSD */
 };
 
 /* A key as the store wants it; bytes borrowed for the call. */
@@ -87,12 +98,17 @@ struct store_key {
     struct hash128 hash; /* set by store_key_hash */
 };
 
+/* A miss names what became of the block, as far as the ghost memory knows. */
 enum store_found {
-    FOUND_HIT,
+    FOUND_HIT, /* store_where says where */
     FOUND_PENDING,
-    FOUND_MISS_NEVER,   /* not known here */
-    FOUND_MISS_EVICTED, /* evicted not long ago (ghost memory) */
-    FOUND_MISS_EXPIRED, /* its ttl passed */
+    FOUND_MISS_NEVER,        /* not known here */
+    FOUND_MISS_EVICTED,      /* evicted from the last tier it was in */
+    FOUND_MISS_NOT_ADMITTED, /* evicted from memory; the SSD did not take it */
+    FOUND_MISS_LATE,         /* evicted from memory before it was written */
+    FOUND_MISS_EXPIRED,      /* its ttl passed */
+    FOUND_MISS_DROPPED,      /* EVICT */
+    FOUND_MISS_CORRUPT,      /* could not be read back as it was written */
 };
 
 /* What is known of a block: a copy for replies and INSPECT. */
@@ -195,6 +211,107 @@ uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
 /* Is one of n blocks the block itself or above it by parent links? */
 bool store_descends(const struct store *s, uint32_t block,
                     const uint32_t *ancestors, uint32_t n);
+
+/* ---- the SSD (all of this does nothing without one)
+ *
+ * A struct store_wait counts things that have not happened yet; its owner gets
+ * one done(), from a tick or a completion, never from inside the call that
+ * made it wait. */
+struct store_wait {
+    uint32_t pending; /* 0: nothing is waited for */
+    uint32_t block;   /* store_load: whose bytes */
+    enum err err;     /* the first failure */
+    void (*done)(struct store_wait *w);
+    struct list node; /* the store's: waiters of a load */
+};
+
+struct ssd; /* mover.h */
+/* Once, after store_new and before the first block. */
+void store_ssd_set(struct store *s, struct ssd *ssd);
+
+enum store_where { WHERE_MEMORY, WHERE_LOADING, WHERE_SSD };
+/* Of a block that store_find gave. Only blocks in MEMORY have spans, crc and
+ * may be given to store_ref by others than a load. */
+enum store_where store_where(const struct store *s, uint32_t block);
+/* Has it a place on the SSD? */
+bool store_on_ssd(const struct store *s, uint32_t block);
+
+enum store_load_class { LOAD_DEMAND, LOAD_PREFETCH, LOAD_PROMOTE, LOAD_AGAIN };
+/* Brings a COLD or LOADING block to memory. OK: w->done comes; then w->err is
+ * OK and the caller holds a ref on w->block, or MISS (dropped meanwhile,
+ * unreadable, device gone) and it holds none. BUSY: no memory or too many
+ * loads; nothing is waited for; try when store_freed moved on. w NULL: nobody
+ * waits (prefetch); then only BUSY or OK. k: the key it was found with; its
+ * bytes are copied. */
+must_check enum err store_load(struct store *s, uint32_t block,
+                               const struct store_key *k,
+                               enum store_load_class cls,
+                               struct store_wait *w);
+/* Nobody wants it any more: done will not come. A ref it was given before is
+ * the caller's still. Only demand of nobody is not read. */
+void store_load_cancel(struct store *s, struct store_wait *w);
+/* Microseconds a load of this block would take now, from measured service
+ * times and what is queued; 0 in memory. */
+uint32_t store_eta_us(const struct store *s, uint32_t block);
+
+/* Writes a LIVE block to the SSD now and flushes. OK: w->pending went up, done
+ * comes with OK or NOT_DURABLE. UNSUPPORTED: no SSD; BUSY: try again when
+ * store_freed moved on. The caller holds a ref until done. */
+must_check enum err store_persist(struct store *s, uint32_t block,
+                                  struct store_wait *w);
+/* LIVE, COLD or LOADING -> GONE, durably: where the block is on the SSD, or on
+ * its way there, w->pending goes up until a tomb is durable. BUSY: nothing was
+ * done, too many tombs are under way. w may be NULL: not waited for. */
+must_check enum err store_drop_durable(struct store *s, uint32_t block,
+                                       struct store_wait *w);
+/* Takes a block out of memory: COLD if it is on the SSD (at once if nobody
+ * uses it, else when the last ref ends), else queued to be written first. */
+void store_demote(struct store *s, uint32_t block);
+
+/* What a COLD block's record says: OK: done comes and p->info is valid in it
+ * (err OK) or not (MISS). At most a few at a time: BUSY. In memory: use
+ * store_info. */
+struct store_peek {
+    uint32_t block;
+    enum err err;
+    struct store_info info;
+    void (*done)(struct store_peek *p);
+    void *io; /* the store's */
+};
+must_check enum err store_peek(struct store *s, uint32_t block,
+                               struct store_peek *p);
+
+/* Recovery, before the first turn. Finds its namespace by id and generation;
+ * false: not known (any more), nothing was done. Of several with one key the
+ * highest version stays. */
+struct seg_meta;
+struct seg_place;
+struct seg_check;
+struct seg_tomb;
+struct seg_reclaim;
+bool store_adopt(struct store *s, const struct seg_meta *m,
+                 const struct seg_place *p);
+bool store_adopt_check(struct store *s, const struct seg_check *c);
+void store_adopt_tomb(struct store *s, const struct seg_tomb *t);
+/* Parents of what was adopted are linked; call once at the end. */
+void store_adopted(struct store *s);
+/* The next COLD or LIVE block with a place on this device, from cursor
+ * (0 starts); false at the end. For the checkpoint. */
+bool store_check_next(const struct store *s, uint32_t dev, uint64_t *cursor,
+                      struct seg_check *out);
+/* A segment is to be emptied: lets go of what this header says is there, or
+ * takes it along (again). */
+void store_reclaim(struct store *s, const struct seg_reclaim *r);
+/* A device is gone for good: everything on it is forgotten. */
+void store_ssd_lost(struct store *s, uint32_t dev);
+/* Nothing of this store is under way on any SSD. */
+bool store_ssd_idle(const struct store *s);
+
+/* A session's state changed (FEEDBACK): blocks with this label are worth more
+ * or less from now on. */
+enum store_session { SESSION_OPEN, SESSION_IDLE, SESSION_CLOSED };
+void store_session(struct store *s, uint32_t ns, uint64_t label,
+                   enum store_session state);
 
 /* Upkeep: watermark eviction, ttl, blocks of old generations, units other
  * lanes starve for. Does a bounded amount; true if there is more to do. */
