@@ -91,7 +91,7 @@ enum wire_select {
 enum op_id {
 #define OP(id, NAME, name, body, since, us, per_mib, idem, doc) OP_##NAME = id,
 #include "proto/ops.tbl"
-    OP_N = 34
+    OP_N = 36
 };
 
 #endif
