@@ -111,6 +111,10 @@ static const char *found_name(enum store_found f)
     case FOUND_MISS_NEVER:
     case FOUND_MISS_EVICTED:
     case FOUND_MISS_EXPIRED:
+    case FOUND_MISS_NOT_ADMITTED:
+    case FOUND_MISS_LATE:
+    case FOUND_MISS_DROPPED:
+    case FOUND_MISS_CORRUPT:
         break;
     }
     return "GONE";
