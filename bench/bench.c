@@ -71,6 +71,12 @@ static int lat_order(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+void bench_lat_join(struct bench_lat *l, const struct bench_lat *from)
+{
+    for (size_t i = 0; i < from->n; i++)
+        bench_lat_add(l, (uint64_t)from->us_x16[i] * 1000 / 16);
+}
+
 double bench_lat_us(struct bench_lat *l, double quantile)
 {
     size_t at;

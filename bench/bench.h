@@ -12,6 +12,7 @@
 /* One main per subcommand: argv[0] is its name. Exit status. */
 int bench_load(int argc, char **argv);
 int bench_replay(int argc, char **argv);
+int bench_rival_replay(int argc, char **argv);
 int bench_policy(int argc, char **argv);
 int bench_compare(int argc, char **argv);
 int bench_lanes(int argc, char **argv);
@@ -29,6 +30,8 @@ struct bench_lat {
     uint64_t count, stride;
 };
 void bench_lat_add(struct bench_lat *l, uint64_t ns);
+/* Adds what from has; exact while neither dropped any. */
+void bench_lat_join(struct bench_lat *l, const struct bench_lat *from);
 double bench_lat_us(struct bench_lat *l, double quantile); /* sorts */
 void bench_lat_free(struct bench_lat *l);
 

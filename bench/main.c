@@ -14,6 +14,7 @@ static const struct {
 } commands[] = {
     {"load", bench_load, "put and get at a depth, sizes and batches given"},
     {"replay", bench_replay, "replay a conversation trace, verify every byte"},
+    {"rival-replay", bench_rival_replay, "the same against Redis or memcached"},
     {"policy", bench_policy, "hit ratios of the eviction policies on a trace"},
     {"compare", bench_compare, "against Redis, memcached, sockets and memcpy"},
     {"lanes", bench_lanes, "lanes with and without sharing: CPU of a LOOKUP"},
@@ -28,6 +29,6 @@ int main(int argc, char **argv)
             return commands[i].main(argc - 1, argv + 1);
     puts("usage: pikv-bench COMMAND [OPTIONS]   (COMMAND --help tells more)\n");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        printf("  %-8s %s\n", commands[i].name, commands[i].doc);
+        printf("  %-12s %s\n", commands[i].name, commands[i].doc);
     return strcmp(name, "--help") == 0 ? 0 : 2;
 }

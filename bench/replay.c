@@ -6,7 +6,11 @@
  *   LOOKUP its blocks -> GET the longest prefix -> PUT the rest
  *
  * and every byte that comes back is compared with what its block id makes. A
- * block that went between LOOKUP and GET ends the prefix there. */
+ * block that went between LOOKUP and GET ends the prefix there.
+ *
+ * --from and --limit play a piece of the trace, so that a daemon can be killed
+ * between two pieces; --rows tells the hit ratio over time to a program, --plan
+ * only what would be asked of the daemon. */
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
@@ -19,18 +23,23 @@
 #include "client/pikv.h"
 #include "bench/trace.h"
 
-enum { BATCH = 32, TOKENS_PER_BLOCK = 512, KEY_BYTES = 24 };
+enum { BATCH = 32, TOKENS_PER_BLOCK = 512, KEY_BYTES = 24, PARTS_MAX = 100 };
 
 enum phase { LOOKUP, GET, PUT, PHASES };
 static const char *const phase_names[PHASES] = {"LOOKUP", "GET", "PUT"};
 
 struct options {
-    const char *address, *trace, *json, *policy;
-    uint64_t block_bytes, limit;
-    uint32_t depth;
+    const char *address, *trace, *json, *policy, *rows;
+    uint64_t block_bytes, from, limit;
+    uint32_t depth, parts;
     int pid;
     double prefill_rate; /* tokens per second */
-    bool quiet;
+    bool quiet, plan;
+};
+
+/* What came of the requests of one part of the piece, in order of time. */
+struct part {
+    uint64_t refs, hits, ssd_hits;
 };
 
 struct worker {
@@ -50,10 +59,11 @@ struct replay {
     struct options opt;
     struct bench_trace trace;
     struct pikv *kv;
-    uint32_t ns, next, active;
+    uint32_t ns, next, end, active; /* requests [next, end) are to come */
     struct bench_lat lat[PHASES];
     uint64_t calls[PHASES], bytes[PHASES], failed[PHASES];
     uint64_t requests, refs, hits, evicted_between, verify_errors, stored;
+    struct part parts[PARTS_MAX];
     uint64_t begun_ns, shown_ns;
     double cpu_s;
 };
@@ -122,6 +132,13 @@ static void start_put(struct replay *r, struct worker *w)
                            &id));
 }
 
+static struct part *part_of(struct replay *r, const struct worker *w)
+{
+    uint64_t i = (uint64_t)(w->req - r->trace.requests) - r->opt.from;
+
+    return &r->parts[i * r->opt.parts / (r->end - r->opt.from)];
+}
+
 /* The next call of this worker: same phase, next phase or next request. */
 static void worker_go(struct replay *r, struct worker *w)
 {
@@ -140,6 +157,7 @@ static void worker_go(struct replay *r, struct worker *w)
     if (w->batch == 0) {
         r->requests++;
         r->hits += w->prefix;
+        part_of(r, w)->hits += w->prefix;
         r->active--;
         w->req = NULL;
     } else if (w->phase == GET) {
@@ -151,13 +169,14 @@ static void worker_go(struct replay *r, struct worker *w)
 
 static bool worker_next(struct replay *r, struct worker *w)
 {
-    if (r->next == r->opt.limit)
+    if (r->next == r->end)
         return false;
     w->req = &r->trace.requests[r->next++];
     w->phase = LOOKUP;
     w->done = w->prefix = 0;
     r->active++;
     r->refs += w->req->n;
+    part_of(r, w)->refs += w->req->n;
     worker_go(r, w);
     return true;
 }
@@ -208,6 +227,8 @@ static void completed(struct replay *r, const struct pikv_completion *c)
                   pikv_error_name(c->status), pikv_error_text(c->status));
     if (w->phase == LOOKUP) {
         w->prefix = c->prefix;
+        for (uint32_t i = 0; i < w->prefix; i++)
+            part_of(r, w)->ssd_hits += w->results[i].tier == 1;
         w->phase = GET;
     } else if (w->phase == GET) {
         got(r, w);
@@ -228,8 +249,8 @@ static void progress(struct replay *r)
     r->shown_ns = now;
     fprintf(stderr,
             "\rreplay: %llu of %llu requests, prefix hits %.1f %%, %.2f GB/s ",
-            (unsigned long long)r->requests, (unsigned long long)r->opt.limit,
-            r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
+            (unsigned long long)r->requests,
+            (unsigned long long)(r->end - r->opt.from), r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
             (double)(r->bytes[GET] + r->bytes[PUT]) /
                 (double)(now - r->begun_ns));
 }
@@ -313,17 +334,59 @@ static void print_json(struct replay *r, double wall_s)
         bench_die("--json %s: %s", r->opt.json, strerror(errno));
 }
 
+/* refs, hits and hits on SSD of each part, a line each. */
+static void print_rows(const struct replay *r)
+{
+    FILE *f = fopen(r->opt.rows, "w");
+
+    if (!f)
+        bench_die("--rows %s: %s", r->opt.rows, strerror(errno));
+    for (uint32_t i = 0; i < r->opt.parts; i++)
+        fprintf(f, "%llu %llu %llu\n", (unsigned long long)r->parts[i].refs,
+                (unsigned long long)r->parts[i].hits,
+                (unsigned long long)r->parts[i].ssd_hits);
+    if (fclose(f))
+        bench_die("--rows %s: %s", r->opt.rows, strerror(errno));
+}
+
+/* What a daemon is asked to keep: requests, references, distinct blocks. */
+static void print_plan(const struct replay *r)
+{
+    const struct bench_trace *t = &r->trace;
+    bool *seen = calloc(t->blocks, sizeof *seen);
+    uint64_t refs = 0, distinct = 0;
+
+    if (!seen)
+        bench_die("out of memory");
+    for (uint32_t i = r->next; i < r->end; i++) {
+        const struct bench_request *q = &t->requests[i];
+
+        refs += q->n;
+        for (uint32_t k = q->first; k < q->first + q->n; k++) {
+            distinct += !seen[t->ids[k]];
+            seen[t->ids[k]] = true;
+        }
+    }
+    free(seen);
+    printf("%u %llu %llu\n", r->end - r->next, (unsigned long long)refs,
+           (unsigned long long)distinct);
+}
+
 static void usage(void)
 {
     puts("usage: pikv-bench replay --trace FILE [OPTIONS]\n"
          "  --address A       shm:PATH or ucx:HOST:PORT\n"
          "  --block SIZE      bytes that stand for a block (64KiB)\n"
-         "  --limit N         only the first N requests\n"
+         "  --from N          begin with request N (0)\n"
+         "  --limit N         only N requests\n"
          "  --depth N         requests at a time (4)\n"
          "  --policy NAME     eviction policy of the namespace\n"
          "  --prefill-rate N  tokens per second for `prefill saved` (10000)\n"
          "  --pid N           the daemon's, to tell its CPU\n"
          "  --json FILE       the numbers for a program\n"
+         "  --parts N         parts in time, for --rows (10)\n"
+         "  --rows FILE       of each part: blocks asked, hit, hit on SSD\n"
+         "  --plan            print requests, blocks asked and distinct; no more\n"
          "  --quiet           no progress");
 }
 
@@ -333,10 +396,12 @@ static void parse(struct options *o, int argc, char **argv)
         {"address", 1, 0, 'a'}, {"trace", 1, 0, 't'},  {"block", 1, 0, 'b'},
         {"limit", 1, 0, 'l'},   {"depth", 1, 0, 'd'},  {"policy", 1, 0, 'p'},
         {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'}, {"json", 1, 0, 'j'},
-        {"quiet", 0, 0, 'q'},   {"help", 0, 0, 'h'},   {0, 0, 0, 0}};
+        {"quiet", 0, 0, 'q'},   {"help", 0, 0, 'h'},   {"from", 1, 0, 'f'},
+        {"parts", 1, 0, 'n'},   {"rows", 1, 0, 'R'},   {"plan", 0, 0, 'L'},
+        {0, 0, 0, 0}};
     int c;
 
-    *o = (struct options){.block_bytes = 65536, .depth = 4,
+    *o = (struct options){.block_bytes = 65536, .depth = 4, .parts = 10,
                           .prefill_rate = 10000, .limit = UINT64_MAX};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
@@ -350,6 +415,10 @@ static void parse(struct options *o, int argc, char **argv)
         case 'P': o->pid = (int)strtoul(optarg, NULL, 10); break;
         case 'j': o->json = optarg; break;
         case 'q': o->quiet = true; break;
+        case 'f': o->from = strtoull(optarg, NULL, 0); break;
+        case 'n': o->parts = (uint32_t)strtoul(optarg, NULL, 0); break;
+        case 'R': o->rows = optarg; break;
+        case 'L': o->plan = true; break;
         case 'h': usage(); exit(0);
         default: usage(); exit(2);
         }
