@@ -426,9 +426,10 @@ static void parse(struct options *o, int argc, char **argv)
     if (!o->trace)
         bench_die("replay: --trace FILE is needed");
     if (o->depth < 1 || o->depth > 64 || o->prefill_rate <= 0 ||
-        o->block_bytes % 8)
+        o->block_bytes % 8 || o->parts < 1 || o->parts > PARTS_MAX ||
+        o->limit < 1)
         bench_die("replay: --depth is 1 to 64, --prefill-rate is above 0, "
-                  "--block a multiple of 8");
+                  "--block a multiple of 8, --parts 1 to 100, --limit above 0");
 }
 
 static void open_store(struct replay *r)
@@ -464,6 +465,19 @@ static void open_worker(struct replay *r, struct worker *w, uint32_t blocks)
         bench_die("out of memory");
 }
 
+static void take_piece(struct replay *r)
+{
+    uint64_t there = r->trace.requests_n;
+
+    if (r->opt.from >= there)
+        bench_die("--from %llu: the trace has %llu requests",
+                  (unsigned long long)r->opt.from, (unsigned long long)there);
+    r->next = (uint32_t)r->opt.from;
+    r->end = r->opt.limit < there - r->opt.from
+                 ? (uint32_t)(r->opt.from + r->opt.limit)
+                 : (uint32_t)there;
+}
+
 int bench_replay(int argc, char **argv)
 {
     struct replay *r = calloc(1, sizeof *r);
@@ -477,8 +491,12 @@ int bench_replay(int argc, char **argv)
     parse(&r->opt, argc, argv);
     if (bench_trace_load(r->opt.trace, &r->trace, &m))
         bench_die("%s", m.text);
-    if (r->opt.limit > r->trace.requests_n)
-        r->opt.limit = r->trace.requests_n;
+    take_piece(r);
+    if (r->opt.plan) {
+        print_plan(r);
+        bench_trace_free(&r->trace);
+        return 0;
+    }
     for (uint32_t i = 0; i < r->trace.requests_n; i++)
         if (r->trace.requests[i].n > longest)
             longest = r->trace.requests[i].n;
@@ -493,6 +511,8 @@ int bench_replay(int argc, char **argv)
     print_table(r, wall_s);
     if (r->opt.json)
         print_json(r, wall_s);
+    if (r->opt.rows)
+        print_rows(r);
     pikv_close(r->kv);
     bench_trace_free(&r->trace);
     return r->verify_errors != 0;

@@ -90,6 +90,7 @@ enum pikv_error {
     PIKV_CONFIG = -35,
     PIKV_DRAINING = -36,
     PIKV_INTERNAL = -37,
+    PIKV_NOT_DURABLE = -38, /* stored in memory, not on the SSD */
 };
 
 enum pikv_who {
