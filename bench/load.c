@@ -26,7 +26,8 @@ static void load_usage(void)
 {
     puts("usage: pikv-bench load [OPTIONS]\n"
          "  --address A     shm:PATH or ucx:HOST:PORT\n"
-         "  --op OP         get, put, lookup or mixed (get)\n"
+         "  --op OP         get, put, lookup or mixed (get); mixed is half\n"
+         "                  puts, the latencies are those of gets\n"
          "  --size SIZE     of a block (64KiB)\n"
          "  --depth N       calls in flight for each client (16)\n"
          "  --batch N       blocks of a call (1; lookup 128)\n"
@@ -37,6 +38,7 @@ static void load_usage(void)
          "  --seconds S     length of the run (5), or\n"
          "  --count N       blocks of the run, per client\n"
          "  --miss          lookup of keys that are nowhere\n"
+         "  --durable       PUTs wait until the block is on the SSD\n"
          "  --staged        ordinary memory (default: --registered memory)\n"
          "  --loan          get lends the block instead of copying it\n"
          "  --touch         read every cache line of what came\n"
@@ -89,6 +91,9 @@ static void set_flag(struct load_options *o, int c)
         break;
     case 'l':
         o->target.loan = true;
+        break;
+    case 'D':
+        o->target.durable = true;
         break;
     case 'p':
     case 'w':
@@ -161,6 +166,7 @@ static void load_parse(struct load_options *o, int argc, char **argv)
                                           {"count", 1, 0, 'n'},
                                           {"miss", 0, 0, 'm'},
                                           {"registered", 0, 0, 'R'},
+                                          {"durable", 0, 0, 'D'},
                                           {"staged", 0, 0, 'S'},
                                           {"loan", 0, 0, 'l'},
                                           {"touch", 0, 0, 'T'},

@@ -67,6 +67,7 @@ struct load_target {
     uint64_t size;     /* of its blocks */
     size_t data_bytes; /* room for the data of all requests in flight */
     bool loan, staged;
+    bool durable; /* PUTs are answered when they are on the SSD */
     enum { LOAD_SLEEP, LOAD_SPIN, LOAD_WAIT } idle;
     uint8_t *arena; /* copy loops */
     size_t arena_bytes;

@@ -162,7 +162,8 @@ static void account(struct run *run, struct load_req *r)
     if (s->touch && r->served == r->n)
         for (uint32_t i = 0; i < r->n; i++)
             (void)touch_lines(r->at[i], s->size);
-    bench_lat_add(&out->lat, bench_now_ns() - r->begun_ns);
+    if (s->op != LOAD_MIXED || r->op == LOAD_GET)
+        bench_lat_add(&out->lat, bench_now_ns() - r->begun_ns);
     out->calls++;
     out->items += r->n;
     out->failed += r->n - r->served;
@@ -242,8 +243,7 @@ static void add_result(struct load_result *out, struct load_result *one)
     out->cpu_s += one->cpu_s;
     if (one->seconds > out->seconds)
         out->seconds = one->seconds;
-    for (size_t i = 0; i < one->lat.n; i++)
-        bench_lat_add(&out->lat, one->lat.us_x16[i] * UINT64_C(1000) / 16);
+    bench_lat_join(&out->lat, &one->lat);
     bench_lat_free(&one->lat);
 }
 

@@ -26,7 +26,7 @@ struct pikv_conn {
     struct pikv *kv;
     uint32_t ns;
     uint64_t seq;
-    bool loan, wait;
+    bool loan, wait, durable;
     struct pikv_req reqs[LOAD_DEPTH_MAX];
 };
 
@@ -71,6 +71,7 @@ static struct load_conn *pikv_conn_open(const struct load_target *t)
     memset(data, 1, t->data_bytes);
     c->base.data = data;
     c->loan = t->loan;
+    c->durable = t->durable;
     c->wait = t->idle == LOAD_WAIT;
     return &c->base;
 }
@@ -103,7 +104,8 @@ static int submit_put(struct pikv_conn *c, struct load_req *r,
     for (uint32_t i = 0; i < r->n; i++)
         p->puts[i] =
             (struct pikv_put){.key = {.key = {r->keys[i], LOAD_KEY}},
-                              .data = {r->data + i * r->size, r->size}};
+                              .data = {r->data + i * r->size, r->size},
+                              .durable = c->durable};
     return pikv_put(c->kv, c->ns, p->puts, r->n, call, p->results, &p->id);
 }
 
