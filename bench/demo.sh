@@ -132,7 +132,7 @@ warm_s=$ready_s
 keys_warm=$(stat blocks cold_blocks)
 replay warm "$half" "$rest"
 die_hard
-rm -f "$disk"/*
+rm -f "$disk/ssd"
 start
 cold_s=$ready_s
 keys_cold=$(stat blocks cold_blocks)

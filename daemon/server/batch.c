@@ -52,6 +52,7 @@ bool walk_next(struct op *op, struct walk *w, enum err *e_out)
 {
     struct lane *l = op->lane;
     const struct key_ref *ref = &w->ref;
+    const uint8_t *record = w->batch.records.p;
     enum err e = batch_next(&w->batch, &l->limits, &w->ref);
 
     w->bad = e && e != ERR_MISS;
@@ -64,7 +65,7 @@ bool walk_next(struct op *op, struct walk *w, enum err *e_out)
         .cls = ref->rec.cls,
         .route_len = ref->rec.route_len,
         .key_len = ref->rec.key_len,
-        .scope = ref->rec.scope,
+        .scope = record + offsetof(struct wire_key, scope),
         .key = ref->key,
         .route = ref->route,
     };
@@ -95,7 +96,8 @@ void result_of_block(struct op *op, uint32_t block, struct wire_result *r)
 
     r->version = store_version(s, block);
     r->len = store_len(s, block);
-    r->crc = store_crc(s, block);
+    if (store_where(s, block) == WHERE_MEMORY)
+        r->crc = store_crc(s, block);
     r->state = STATE_HIT;
 }
 

@@ -15,7 +15,7 @@ struct walk {
     uint32_t idx;                 /* of the key last taken */
     bool bad;                     /* it ended at a malformed key */
     struct key_ref ref;
-    struct store_key key;
+    struct store_key key; /* borrows the message only: may be kept */
 };
 
 /* Checks everything that needs no store. The error is the whole request's. */
@@ -34,7 +34,8 @@ bool walk_next(struct op *op, struct walk *w, enum err *e_out);
 void batch_skip(struct tp_peer *tp, const struct message *m,
                 const struct frame_limits *lim, uint32_t from);
 
-/* Fills a result from a block that is there. */
+/* Fills a result from a block that is there; of one that is not in memory the
+ * crc is left out. */
 void result_of_block(struct op *op, uint32_t block, struct wire_result *r);
 /* Counts a miss by its reason and returns ERR_MISS or ERR_PENDING. */
 enum err miss_of(struct op *op, enum store_found why);

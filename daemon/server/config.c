@@ -19,6 +19,12 @@ static const char *const words_hugepages[] = {
     [HUGEPAGES_AUTO] = "auto", [HUGEPAGES_ON] = "on", [HUGEPAGES_OFF] = "off"};
 static const char *const words_loans[] = {
     [LOANS_OFF] = "off", [LOANS_ON] = "on", [LOANS_ANY] = "any"};
+static const char *const words_promote[] = {
+    [PROMOTE_DEMAND] = "demand", [PROMOTE_SECOND_TOUCH] = "second_touch"};
+static const char *const words_engine[] = {
+    [ENGINE_AUTO] = "auto", [ENGINE_URING] = "uring", [ENGINE_SYNC] = "sync"};
+static const char *const words_tiering[] = {
+    [TIERING_CACHE] = "cache", [TIERING_WRITE_BUFFER] = "write_buffer"};
 static const char *const words_level[] = {
     [LOG_ERROR] = "error", [LOG_WARN] = "warn",   [LOG_NOTICE] = "notice",
     [LOG_INFO] = "info",   [LOG_DEBUG] = "debug",

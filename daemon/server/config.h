@@ -28,13 +28,16 @@
 #include "base/metrics.h"
 
 enum {
-    CONFIG_STRING = 256,       /* bytes of a STRING with its NUL */
+    CONFIG_STRING = 512,       /* bytes of a STRING with its NUL */
     CONFIG_ORIGIN = 128,       /* bytes of an origin with its NUL */
     CONFIG_TEXT_MAX = 1 << 20, /* bytes of one configuration file */
 };
 
 enum config_hugepages { HUGEPAGES_AUTO, HUGEPAGES_ON, HUGEPAGES_OFF };
 enum config_loans { LOANS_OFF, LOANS_ON, LOANS_ANY };
+enum config_promote { PROMOTE_DEMAND, PROMOTE_SECOND_TOUCH };
+enum config_engine { ENGINE_AUTO, ENGINE_URING, ENGINE_SYNC };
+enum config_tiering { TIERING_CACHE, TIERING_WRITE_BUFFER };
 
 /* The member that a row of each type makes. */
 #define CONFIG_MEMBER_BYTES(name) name##_bytes
@@ -122,7 +125,7 @@ const char *config_origin(const struct config *c, const struct config_row *key);
 const char *config_class_name(enum config_class class);
 const char *config_type_name(enum config_type type);
 /* Bytes that every text of a value or of what is allowed fits in. */
-enum { CONFIG_VALUE_TEXT = 320 };
+enum { CONFIG_VALUE_TEXT = 640 };
 /* What a key may be, in words: "64KiB to 16MiB". Returns buf. */
 char *config_allowed(const struct config_row *key, char buf[CONFIG_VALUE_TEXT]);
 /* The value as --set takes it. Returns buf. */
@@ -166,6 +169,21 @@ struct config_pos config_where(const char *text, size_t len,
                                bool value);
 /* What rows cannot say alone: one value against another. */
 must_check enum err config_check(const struct config *c, struct errmsg *m);
+/* ---- ssd (config_ssd.c) */
+enum { CONFIG_SSDS = 8 };
+struct config_ssd_paths {
+    uint32_t n;
+    char path[CONFIG_SSDS][CONFIG_STRING];
+};
+/* ssd.paths one by one; false: not a list of absolute paths, or too many.
+ * Blanks around a path do not count. */
+bool config_ssd_paths(const char *list, struct config_ssd_paths *out);
+/* ssd.write_budget for an SSD of which so many bytes are in use, in bytes per
+ * second; 0: off. false: not a budget. A budget is at least 1. */
+bool config_ssd_budget(const char *text, uint64_t bytes, uint64_t *rate_out);
+/* What of ssd contradicts itself or others, a part of config_check: the path of
+ * the setting to change and why, or NULL. */
+const char *config_ssd_check(const struct config *c, struct errmsg *why);
 
 /* The keys whose values differ, in table order; returns how many. */
 uint32_t config_diff(const struct config *a, const struct config *b,

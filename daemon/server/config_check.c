@@ -204,6 +204,14 @@ static enum err check_limits(const struct config *c, struct errmsg *m)
     return OK;
 }
 
+static enum err check_ssd(const struct config *c, struct errmsg *m)
+{
+    struct errmsg why;
+    const char *path = config_ssd_check(c, &why);
+
+    return path ? check_fail(c, m, path, "%s", why.text) : OK;
+}
+
 enum err config_check(const struct config *c, struct errmsg *m)
 {
     enum err e = check_paths(c, m);
@@ -214,5 +222,7 @@ enum err config_check(const struct config *c, struct errmsg *m)
         e = check_dram(c, m);
     if (e == OK)
         e = check_limits(c, m);
+    if (e == OK)
+        e = check_ssd(c, m);
     return e;
 }

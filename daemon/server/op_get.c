@@ -2,21 +2,36 @@
  *
  * GET: read a batch of blocks, or ranges of them.
  *
- *   START -> FIND -> PUSH -> REPLY
- *              |      |  ^     ^
- *              |      +--+     |   a window of keys at a time
- *              +---------------+   nothing to push, or all of it inline
+ *   START -> FIND -> MOVE -> REPLY
+ *              |     |  ^      ^
+ *              |     +--+      |   a window of loads and of pushes at a time
+ *              +---------------+   nothing to move
  *
- *  FIND   every key is looked up, its version and range checked, its block
- *         reffed: from here to the completion it is neither evicted nor moved.
- *  PUSH   the transport moves the bytes out. A batch that fits a message (UCX,
- *         small blocks) is gathered into the reply instead. After the soft
- *         deadline no further key is started: PARTIAL. At the hard one what is
- *         under way is cancelled: TIMEOUT.
+ *  FIND   every key is looked up, its version and range checked. A block in
+ *         memory is reffed: from here to the completion it is neither evicted
+ *         nor moved. One on the SSD waits for its turn.
+ *  MOVE   the two streams run side by side, each key on its own:
+ *
+ *           cold --store_load--> loading --done--> ready --push--> moving -> end
+ *            ^                     |                 ^
+ *            +- could not be read -+                 +-- was in memory
+ *
+ *         A key's ref ends with its push, so a batch larger than memory streams
+ *         through it. Without memory for the next load the op goes on when one
+ *         of its own keys ends, or sleeps until memory is freed.
+ *
+ * A batch that fits a message (UCX, small blocks) is gathered into the reply
+ * instead: each key is copied there as soon as it is in memory, and no ref is
+ * kept. After the soft deadline what has not begun to move answers PARTIAL. At
+ * the hard one loads and pushes under way are cancelled: TIMEOUT, or BUSY where
+ * memory was short all the time.
  *
  * A loan (shm) takes the place of bytes: the block stays reffed until the
  * client gives it back (pins.h). Where no loan may be given the client's buffer
- * gets a copy, or DENIED if it gave none. */
+ * gets a copy, or DENIED if it gave none.
+ *
+ * Pushes are counted in op->pending, loads are not: a tick may come while some
+ * are under way, for the soft deadline's sake. The op ends when neither is. */
 #include <string.h>
 
 #include "server/batch.h"
@@ -24,48 +39,105 @@
 #include "server/pins.h"
 #include "server/xfer.h"
 
-enum { START, FIND, PUSH, REPLY };
+enum { START, FIND, MOVE, REPLY };
 
-enum { GET_WINDOW = 32 }; /* pushes under way at a time */
+enum {
+    GET_WINDOW = 32, /* pushes under way at a time */
+    GET_LOADS = 64,  /* keys loading, or loaded and not yet moving */
+};
 
 struct get_key {
-    struct xfer x; /* first: the push's completion leads here */
+    struct xfer x;          /* first: the push's completion leads here */
+    struct store_wait load; /* its completion too */
+    struct store_key key;   /* to find it again; bytes in the message */
+    struct list node;       /* get->cold, loading or ready */
     uint32_t idx;
+    uint32_t seg_n;
+    const uint8_t *segs;
+    uint64_t off, len, at; /* what of the block; where in the gathered bytes */
+    uint64_t version;      /* found: another one later is a miss */
+    bool loan;
+    bool cold; /* its bytes came from the SSD */
+    bool tried; /* one load failed */
 };
 
 static_assert(sizeof(struct get_key) <= OP_KEY_BYTES, "fits the arena");
 
 struct get {
+    struct op *op;
     struct walk walk;
     struct op_results *r;
-    struct get_key *keys; /* found and with bytes to move: n of them */
-    uint32_t n, started;
-    uint64_t bytes; /* of all of them */
+    struct get_key *keys; /* found and with something to do: n of them */
+    uint32_t n;
+    struct list cold, loading, ready;
+    uint32_t held;  /* keys in loading, or in ready from there */
+    bool starved;   /* the last load found no memory */
+    uint64_t bytes; /* of all of them; then: delivered */
     uint64_t soft_ns, push_ns;
+    uint8_t *inline_at; /* gathered bytes, NULL: pushed */
     struct span inline_span;
 };
 
 static void get_tick(struct op *op);
 
+/* ---- One key, from its block to its end ---------------------------------- */
+
+static struct wire_result *get_result(const struct get *get,
+                                      const struct get_key *k)
+{
+    return &get->r->results[k->idx];
+}
+
+static void get_end_key(struct get *get, struct get_key *k, enum err e)
+{
+    struct wire_result *r = get_result(get, k);
+
+    list_del(&k->node);
+    r->status = e;
+    if (e)
+        r->moved = 0;
+    get->bytes += r->flags & RESULT_LOAN ? 0 : r->moved;
+}
+
+/* Ends a key whose block is reffed. */
+static void get_unref(struct get *get, struct get_key *k, enum err e)
+{
+    struct store *s = get->op->lane->store;
+
+    get_end_key(get, k, e);
+    get->held -= k->cold;
+    xfer_fini(&k->x);
+    store_unref(s, k->x.block);
+}
+
 /* Ticks after each, not only the last: the window moves on. */
 static void get_pushed(struct tp_xfer *x, enum err e)
 {
     struct op *op = xfer_record(x, e);
+    struct get_key *k = (struct get_key *)(void *)container_of(x, struct xfer,
+                                                               tp);
+    struct get *get = op->body;
 
     op->pending--;
+    get_result(get, k)->moved = k->len;
+    get_unref(get, k, k->x.err);
     get_tick(op);
 }
 
-static bool get_lend(struct op *op, const struct registry_ns *ns,
-                     uint32_t block, struct wire_result *r)
+static bool get_lend(struct get *get, struct get_key *k, uint32_t block)
 {
-    struct lane *l = op->lane;
+    struct lane *l = get->op->lane;
+    struct peer *p = get->op->peer;
+    struct wire_result *r = get_result(get, k);
     uint64_t off = store_pool_off(l->store, block);
-    uint64_t cap =
-        l->loan_pool_bytes[ns->pool] / 100 * l->cfg->limits.loan_share_pct;
+    const struct registry_ns *ns;
+    uint64_t cap;
 
-    if (!loans_allowed(op->peer, ns) || off == UINT64_MAX ||
-        loans_add(op->peer, block, cap, &r->loan))
+    if (off == UINT64_MAX || lane_ns_find(l, k->key.ns, 0, &ns) ||
+        !loans_allowed(p, ns))
+        return false;
+    cap = l->loan_pool_bytes[ns->pool] / 100 * l->cfg->limits.loan_share_pct;
+    if (loans_add(p, block, cap, &r->loan))
         return false;
     r->flags |= RESULT_LOAN;
     r->loan_off = off;
@@ -73,104 +145,245 @@ static bool get_lend(struct op *op, const struct registry_ns *ns,
     return true;
 }
 
-static enum err get_found(struct op *op, struct get *get, uint32_t block,
-                          struct wire_result *r)
+/* A block in memory, reffed for this key: lent, or made ready to move. */
+static void get_arrived(struct get *get, struct get_key *k, uint32_t block)
 {
-    const struct wire_key *rec = &get->walk.ref.rec;
-    struct get_key *k = &get->keys[get->n];
-    uint64_t len;
+    struct op *op = get->op;
+    struct metrics *m = &op->lane->metrics;
+    struct wire_result *r = get_result(get, k);
 
     result_of_block(op, block, r);
-    if (rec->version && rec->version != r->version)
-        return ERR_VERSION;
-    if (rec->off > r->len)
-        return ERR_LIMIT;
-    store_use(op->lane->store, block);
-    metric_add(&op->lane->metrics.get_hits, 1);
-    if ((rec->flags & KEY_LOAN) && get_lend(op, get->walk.ns, block, r))
-        return OK;
-    len = min_u64(rec->len, r->len - rec->off);
-    if (len == 0)
-        return rec->flags & KEY_LOAN ? ERR_DENIED : OK;
-    store_ref(op->lane->store, block);
-    if (!xfer_init(&k->x, op, get->walk.idx, block, rec->off, len)) {
-        store_unref(op->lane->store, block);
-        return ERR_BUSY;
+    r->tier = k->cold ? 1 : 0;
+    metric_add(&m->get_hits, 1);
+    metric_add(&m->get_ssd_hits, k->cold);
+    k->x.block = block;
+    if (k->loan && get_lend(get, k, block)) {
+        get_unref(get, k, OK);
+        return;
     }
-    k->idx = get->walk.idx;
+    if (k->len == 0) {
+        get_unref(get, k, k->loan ? ERR_DENIED : OK);
+        return;
+    }
+    if (!xfer_init(&k->x, op, k->idx, block, k->off, k->len)) {
+        k->x.block = block;
+        get_unref(get, k, ERR_BUSY);
+        return;
+    }
     k->x.tp.is_push = true;
-    k->x.tp.segs = get->walk.ref.segs;
-    k->x.tp.seg_n = rec->seg_n;
+    k->x.tp.segs = k->segs;
+    k->x.tp.seg_n = k->seg_n;
     k->x.tp.done = get_pushed;
-    get->bytes += len;
-    get->n++;
+    list_add_tail(&get->ready, &k->node);
+}
+
+/* What the request asks of the block that was found, as far as it is known
+ * without its bytes. */
+static enum err get_fits(struct get *get, struct get_key *k, uint32_t block,
+                         uint64_t room)
+{
+    struct wire_result *r = get_result(get, k);
+
+    result_of_block(get->op, block, r);
+    if (k->version && k->version != r->version)
+        return ERR_VERSION;
+    if (k->off > r->len)
+        return ERR_LIMIT;
+    k->version = r->version;
+    k->len = min_u64(room, r->len - k->off);
     return OK;
+}
+
+/* ---- FIND ---------------------------------------------------------------- */
+
+static void get_key_init(struct get *get, struct get_key *k)
+{
+    const struct key_ref *ref = &get->walk.ref;
+
+    memset(k, 0, sizeof *k);
+    list_init(&k->node);
+    k->idx = get->walk.idx;
+    k->key = get->walk.key;
+    k->off = ref->rec.off;
+    k->version = ref->rec.version;
+    k->segs = ref->segs;
+    k->seg_n = ref->rec.seg_n;
+    k->loan = ref->rec.flags & KEY_LOAN;
+}
+
+static enum err get_find_key(struct op *op, struct get *get)
+{
+    struct store *s = op->lane->store;
+    struct get_key *k = &get->keys[get->n];
+    enum store_found why;
+    uint32_t block = store_find(s, &get->walk.key, &why);
+    enum err e;
+
+    if (!block)
+        return miss_of(op, why);
+    get_key_init(get, k);
+    e = get_fits(get, k, block, get->walk.ref.rec.len);
+    if (e)
+        return e;
+    store_use(s, block);
+    if (store_where(s, block) != WHERE_MEMORY && (k->len || k->loan)) {
+        list_add_tail(&get->cold, &k->node);
+    } else if (k->len || k->loan) {
+        store_ref(s, block);
+        get_arrived(get, k, block);
+    } else {
+        metric_add(&op->lane->metrics.get_hits, 1);
+        return OK;
+    }
+    get->n++;
+    return (enum err)get_result(get, k)->status;
 }
 
 static void get_find(struct op *op, struct get *get)
 {
-    struct store *s = op->lane->store;
-    enum store_found why;
-    uint32_t block;
     enum err e;
 
     while (walk_next(op, &get->walk, &e)) {
         struct wire_result *r = &get->r->results[get->walk.idx];
 
-        if (!e) {
-            block = store_find(s, &get->walk.key, &why);
-            e = block ? get_found(op, get, block, r) : miss_of(op, why);
-        }
-        r->status = e;
+        r->status = e ? e : get_find_key(op, get);
     }
 }
 
-/* Small batches travel inside the reply, where the transport can: copied right
- * behind the results, so that one run of bytes is sent and no ref is kept. */
-static bool get_gather(struct op *op, struct get *get)
+/* Small batches travel inside the reply, where the transport can. */
+static void get_gather(struct op *op, struct get *get)
 {
-    uint8_t *to;
+    uint64_t bytes = 0;
 
-    if (get->bytes > op->peer->tp->inline_max)
-        return false;
-    to = arena_alloc(&op->arena, get->bytes);
-    if (!to)
-        return false;
-    get->inline_span = (struct span){to, get->bytes};
-    op->send.data = &get->inline_span;
-    op->send.data_n = 1;
-    op->send.frame.data_len = get->bytes;
     for (uint32_t i = 0; i < get->n; i++) {
-        const struct tp_xfer *x = &get->keys[i].x.tp;
+        struct get_key *k = &get->keys[i];
 
-        for (uint32_t j = 0; j < x->span_n; j++) {
-            memcpy(to, x->spans[j].p, x->spans[j].len);
-            to += x->spans[j].len;
-        }
+        k->at = bytes;
+        bytes += list_empty(&k->node) ? 0 : k->len;
     }
-    return true;
+    if (bytes > 0 && bytes <= op->peer->tp->inline_max)
+        get->inline_at = arena_alloc(&op->arena, bytes);
 }
 
-/* Starts pushes up to the window. */
+/* ---- MOVE ---------------------------------------------------------------- */
+
+static void get_loaded(struct store_wait *w)
+{
+    struct get_key *k = container_of(w, struct get_key, load);
+    struct op *op = k->x.op;
+    struct get *get = op->body;
+
+    list_del(&k->node);
+    if (w->err) { /* found again, it says why it is not there */
+        get->held--;
+        k->cold = false;
+        k->tried = true;
+        list_add_head(&get->cold, &k->node);
+    } else {
+        get_arrived(get, k, w->block);
+    }
+    get_tick(op);
+}
+
+/* Finds the key again, for it may have come, gone or been replaced meanwhile,
+ * and starts its load. BUSY: no memory, it stays first in the list. */
+static enum err get_load_key(struct get *get, struct get_key *k)
+{
+    struct op *op = get->op;
+    struct store *s = op->lane->store;
+    const struct wire_batch *head = &get->walk.batch.head;
+    const struct registry_ns *ns;
+    enum store_found why = FOUND_MISS_NEVER;
+    uint32_t block = 0;
+
+    if (!lane_ns_find(op->lane, head->ns, head->generation, &ns)) {
+        store_key_hash(s, &k->key);
+        block = store_find(s, &k->key, &why);
+    }
+    if (!block) {
+        get_end_key(get, k, miss_of(op, why));
+        return OK;
+    }
+    if (store_version(s, block) != k->version) {
+        get_end_key(get, k, ERR_MISS);
+        return OK;
+    }
+    if (store_where(s, block) == WHERE_MEMORY) {
+        list_del(&k->node);
+        store_ref(s, block);
+        get_arrived(get, k, block);
+        return OK;
+    }
+    if (k->tried) {
+        get_end_key(get, k, ERR_MISS);
+        return OK;
+    }
+    k->x.op = op;
+    k->load = (struct store_wait){.done = get_loaded};
+    list_init(&k->load.node);
+    if (store_load(s, block, &k->key, LOAD_DEMAND, &k->load))
+        return ERR_BUSY;
+    k->cold = true;
+    get->held++;
+    list_del(&k->node);
+    list_add_tail(&get->loading, &k->node);
+    return OK;
+}
+
+static void get_load(struct get *get)
+{
+    get->starved = false;
+    while (!list_empty(&get->cold) && get->held < GET_LOADS && !get->starved) {
+        struct list *n = get->cold.next;
+
+        get->starved =
+            get_load_key(get, container_of(n, struct get_key, node));
+    }
+}
+
+/* Starts pushes up to the window; or copies what is ready. */
 static void get_push(struct op *op, struct get *get)
 {
     struct tp_peer *tp = op->peer->tp;
+    struct list *n;
 
-    while (get->started < get->n && op->pending < GET_WINDOW) {
-        struct xfer *x = &get->keys[get->started++].x;
+    while (op->pending < GET_WINDOW && (n = list_pop(&get->ready))) {
+        struct get_key *k = container_of(n, struct get_key, node);
 
-        x->flying = true;
-        op->pending++;
-        tp->t->ops->push(tp, &x->tp);
+        if (get->inline_at) {
+            uint8_t *to = get->inline_at + k->at;
+
+            for (uint32_t i = 0; i < k->x.tp.span_n; i++) {
+                memcpy(to, k->x.tp.spans[i].p, k->x.tp.spans[i].len);
+                to += k->x.tp.spans[i].len;
+            }
+            get_result(get, k)->moved = k->len;
+            get_unref(get, k, OK);
+        } else {
+            k->x.flying = true;
+            op->pending++;
+            tp->t->ops->push(tp, &k->x.tp);
+        }
     }
 }
 
-/* No key is started any more; those not started get this status. */
+/* No key begins to move any more; those that have not get this status. */
 static void get_cut(struct get *get, enum err e)
 {
-    for (uint32_t i = get->started; i < get->n; i++)
-        get->keys[i].x.err = e;
-    get->started = get->n;
+    enum err cold = e == ERR_TIMEOUT && get->starved ? ERR_BUSY : e;
+
+    LIST_FOREACH_SAFE(n, &get->cold)
+    get_end_key(get, container_of(n, struct get_key, node), cold);
+    LIST_FOREACH_SAFE(n, &get->loading)
+    {
+        struct get_key *k = container_of(n, struct get_key, node);
+
+        store_load_cancel(get->op->lane->store, &k->load);
+        get->held--;
+        get_end_key(get, k, e);
+    }
+    LIST_FOREACH_SAFE(n, &get->ready)
+    get_unref(get, container_of(n, struct get_key, node), e);
 }
 
 static void get_deadlines(struct op *op, struct get *get)
@@ -186,23 +399,54 @@ static void get_deadlines(struct op *op, struct get *get)
     }
 }
 
-static void get_end_keys(struct op *op, struct get *get)
+static bool get_moves(const struct op *op, const struct get *get)
 {
-    struct metrics *m = &op->lane->metrics;
+    return op->pending || !list_empty(&get->cold) ||
+           !list_empty(&get->loading) || !list_empty(&get->ready);
+}
+
+/* Until a completion, freed memory, or the soft deadline. */
+static void get_sleep(struct op *op, struct get *get)
+{
+    if (get->starved && op->pending == 0 && list_empty(&get->loading)) {
+        lane_nudge_others(op->lane);
+        op_wait_memory(op);
+    } else if (get->soft_ns != DEADLINE_NEVER &&
+               get->soft_ns > op->lane->env.now_ns) {
+        op_again(op, get->soft_ns - op->lane->env.now_ns);
+    }
+}
+
+/* ---- Start and end ------------------------------------------------------- */
+
+/* The gathered bytes of keys that failed leave no hole. */
+static void get_close_ranks(struct op *op, struct get *get)
+{
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < get->n; i++) {
-        struct get_key *k = &get->keys[i];
-        struct wire_result *r = &get->r->results[k->idx];
+        const struct get_key *k = &get->keys[i];
+        const struct wire_result *r = get_result(get, k);
 
-        r->status = k->x.err;
-        r->moved = r->status ? 0 : k->x.tp.len;
-        bytes += r->moved;
-        xfer_fini(&k->x);
-        store_unref(op->lane->store, k->x.block);
+        if (r->moved == 0 || r->flags & RESULT_LOAN)
+            continue;
+        memmove(get->inline_at + bytes, get->inline_at + k->at, k->len);
+        bytes += k->len;
     }
-    metric_add(&m->bytes_out, bytes);
-    op->peer->bytes_out += bytes;
+    get->inline_span = (struct span){get->inline_at, bytes};
+    op->send.data = &get->inline_span;
+    op->send.data_n = bytes > 0;
+    op->send.frame.data_len = bytes;
+}
+
+static void get_count(struct op *op, struct get *get)
+{
+    struct metrics *m = &op->lane->metrics;
+
+    if (get->inline_at)
+        get_close_ranks(op, get);
+    metric_add(&m->bytes_out, get->bytes);
+    op->peer->bytes_out += get->bytes;
     hist_add(&m->stage_push_seconds,
              env_fresh_ns(&op->lane->env) - get->push_ns);
 }
@@ -215,6 +459,10 @@ static enum err get_start(struct op *op)
 
     MUST(get);
     op->body = get;
+    get->op = op;
+    list_init(&get->cold);
+    list_init(&get->loading);
+    list_init(&get->ready);
     e = walk_begin(op, &get->walk);
     if (e)
         return e;
@@ -247,17 +495,21 @@ static void get_tick(struct op *op)
             break;
         case FIND:
             get_find(op, get);
-            op_goto(op, get->n && !get_gather(op, get) ? PUSH : REPLY);
+            get_gather(op, get);
+            op_goto(op, get_moves(op, get) ? MOVE : REPLY);
             break;
-        case PUSH:
+        case MOVE:
             get_deadlines(op, get);
+            get_load(get);
             get_push(op, get);
-            if (op->pending)
+            if (get_moves(op, get)) {
+                get_sleep(op, get);
                 return;
+            }
             op_goto(op, REPLY);
             break;
         case REPLY:
-            get_end_keys(op, get);
+            get_count(op, get);
             op_reply_batch(op, get->r, NULL, 0);
             return;
         }
@@ -269,8 +521,8 @@ const struct op_machine get_machine = {
     .states =
         {
             [START] = {"START", NEXT(FIND)},
-            [FIND] = {"FIND", NEXT(PUSH) | NEXT(REPLY)},
-            [PUSH] = {"PUSH", NEXT(REPLY)},
+            [FIND] = {"FIND", NEXT(MOVE) | NEXT(REPLY)},
+            [MOVE] = {"MOVE", NEXT(REPLY)},
             [REPLY] = {"REPLY", 0},
         },
 };

@@ -12,9 +12,14 @@
  *   answer   a result per cell, the longest restorable prefix in positions,
  *            and a bitmap of all stops behind the results
  *
- * With a pin ttl every hit is pinned and counts as used, so that what is here
- * now is still here at the GET. A pin over the cap leaves the cell a HIT
- * without RESULT_PINNED. */
+ * A hit on the SSD says tier 1 and how long reading it would take now, so that
+ * a client may rather recompute it. BATCH_PROMOTE begins to bring such hits to
+ * memory, as far as there is room; nobody waits for them.
+ *
+ * With a pin ttl every hit counts as used, and those in memory are pinned, so
+ * that what is here now is still here at the GET. Those on the SSD are begun to
+ * be brought to memory and stay without RESULT_PINNED, as do those over the
+ * cap: a later LOOKUP pins them once they have come. */
 #include <string.h>
 
 #include "server/batch.h"
@@ -31,17 +36,26 @@ struct lookup {
     uint32_t *run; /* per column: hits in a row up to this position */
 };
 
-static void lookup_hit(struct op *op, struct lookup *lk, uint32_t block,
+static void lookup_hit(struct op *op, const struct lookup *lk,
+                       const struct store_key *key, uint32_t block,
                        struct wire_result *r)
 {
-    uint32_t ttl = lk->walk.batch.head.pin_ttl_ms;
+    const struct wire_batch *head = &lk->walk.batch.head;
+    struct store *s = op->lane->store;
+    bool cold = store_where(s, block) != WHERE_MEMORY;
 
     result_of_block(op, block, r);
     metric_add(&op->lane->metrics.lookup_hits, 1);
-    if (ttl == 0)
-        return;
-    store_use(op->lane->store, block);
-    if (!pins_add(op->peer, block, ttl))
+    if (cold) {
+        r->tier = 1;
+        r->eta_us = store_eta_us(s, block);
+    }
+    if (head->pin_ttl_ms)
+        store_use(s, block);
+    if (cold && (head->pin_ttl_ms || head->flags & BATCH_PROMOTE))
+        (void)store_load(s, block, key, LOAD_PROMOTE, NULL);
+    else if (!cold && head->pin_ttl_ms &&
+             !pins_add(op->peer, block, head->pin_ttl_ms))
         r->flags |= RESULT_PINNED;
 }
 
@@ -68,7 +82,7 @@ static void lookup_cell(struct op *op, struct lookup *lk, uint32_t i)
         return;
     block = store_find(op->lane->store, &lk->keys[i], &why);
     if (block) {
-        lookup_hit(op, lk, block, r);
+        lookup_hit(op, lk, &lk->keys[i], block, r);
         return;
     }
     r->status = miss_of(op, why);

@@ -1,17 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * PIN, UNPIN, TOUCH, LOAN_RELEASE: a word about each key, no bytes. One tick,
- * no sleep. They share the walk; each has its own line or two per key. */
+ * no sleep. They share the walk; each has its own line or two per key.
+ *
+ * Only a block in memory can be pinned. PIN of one on the SSD begins to bring
+ * it there and answers BUSY: said again later it is pinned. */
 #include "server/batch.h"
 #include "server/peer.h"
 #include "server/pins.h"
 
 static enum err pin_key(struct op *op, const struct walk *w, uint32_t block)
 {
-    enum err e = pins_add(op->peer, block, w->batch.head.pin_ttl_ms);
+    struct store *s = op->lane->store;
+    enum err e;
 
+    if (store_where(s, block) != WHERE_MEMORY) {
+        (void)store_load(s, block, &w->key, LOAD_PROMOTE, NULL);
+        return ERR_BUSY;
+    }
+    e = pins_add(op->peer, block, w->batch.head.pin_ttl_ms);
     if (!e)
-        store_use(op->lane->store, block);
+        store_use(s, block);
     return e;
 }
 

@@ -2,12 +2,15 @@
  *
  * PUT: store a batch of blocks.
  *
- *            +---------------- keys left ----------------+
- *            v                                           |
- *   START -> RESERVE -> PULL -> COMMIT ------------------+--> REPLY
- *              |  ^                                      ^
- *              |  +- memory freed                        |
- *              +---- nothing to pull, late, gone --------+
+ *            +----------------- keys left -----------------+
+ *            |                     +-- none is durable ----+
+ *            v                     |                       |
+ *   START -> RESERVE -> PULL -> COMMIT -> PERSIST ---------+--> REPLY
+ *              |  ^                         ^ |            ^
+ *              |  +- memory freed           | +- memory freed
+ *              |                            |
+ *              +-- only EXISTS, durable ----+
+ *              +-- nothing to do, late, gone --------------+
  *
  *  RESERVE  for each key an OPEN block with fresh extents. EXISTS, PENDING and
  *           refusals are answered here, before any byte moves. When memory is
@@ -18,9 +21,14 @@
  *           crc32c of what it stored.
  *  COMMIT   length and checksum are right: the block becomes visible, all at
  *           once. Otherwise it is aborted and leaves nothing behind.
+ *  PERSIST  durable blocks are written to the SSD and flushed; what cannot be
+ *           stays in memory and answers NOT_DURABLE, and so does a durable key
+ *           that is stored already and cannot be made so.
  *
  * Every reserved block is committed or aborted in COMMIT, on every path: late
- * and gone only cancel the pulls and pass through it. */
+ * and gone only cancel the pulls and pass through it. Every block in PERSIST
+ * keeps its ref until the store is done with it, which late and gone wait for:
+ * a device that hangs is given up by its log. */
 #include <string.h>
 
 #include "server/batch.h"
@@ -28,52 +36,89 @@
 #include "server/pins.h"
 #include "server/xfer.h"
 
-enum { START, RESERVE, PULL, COMMIT, REPLY };
+enum { START, RESERVE, PULL, COMMIT, PERSIST, REPLY };
 
 struct put_key {
     struct xfer x; /* first: the pull's completion leads here */
     uint32_t idx;  /* place in the batch */
     uint32_t crc, pin_ttl_ms;
-    bool has_crc;
+    bool has_crc, durable;
 };
 
-static_assert(sizeof(struct put_key) <= OP_KEY_BYTES, "fits the arena");
+/* A block to be made durable, with a ref. */
+struct put_sync {
+    struct store_wait wait;
+    struct op *op;
+    uint32_t block, idx;
+};
+
+static_assert(sizeof(struct put_key) + sizeof(struct put_sync) <= OP_KEY_BYTES,
+              "fits the arena");
 
 struct put {
     struct walk walk;
     struct op_results *r;
     struct put_key *keys; /* reserved and not yet committed: n of them */
     uint32_t n;
+    struct put_sync *syncs; /* visible and not yet durable: sync_n of them */
+    uint32_t sync_n, sync_begun;
     bool again;        /* walk stands on a key that found no memory */
     bool starved;      /* some key did */
     uint64_t data_off; /* inline data: where the next key's bytes start */
     uint64_t pull_ns;
 };
 
+static void put_tick(struct op *op);
+
 static void put_pulled(struct tp_xfer *x, enum err e)
 {
     op_done_one(xfer_record(x, e));
+}
+
+static void put_sync_add(struct put *put, struct op *op, uint32_t block,
+                         uint32_t idx)
+{
+    put->syncs[put->sync_n++] =
+        (struct put_sync){.op = op, .block = block, .idx = idx};
+}
+
+/* The key is stored already, maybe by a PUT that could not make it durable. On
+ * the SSD alone it has been written whole before its memory was given up. */
+static void put_exists(struct op *op, struct put *put)
+{
+    struct store *s = op->lane->store;
+    enum store_found why;
+    uint32_t block = store_find(s, &put->walk.key, &why);
+
+    if (!block || store_where(s, block) != WHERE_MEMORY)
+        return;
+    store_ref(s, block);
+    put_sync_add(put, op, block, put->walk.idx);
 }
 
 static enum err put_reserve_key(struct op *op, struct put *put)
 {
     const struct key_ref *ref = &put->walk.ref;
     struct put_key *k = &put->keys[put->n];
+    bool durable = ref->has_attr && (ref->attr.flags & ATTR_DURABLE);
     uint32_t block;
     enum err e;
 
     /* Memory keeps nothing: a promise that cannot be kept is not given. */
-    if (ref->has_attr && (ref->attr.flags & ATTR_DURABLE))
+    if (durable && op->lane->link.ssd.n == 0)
         return ERR_UNSUPPORTED;
     e = store_reserve(op->lane->store, &put->walk.key,
                       ref->has_attr ? &ref->attr : NULL, ref->parent,
                       ref->rec.parent_len, ref->rec.len, &block);
+    if (e == ERR_EXISTS && durable)
+        put_exists(op, put);
     if (e)
         return e;
     memset(k, 0, sizeof *k);
     k->idx = put->walk.idx;
     k->crc = ref->rec.crc;
     k->has_crc = ref->rec.flags & KEY_CRC;
+    k->durable = durable;
     k->pin_ttl_ms = ref->has_attr ? ref->attr.pin_ttl_ms : 0;
     if (!xfer_init(&k->x, op, k->idx, block, 0, ref->rec.len)) {
         store_abort(op->lane->store, block);
@@ -173,7 +218,10 @@ static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
     if (k->pin_ttl_ms && !op->gone &&
         !pins_add(op->peer, k->x.block, k->pin_ttl_ms))
         r->flags |= RESULT_PINNED;
-    store_unref(s, k->x.block);
+    if (k->durable)
+        put_sync_add(put, op, k->x.block, k->idx);
+    else
+        store_unref(s, k->x.block);
 }
 
 static void put_commit(struct op *op, struct put *put)
@@ -184,6 +232,58 @@ static void put_commit(struct op *op, struct put *put)
         put_commit_key(op, put, &put->keys[i]);
     put->n = 0;
 }
+
+/* ---- PERSIST ------------------------------------------------------------- */
+
+static void put_sync_end(struct put *put, struct put_sync *y, enum err e)
+{
+    if (e) /* EXISTS or OK, and not durable */
+        put->r->results[y->idx].status = ERR_NOT_DURABLE;
+    store_unref(y->op->lane->store, y->block);
+}
+
+/* Ticks after each, so that one that found the queue full can begin. */
+static void put_synced(struct store_wait *w)
+{
+    struct put_sync *y = container_of(w, struct put_sync, wait);
+    struct op *op = y->op;
+
+    put_sync_end(op->body, y, w->err);
+    op->pending--;
+    put_tick(op);
+}
+
+/* true: all blocks are durable, or are known not to be. */
+static bool put_persist(struct op *op, struct put *put)
+{
+    enum err ended = put_ended(op, put), e;
+
+    while (put->sync_begun < put->sync_n) {
+        struct put_sync *y = &put->syncs[put->sync_begun];
+
+        y->wait.done = put_synced;
+        list_init(&y->wait.node);
+        e = ended ? ended
+                  : store_persist(op->lane->store, y->block, &y->wait);
+        if (e == ERR_BUSY && !ended)
+            break;
+        put->sync_begun++;
+        if (e)
+            put_sync_end(put, y, e);
+        else
+            op->pending++;
+    }
+    if (op->pending)
+        return false;
+    if (put->sync_begun < put->sync_n) {
+        op_wait_memory(op);
+        return false;
+    }
+    put->sync_n = put->sync_begun = 0;
+    return true;
+}
+
+/* ---- The whole ----------------------------------------------------------- */
 
 static enum err put_start(struct op *op)
 {
@@ -200,7 +300,9 @@ static enum err put_start(struct op *op)
     put->r = op_results_new(op, &put->walk.batch.head, put->walk.batch.left);
     put->keys =
         arena_alloc(&op->arena, put->walk.batch.left * sizeof *put->keys);
-    MUST(put->keys);
+    put->syncs =
+        arena_alloc(&op->arena, put->walk.batch.left * sizeof *put->syncs);
+    MUST(put->keys && put->syncs);
     return OK;
 }
 
@@ -236,12 +338,12 @@ static void put_tick(struct op *op)
                 return;
             }
             all = put_reserve(op, put);
-            if (put->n == 0 && !all) {
+            if (put->n == 0 && put->sync_n == 0 && !all) {
                 lane_nudge_others(op->lane);
                 op_wait_memory(op);
                 return;
             }
-            op_goto(op, put->n ? PULL : REPLY);
+            op_goto(op, put->n ? PULL : put->sync_n ? PERSIST : REPLY);
             if (op->state == PULL)
                 put_pull(op, put);
             break;
@@ -255,6 +357,11 @@ static void put_tick(struct op *op)
             break;
         case COMMIT:
             put_commit(op, put);
+            op_goto(op, put->sync_n ? PERSIST : RESERVE);
+            break;
+        case PERSIST:
+            if (!put_persist(op, put))
+                return;
             op_goto(op, RESERVE);
             break;
         case REPLY:
@@ -269,9 +376,11 @@ const struct op_machine put_machine = {
     .states =
         {
             [START] = {"START", NEXT(RESERVE)},
-            [RESERVE] = {"RESERVE", NEXT(PULL) | NEXT(REPLY)},
+            [RESERVE] = {"RESERVE",
+                         NEXT(PULL) | NEXT(PERSIST) | NEXT(REPLY)},
             [PULL] = {"PULL", NEXT(COMMIT)},
-            [COMMIT] = {"COMMIT", NEXT(RESERVE)},
+            [COMMIT] = {"COMMIT", NEXT(PERSIST) | NEXT(RESERVE)},
+            [PERSIST] = {"PERSIST", NEXT(RESERVE)},
             [REPLY] = {"REPLY", 0},
         },
 };

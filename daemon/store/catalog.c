@@ -10,21 +10,23 @@
 
 enum { BUCKETS_FIRST = 256 };
 
-enum err catalog_init(struct catalog *c, uint32_t cap)
+enum err catalog_init(struct catalog *c, uint32_t cap, uint32_t hot_cap)
 {
-    size_t n = (size_t)cap + 1;
+    size_t n = (size_t)cap + 1, hot_n = (size_t)hot_cap + 1;
 
-    MUST(cap > 0 && cap < UINT32_MAX - 1);
+    MUST(cap > 0 && cap < UINT32_MAX - 1 && hot_cap <= cap);
     *c = (struct catalog){.cap = cap,
+                          .hot_cap = hot_cap,
                           .entry_hi = 1,
                           .hot_hi = 1,
                           .bucket_n = BUCKETS_FIRST,
                           .bucket_cap =
                               cap < BUCKETS_FIRST ? BUCKETS_FIRST : cap};
     c->entries = mem_reserve(n * sizeof *c->entries);
-    c->hots = mem_reserve(n * sizeof *c->hots);
+    c->hots = mem_reserve(hot_n * sizeof *c->hots);
+    c->colds = mem_reserve(n * sizeof *c->colds);
     c->buckets = mem_reserve(c->bucket_cap * sizeof *c->buckets);
-    if (c->entries && c->hots && c->buckets)
+    if (c->entries && c->hots && c->colds && c->buckets)
         return OK;
     catalog_fini(c);
     return ERR_NO_MEMORY;
@@ -32,14 +34,12 @@ enum err catalog_init(struct catalog *c, uint32_t cap)
 
 void catalog_fini(struct catalog *c)
 {
-    size_t n = (size_t)c->cap + 1;
+    size_t n = (size_t)c->cap + 1, hot_n = (size_t)c->hot_cap + 1;
 
-    if (c->entries)
-        mem_release(c->entries, n * sizeof *c->entries);
-    if (c->hots)
-        mem_release(c->hots, n * sizeof *c->hots);
-    if (c->buckets)
-        mem_release(c->buckets, c->bucket_cap * sizeof *c->buckets);
+    mem_release(c->entries, n * sizeof *c->entries);
+    mem_release(c->hots, hot_n * sizeof *c->hots);
+    mem_release(c->colds, n * sizeof *c->colds);
+    mem_release(c->buckets, c->bucket_cap * sizeof *c->buckets);
     *c = (struct catalog){0};
 }
 
@@ -91,7 +91,7 @@ void catalog_del(struct catalog *c, uint32_t entry)
     struct entry *e = &c->entries[entry];
     uint32_t *link = &c->buckets[catalog_bucket(c, e->hash.lo)];
 
-    MUST(!e->hot);
+    MUST(!entry_hot(e));
     while (*link != entry) {
         MUST(*link);
         link = &c->entries[*link].next;
@@ -106,7 +106,7 @@ uint32_t catalog_hot_new(struct catalog *c, uint32_t entry)
 {
     uint32_t at = c->hot_free;
 
-    if (c->hot_n == c->cap)
+    if (c->hot_n == c->hot_cap)
         return 0;
     if (at)
         c->hot_free = c->hots[at].node.next;
@@ -147,9 +147,10 @@ void catalog_check(const struct catalog *c)
             MUST(e->state != BLOCK_FREE);
             MUST(catalog_bucket(c, e->hash.lo) == b);
             n++;
-            hots += e->hot != 0;
-            if (e->hot)
+            hots += entry_hot(e) != 0;
+            if (entry_hot(e))
                 MUST(c->hots[e->hot].entry == at);
+            MUST(!e->side || e->state == BLOCK_COLD);
         }
     MUST(n == c->entry_n);
     MUST(hots == c->hot_n);

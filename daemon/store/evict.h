@@ -26,6 +26,18 @@
  *   release(cold = false)  as if used now, without counting a use. For the end
  *                          of a pin.
  *
+ * Hints (evict_hint) are what a client says of a block, whatever the policy:
+ *   DEAD   not used again (its session is closed): a victim before all others
+ *   IDLE   not used soon: a victim when no DEAD one is left
+ *   HOT    as if used now, without counting a use
+ *   NONE   takes DEAD or IDLE back
+ * DEAD and IDLE blocks leave the policy's order for a list in struct evict, in
+ * the order in which they were hinted, held ones too (a held one is no victim
+ * while it is held, and goes back to its list when released). A hit takes the
+ * hint back. Then, or by NONE or HOT, the block enters the policy's order as a
+ * new one, with its use count. What goes by a hint leaves no ghost: its going
+ * says nothing about the policy.
+ *
  * priority (PUT attribute) makes four levels, evict_level(): 0; 1-85; 86-170;
  * 171-255. The list policies pass a block of level n over n times since its
  * last use before it is a victim; scores are multiplied by 4^n. Nothing is
@@ -52,7 +64,7 @@ struct evict_node {
     uint32_t prev, next; /* the policy's lists, or its place in an array */
     uint32_t weight;     /* 4 KiB pages */
     uint32_t stamp;      /* last use, in the policy's own count of accesses */
-    uint8_t queue;       /* which list; 0 = not known to a policy */
+    uint8_t queue;       /* which list, or enum evict_hinted; 0 = not known */
     uint8_t freq;        /* saturating use count, meaning is the policy's */
     uint8_t held;        /* enum evict_held, set by the functions below */
     uint8_t priority;    /* 0 normal to 255 keep longest (PUT attribute) */
@@ -63,6 +75,19 @@ enum evict_held {
     EVICT_MEMBER, /* not held */
     EVICT_HELD,   /* held, still in its place */
     EVICT_PARKED, /* held, in evict.parked since victim() met it */
+};
+
+enum evict_hint {
+    EVICT_HINT_NONE,
+    EVICT_HINT_IDLE,
+    EVICT_HINT_DEAD,
+    EVICT_HINT_HOT,
+};
+
+/* node.queue of hinted blocks; a policy numbers its own below. */
+enum evict_hinted {
+    EVICT_QUEUE_IDLE = 254,
+    EVICT_QUEUE_DEAD = 255,
 };
 
 /* Linked by node.prev (towards the newest) and node.next (to the oldest). */
@@ -113,6 +138,7 @@ struct evict {
     uint32_t members, held;
     uint32_t clock; /* accesses seen; wraps, ages are differences */
     struct evict_list parked;
+    struct evict_list idle, dead; /* hinted */
     void *state; /* ops->state_bytes */
 };
 
@@ -139,10 +165,12 @@ void evict_hold(struct evict *e, uint32_t id);
 void evict_release(struct evict *e, uint32_t id, bool cold);
 void evict_remove(struct evict *e, uint32_t id, enum evict_why why);
 uint32_t evict_victim(struct evict *e);
+/* Of a block that is known, held or not. O(1). */
+void evict_hint(struct evict *e, uint32_t id, enum evict_hint hint);
 void evict_resize(struct evict *e, uint64_t capacity_pages);
 /* Live switch: moves all blocks, held ones too, from one policy to another that
- * is empty and fresh from evict_init, oldest use first; stamps and the clock
- * stay. from is empty after. Costs about two operations a block at once. */
+ * is empty and fresh from evict_init, oldest use first; stamps, hints and the
+ * clock stay. from is empty after. Costs about two operations a block at once. */
 void evict_switch(struct evict *from, struct evict *to);
 
 static inline struct evict_node *evict_node_at(const struct evict_host *h,

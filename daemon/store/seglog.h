@@ -113,7 +113,8 @@ enum seg_req_what {
  * whole pages; the requester zeroed what lies behind len. */
 struct seg_req {
     struct mail mail; /* the carrier's (server), between lanes */
-    struct list node; /* the log's */
+    struct list node; /* the log's, as is queued_ns */
+    uint64_t queued_ns;
     enum seg_req_what what;
     uint32_t dev, lane;
     bool durable; /* PUT: done after a FLUSH */
@@ -123,8 +124,12 @@ struct seg_req {
     uint32_t span_n;
     struct seg_tomb tomb;
     struct seg_place place; /* out */
-    enum err err;           /* OK; IO: not stored; BUSY: device went away */
+    /* OK. Not stored: IO; BUSY: the device went away; MISS: a tomb of it came
+     * while it was queued; LIMIT: larger than a segment. */
+    enum err err;
     void (*done)(struct seg_req *r); /* requester's thread, never inside */
+    void (*home)(struct seg_req *r); /* the carrier's: done, while between
+                                        lanes */
 };
 
 /* ---- what the log asks of whoever owns it */
@@ -137,7 +142,25 @@ struct seg_reclaim {
     const void *page; /* a checked header of kind RECORDS */
     uint32_t first_page; /* of the first payload */
     uint64_t again_bytes; /* re-insertion allowed for this header, all lanes */
+    /* What is left of again_bytes: lanes take from it with seg_again_take. What
+     * is not taken is added to the next header's, so that a block larger than
+     * its own header's part can be taken along too. */
+    uint64_t *again_left;
 };
+
+/* Any lane, until it has answered. false: not so much is left. */
+static inline bool seg_again_take(const struct seg_reclaim *r, uint64_t bytes)
+{
+    uint64_t left = __atomic_load_n(r->again_left, __ATOMIC_RELAXED);
+
+    do {
+        if (left < bytes)
+            return false;
+    } while (!__atomic_compare_exchange_n(r->again_left, &left, left - bytes,
+                                          true, __ATOMIC_RELAXED,
+                                          __ATOMIC_RELAXED));
+    return true;
+}
 
 struct seglog;
 
@@ -155,7 +178,8 @@ struct seglog_host {
     /* Closing: gives the next entry of the checkpoint; false at the end. */
     bool (*check_next)(void *arg, struct seg_check *out);
     void (*closed)(void *arg, enum err e);
-    /* READ_ONLY, FAILED or RETIRED was entered; why is static text. */
+    /* READ_ONLY, FAILED, RETIRING or RETIRED was entered, told from a tick or
+     * a completion; why is static text. */
     void (*changed)(void *arg, enum seglog_state to, const char *why);
 };
 

@@ -83,6 +83,11 @@ uint32_t slab_next_class(const struct slab *s, uint64_t rest)
     return class_below(s, rest);
 }
 
+void slab_whole_pages(struct slab *s)
+{
+    s->grain = 4096;
+}
+
 /* A size that would leave more than an eighth of its units unused is cut like
  * any other, and its tail gets the exact class. */
 void slab_exact(struct slab *s, uint64_t block_bytes)
@@ -90,7 +95,7 @@ void slab_exact(struct slab *s, uint64_t block_bytes)
     uint64_t rest = block_bytes % UNIT_BYTES;
 
     while (rest >= SLAB_SLOT_MIN) {
-        uint32_t slot = (uint32_t)align_up(rest, 64);
+        uint32_t slot = (uint32_t)align_up(rest, s->grain);
         uint32_t near = s->order[order_at(s, slot)];
 
         if (s->cls[near].slot_bytes == slot)
@@ -379,7 +384,7 @@ static size_t recs_bytes(const struct slab *s)
 
 enum err slab_init(struct slab *s, struct unit_pool *pool, uint32_t lane)
 {
-    *s = (struct slab){.pool = pool, .lane = lane};
+    *s = (struct slab){.pool = pool, .lane = lane, .grain = 64};
     classes_init(s);
     for (size_t i = 0; i < countof(s->rec_free); i++)
         s->rec_free[i] = UNIT_NONE;

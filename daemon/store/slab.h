@@ -62,6 +62,7 @@ struct slab_rec {
 struct slab {
     struct unit_pool *pool;
     uint32_t lane;
+    uint32_t grain; /* exact classes are multiples of it */
     struct slab_unit *units;
     struct slab_rec *recs;
     uint32_t rec_hi;       /* records never used start here */
@@ -79,6 +80,9 @@ must_check enum err slab_init(struct slab *s, struct unit_pool *pool,
                               uint32_t lane);
 void slab_fini(struct slab *s); /* units go back, whatever is in them */
 
+/* Every extent of an exact class made from now on is whole pages of 4 KiB, as
+ * those of the common classes are: what an SSD reads and writes. */
+void slab_whole_pages(struct slab *s);
 /* Adds the exact class for blocks of this many bytes. Sizes below 4 KiB or
  * beyond the 64th are served by the common classes: nothing to report. */
 void slab_exact(struct slab *s, uint64_t block_bytes);

@@ -42,7 +42,11 @@ static enum err tables_init(struct store *s)
     s->ghosts = mem_reserve(ghosts_bytes(s));
     if (!s->nss || !s->ns_of || !s->active || !s->ghosts)
         return ERR_NO_MEMORY;
-    e = catalog_init(&s->cat, (uint32_t)s->cfg.blocks_max);
+    e = catalog_init(&s->cat,
+                     (uint32_t)min_u64(s->cfg.blocks_max +
+                                           s->cfg.ssd_blocks_max,
+                                       UINT32_MAX - 2),
+                     (uint32_t)s->cfg.blocks_max);
     return e ? e : keys_init(&s->keys, (uint32_t)s->cfg.blocks_max);
 }
 
@@ -59,6 +63,8 @@ static enum err pools_init(struct store *s,
         e = tier_mem_init(&p->mem, p->units, s->cfg.lane);
         if (e)
             return e;
+        if (s->cfg.ssd_blocks_max)
+            slab_whole_pages(&p->mem.slab);
         p->ready = true;
     }
     return OK;
@@ -83,7 +89,7 @@ enum err store_new(struct store **out, const struct store_cfg *cfg,
     s->metrics = metrics;
     s->trace = trace;
     s->version = env->boot_us << 4;
-    s->sweep = 1;
+    s->sweep = s->cold_sweep = s->cold_hand = 1;
     e = tables_init(s);
     if (!e)
         e = pools_init(s, pools);
@@ -100,6 +106,8 @@ void store_free(struct store *s)
 {
     if (!s)
         return;
+    adopt_free(s);
+    mover_free(s);
     for (uint32_t i = 0; i < STORE_POOLS; i++)
         tier_mem_fini(&s->pools[i].mem);
     for (uint32_t i = 0; s->nss && i < s->ns_cap; i++)
@@ -130,56 +138,91 @@ void store_key_hash(const struct store *s, struct store_key *k)
                        k->scope ? k->scope : no_scope, k->key, k->key_len);
 }
 
+/* A block in memory is the one with the same key bytes; a COLD one, whose key
+ * bytes are on the SSD, that with the same 128-bit keyed hash. */
+static bool is_block(const struct store *s, uint32_t b,
+                     const struct store_key *k)
+{
+    switch ((enum block_state)entry_at(s, b)->state) {
+    case BLOCK_OPEN:
+    case BLOCK_LIVE:
+    case BLOCK_LOADING:
+        return keys_same(&s->keys, hot_of(s, b)->key, k);
+    case BLOCK_COLD:
+        return true;
+    case BLOCK_FREE:
+    case BLOCK_GONE:
+    case BLOCK_TOMB:
+        break;
+    }
+    return false;
+}
+
+/* Drops it if it may not be given any more. */
+static bool still_good(struct store *s, uint32_t b)
+{
+    struct entry *e = entry_at(s, b);
+
+    if (e->state == BLOCK_COLD)
+        return cold_holds(s, b);
+    if (e->state == BLOCK_OPEN || !hot_expired(s, hot_of(s, b)))
+        return true;
+    block_expire(s, b);
+    return false;
+}
+
 uint32_t store_find(struct store *s, const struct store_key *k,
                     enum store_found *why_out)
 {
     uint32_t slot = ns_slot(s, k->ns);
-    enum store_found why = FOUND_MISS_NEVER;
     uint32_t b = slot ? catalog_first(&s->cat, k->hash) : 0;
 
     for (; b; b = catalog_next(&s->cat, b, k->hash)) {
-        struct entry *e = entry_at(s, b);
-        struct hot *h = hot_at(s, e->hot);
-
-        if (e->ns != slot || (e->state != BLOCK_LIVE && e->state != BLOCK_OPEN))
+        if (entry_at(s, b)->ns != slot || !is_block(s, b, k))
             continue;
-        if (!keys_same(&s->keys, h->key, k))
-            continue;
-        if (e->state == BLOCK_LIVE && hot_expired(s, h)) {
-            block_expire(s, b);
+        if (!still_good(s, b))
             break;
+        if (entry_at(s, b)->state == BLOCK_OPEN) {
+            *why_out = FOUND_PENDING;
+            return 0;
         }
-        *why_out = e->state == BLOCK_LIVE ? FOUND_HIT : FOUND_PENDING;
-        return e->state == BLOCK_LIVE ? b : 0;
+        *why_out = FOUND_HIT;
+        return b;
     }
-    switch (ghost_get(s, k->hash)) {
-    case GHOST_NONE:
-        break;
-    case GHOST_EVICTED:
-        why = FOUND_MISS_EVICTED;
-        break;
-    case GHOST_EXPIRED:
-        why = FOUND_MISS_EXPIRED;
-        break;
-    }
-    *why_out = why;
+    *why_out = ghost_get(s, k->hash);
     return 0;
 }
 
 /* ---- use, refs, pins */
 
-void store_use(struct store *s, uint32_t block)
+/* A use takes back a demotion, but not of what is only passing through. */
+static void hit_live(struct store *s, uint32_t block)
 {
     struct entry *e = entry_at(s, block);
     struct hot *h = hot_of(s, block);
 
-    if (e->state != BLOCK_LIVE)
-        return;
     h->used_ms = now_ms(s);
     h->used_seq = ++s->seq;
     if (h->hits < UINT32_MAX)
         h->hits++;
     evict_hit(&ns_at(s, e)->evict, e->hot);
+    if (!hot_is(h, HOT_DEFERRED | HOT_LEAVE))
+        return;
+    if (hot_is(h, HOT_DEFERRED))
+        mover_queue(s, block);
+    if (!ns_at(s, e)->cfg.write_buffer)
+        hot_unset(h, HOT_LEAVE);
+}
+
+void store_use(struct store *s, uint32_t block)
+{
+    struct entry *e = entry_at(s, block);
+
+    if (e->state == BLOCK_LIVE)
+        hit_live(s, block);
+    else if ((e->state == BLOCK_COLD || e->state == BLOCK_LOADING) &&
+             e->heat < HEAT_MAX)
+        e->heat++;
 }
 
 void store_ref(struct store *s, uint32_t block)
@@ -200,7 +243,7 @@ void store_unref(struct store *s, uint32_t block)
         return;
     if (entry_at(s, block)->state == BLOCK_GONE)
         block_end(s, block);
-    else
+    else if (!block_leave(s, block))
         block_settle(s, block, false);
     s->freed++;
 }
@@ -237,7 +280,7 @@ void store_unpin(struct store *s, uint32_t block)
     s->pinned_bytes -= e->len;
     if (e->state == BLOCK_GONE)
         block_end(s, block);
-    else
+    else if (!block_leave(s, block))
         block_settle(s, block, true);
     s->freed++;
     block_gauges(s);
@@ -273,24 +316,48 @@ uint64_t store_version(const struct store *s, uint32_t block)
 
 uint32_t store_crc(const struct store *s, uint32_t block)
 {
-    return hot_of(s, block)->crc;
+    const struct entry *e = entry_at(s, block);
+
+    return e->state == BLOCK_COLD ? e->crc : hot_of(s, block)->crc;
 }
 
-static uint32_t ttl_left_ms(const struct store *s, const struct hot *h)
+static uint32_t ttl_left_ms(const struct store *s, uint32_t expires_s)
 {
     uint64_t left = 0;
 
-    if (h->expires_s > s->env->wall_s)
-        left = (h->expires_s - s->env->wall_s) * 1000;
+    if (expires_s > s->env->wall_s)
+        left = (expires_s - s->env->wall_s) * 1000;
     return (uint32_t)min_u64(left, UINT32_MAX);
+}
+
+static void info_cold(const struct store *s, const struct entry *e,
+                      struct store_info *out)
+{
+    struct cold c = cold_side(s, e);
+
+    *out = (struct store_info){
+        .len = e->len,
+        .version = e->version,
+        .crc = e->crc,
+        .children = c.children,
+        .hits = e->heat,
+        .ttl_left_ms = ttl_left_ms(s, c.expires_s),
+        .found = FOUND_HIT,
+        .tier = TIER_SSD,
+        .key = {.ns = ns_at(s, e)->cfg.id, .hash = e->hash},
+    };
 }
 
 void store_info(const struct store *s, uint32_t block, struct store_info *out)
 {
     const struct entry *e = entry_at(s, block);
-    const struct hot *h = hot_of(s, block);
+    const struct hot *h = hot_find(s, block);
     struct keys_view v;
 
+    if (!h) {
+        info_cold(s, e, out);
+        return;
+    }
     keys_view(&s->keys, h->key, &v);
     v.key.ns = ns_at(s, e)->cfg.id;
     v.key.hash = e->hash;
@@ -305,9 +372,9 @@ void store_info(const struct store *s, uint32_t block, struct store_info *out)
         .extents = h->extents,
         .age_ms = now_ms(s) - h->born_ms,
         .idle_ms = now_ms(s) - h->used_ms,
-        .ttl_left_ms = ttl_left_ms(s, h),
-        .found = e->state == BLOCK_LIVE ? FOUND_HIT : FOUND_PENDING,
-        .tier = h->tier,
+        .ttl_left_ms = ttl_left_ms(s, h->expires_s),
+        .found = e->state == BLOCK_OPEN ? FOUND_PENDING : FOUND_HIT,
+        .tier = e->state == BLOCK_LOADING ? TIER_SSD : h->tier,
         .attr = v.attr,
         .key = v.key,
         .parent_len = v.parent_len,
@@ -326,6 +393,7 @@ void store_prefetch(const struct store *s, const struct store_key *k,
     const struct catalog *c = &s->cat;
     const uint32_t *bucket = &c->buckets[catalog_bucket(c, k->hash.lo)];
     const struct hot *h;
+    uint32_t hot;
 
     if (step == 0) {
         __builtin_prefetch(bucket);
@@ -339,7 +407,10 @@ void store_prefetch(const struct store *s, const struct store_key *k,
         __builtin_prefetch(&c->entries[*bucket]);
         return;
     }
-    h = &c->hots[c->entries[*bucket].hot];
+    hot = entry_hot(&c->entries[*bucket]);
+    if (!hot)
+        return;
+    h = &c->hots[hot];
     if (step == 2) { /* a record may lie across two lines */
         __builtin_prefetch(h);
         __builtin_prefetch((const char *)(h + 1) - 1);

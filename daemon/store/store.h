@@ -33,8 +33,9 @@
  *  1. used + free = capacity in every pool, in units and in slots.
  *  2. A LIVE block's bytes, length, crc and version never change.
  *  3. An extent belongs to one block; blocks with refs or pins keep theirs.
- *  4. Of blocks with one key at most one is OPEN or LIVE.
- *  5. evictable() = LIVE, no refs, no pins, no resident child.
+ *  4. Of blocks with one key at most one is OPEN, LIVE, LOADING or COLD.
+ *  5. evictable() = LIVE, no refs, no pins, and a place on the SSD or no
+ *     child. A block held by children alone goes when nothing else can.
  *
  * Owner and thread: the lane. Nothing here allocates after store_init; the
  * catalog grows by touching reserved address space. */
@@ -121,7 +122,8 @@ struct store_info {
     enum store_found found;
     uint8_t tier;
     struct wire_attr attr;
-    struct store_key key; /* borrowed from the catalog until the turn ends */
+    struct store_key key; /* borrowed from the catalog until the turn ends; of a
+                             COLD block only ns and hash (store_peek) */
     uint16_t parent_len;  /* parent's key bytes, as given at PUT */
     const uint8_t *parent;
 };
@@ -147,16 +149,25 @@ must_check enum err store_ns_check(const struct store *s, uint32_t ns,
                                    uint64_t generation);
 void store_ns_usage(const struct store *s, uint32_t ns, uint64_t *blocks_out,
                     uint64_t *bytes_out, uint64_t *share_bytes_out);
+/* Of it with a place on an SSD; what is in memory too is counted in both. */
+void store_ns_ssd_usage(const struct store *s, uint32_t ns,
+                        uint64_t *blocks_out, uint64_t *bytes_out);
 
 /* Fills k->hash. The namespace must be known. */
 void store_key_hash(const struct store *s, struct store_key *k);
 
 /* ---- reading */
-/* The LIVE block of this key (key bytes compared), or 0 and why. Counts
- * nothing; store_use does. An expired block is dropped here. */
+/* The block of this key (key bytes compared, of a COLD one the hash), or 0 and
+ * why. Counts nothing; store_use does. An expired block is dropped here. */
 uint32_t store_find(struct store *s, const struct store_key *k,
                     enum store_found *why_out);
-void store_use(struct store *s, uint32_t block); /* a hit: policy, counters */
+/* Why store_find does not give this key, and how long ago that came about (0:
+ * not known). */
+enum store_found store_ghost(const struct store *s, const struct store_key *k,
+                             uint64_t *ago_ms_out);
+/* A hit: policy, counters; of a COLD or LOADING block its heat. Once for each
+ * request that found the block, before a load. */
+void store_use(struct store *s, uint32_t block);
 void store_ref(struct store *s, uint32_t block);
 void store_unref(struct store *s, uint32_t block);
 void store_info(const struct store *s, uint32_t block, struct store_info *out);
@@ -191,7 +202,7 @@ must_check enum err store_reserve(struct store *s, const struct store_key *k,
 uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc);
 /* OPEN -> GONE; ends the caller's ref. */
 void store_abort(struct store *s, uint32_t block);
-/* LIVE -> GONE. */
+/* LIVE, COLD or LOADING -> GONE. A restart may bring it back from the SSD. */
 void store_drop(struct store *s, uint32_t block);
 /* Moves on whenever memory was freed that a BUSY reserve may get. */
 uint64_t store_freed(const struct store *s);
@@ -226,8 +237,9 @@ struct store_wait {
 };
 
 struct ssd; /* mover.h */
-/* Once, after store_new and before the first block. */
-void store_ssd_set(struct store *s, struct ssd *ssd);
+/* Once, after store_new and before the first block; ssd is kept. Blocks that
+ * an SSD is to take need cfg.ssd_blocks_max > 0 (whole pages). NO_MEMORY. */
+must_check enum err store_ssd_set(struct store *s, struct ssd *ssd);
 
 enum store_where { WHERE_MEMORY, WHERE_LOADING, WHERE_SSD };
 /* Of a block that store_find gave. Only blocks in MEMORY have spans, crc and

@@ -3,12 +3,13 @@
  * A block's life after its birth: who holds it, whose child it is, its end.
  *
  *   OPEN -> LIVE -> GONE -> (entry freed)     no child names it
- *                        -> TOMB -> (freed)   when its last child left
+ *           COLD         -> TOMB -> (freed)   when its last child left
  *
  * A child leaves its parent when it is GONE (or TOMB) and has no children
- * itself: a parent is held, and its entry kept, as long as anything below it is
- * resident. So leaves go before roots, parent links never dangle, and a chain
- * can be dropped in any order. */
+ * itself: a parent's entry is kept as long as anything below it is here, in
+ * memory or COLD. So leaves go before roots, parent links never dangle, and a
+ * chain can be dropped in any order. A parent with a place on the SSD is not
+ * held in memory: it becomes COLD and stays above its children. */
 #include "store/store_impl.h"
 
 /* The one place that decides what the policy may name as victim. */
@@ -16,7 +17,7 @@ void block_settle(struct store *s, uint32_t block, bool warm)
 {
     struct entry *e = entry_at(s, block);
     struct hot *h = hot_of(s, block);
-    bool held = h->refs || h->pins || h->children;
+    bool held = h->refs || h->pins || (h->children && !e->ssd);
 
     if (e->state != BLOCK_LIVE)
         return;
@@ -31,7 +32,9 @@ void block_settle(struct store *s, uint32_t block, bool warm)
 void block_link(struct store *s, uint32_t block, uint32_t parent)
 {
     entry_at(s, block)->parent = parent;
-    if (!hot_of(s, parent)->children++)
+    if (entry_at(s, parent)->state == BLOCK_COLD)
+        cold_children(s, parent, 1);
+    else if (!hot_of(s, parent)->children++)
         block_settle(s, parent, false);
 }
 
@@ -52,6 +55,10 @@ static bool child_left(struct store *s, uint32_t p)
 
     if (e->state == BLOCK_TOMB)
         return --e->links == 0;
+    if (e->state == BLOCK_COLD) {
+        cold_children(s, p, -1);
+        return false;
+    }
     h = hot_of(s, p);
     MUST(h->children > 0);
     if (--h->children)
@@ -87,10 +94,17 @@ uint64_t block_gone(struct store *s, uint32_t block, enum evict_why why)
 {
     struct entry *e = entry_at(s, block);
     struct store_ns *n = ns_at(s, e);
-    struct hot *h = hot_of(s, block);
+    struct hot *h;
 
-    MUST(e->state == BLOCK_OPEN || e->state == BLOCK_LIVE);
+    if (e->state == BLOCK_COLD) {
+        cold_gone(s, block);
+        return 0;
+    }
+    h = hot_of(s, block);
+    MUST(e->state == BLOCK_OPEN || e->state == BLOCK_LIVE ||
+         e->state == BLOCK_LOADING);
     policy_forget(s, e, why);
+    place_clear(s, block);
     e->state = BLOCK_GONE;
     n->blocks--;
     n->bytes -= e->len;
@@ -140,7 +154,7 @@ void block_expire(struct store *s, uint32_t block)
     struct entry *e = entry_at(s, block);
 
     trace_block(s, TRACE_DROP, e, e->len);
-    ghost_put(s, e->hash, GHOST_EXPIRED);
+    ghost_put(s, e->hash, FOUND_MISS_EXPIRED);
     metric_add(&s->metrics->dropped_blocks, 1);
     block_gone(s, block, EVICT_GONE);
 }
@@ -157,22 +171,52 @@ void block_gauges(struct store *s)
 
 /* ---- what was here not long ago */
 
-/* The low two bits of a ghost say why, the others are the hash's. */
+/* | hash 37 | seconds since the daemon began 24, wraps | why 3 |; the rest of
+ * the hash chooses the place. All zeros: none. */
+enum { GHOST_WHY_BITS = 3, GHOST_S_BITS = 24 };
+#define GHOST_HASH (~UINT64_C(0) << (GHOST_WHY_BITS + GHOST_S_BITS))
+#define GHOST_S_MASK ((UINT64_C(1) << GHOST_S_BITS) - 1)
+static_assert(FOUND_MISS_CORRUPT - FOUND_MISS_NEVER < 1 << GHOST_WHY_BITS,
+              "why fits");
+
 static uint64_t *ghost_at(const struct store *s, struct hash128 h)
 {
     return &s->ghosts[h.hi >> 32 & s->ghost_mask];
 }
 
-void ghost_put(struct store *s, struct hash128 h, enum ghost_why why)
+static uint64_t ghost_now_s(const struct store *s)
 {
-    *ghost_at(s, h) = (h.lo & ~UINT64_C(3)) | (uint64_t)why;
+    return s->env->now_ns / NS_PER_S & GHOST_S_MASK;
 }
 
-enum ghost_why ghost_get(const struct store *s, struct hash128 h)
+void ghost_put(struct store *s, struct hash128 h, enum store_found why)
+{
+    uint64_t *g = ghost_at(s, h), bits = (uint64_t)why - FOUND_MISS_NEVER;
+
+    if (why != FOUND_MISS_NEVER)
+        *g = (h.lo & GHOST_HASH) | ghost_now_s(s) << GHOST_WHY_BITS | bits;
+    else if (ghost_get(s, h) != FOUND_MISS_NEVER)
+        *g = 0;
+}
+
+enum store_found ghost_get(const struct store *s, struct hash128 h)
 {
     uint64_t g = *ghost_at(s, h);
 
-    if ((g & ~UINT64_C(3)) != (h.lo & ~UINT64_C(3)))
-        return GHOST_NONE;
-    return (enum ghost_why)(g & 3);
+    if (!g || (g & GHOST_HASH) != (h.lo & GHOST_HASH))
+        return FOUND_MISS_NEVER;
+    return (enum store_found)((g & ((1 << GHOST_WHY_BITS) - 1)) +
+                              FOUND_MISS_NEVER);
+}
+
+enum store_found store_ghost(const struct store *s, const struct store_key *k,
+                             uint64_t *ago_ms_out)
+{
+    enum store_found why = ghost_get(s, k->hash);
+    uint64_t then = *ghost_at(s, k->hash) >> GHOST_WHY_BITS & GHOST_S_MASK;
+
+    *ago_ms_out = 0;
+    if (why != FOUND_MISS_NEVER)
+        *ago_ms_out = ((ghost_now_s(s) - then) & GHOST_S_MASK) * 1000;
+    return why;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of fuzz_frame, fuzz_msg and fuzz_ring into corpus/.
+"""Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg into corpus/.
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -126,9 +126,54 @@ RINGS = {
     "length_lies": program((GRANT, 8), (POKE + 5 * 8, 0), (POP, 0)),
 }
 
+
+# ---- seg: one byte for the kind of page, then the page (fuzz_seg.c sets magic,
+# store and crc)
+
+
+def group(kind, record_pages, *records):
+    body = b"".join(records)
+    pages = 1 + len(records) * record_pages
+    return struct.pack("<BQQ16sIIIIHHHHII", 0, 0, 7, b"", 600, 3, pages,
+                       record_pages, kind, len(records), 64 + len(body), 0, 0,
+                       0) + body
+
+
+def record(key, length, parent=b"", route=b"", scope=b"", attr=b""):
+    tail = scope + attr + key + route + parent
+    tail += b"\0" * (-len(tail) % 8)
+    flags = (1 if scope else 0) | (2 if attr else 0)
+    return struct.pack("<QQQQIIIIIIIHHHHBBBBI", 1, 2, 3, 4, 5, length, 6,
+                       length, 6, 7, 8, 80 + len(tail), 0, len(key),
+                       len(parent), 0, len(route), 0, flags, 0) + tail
+
+
+def superblock(major=1, segments=8, flags=0):
+    return struct.pack("<BQII16sQQQIIQQQIIQIIQ64sII", 1, 0, major, 0, b"u" * 16,
+                       1, 10 << 20, 1 << 20, segments, flags, 9, 0, 0, 0, 0, 0,
+                       0, 0, 0, b"pikvd 0.1.0", 0, 0)
+
+
+TOMB = struct.pack("<QQQQII", 1, 2, 3, 4, 5, 0)
+SEGS = {
+    "records": group(1, 2, record(b"key", 8000, b"parent", b"route"),
+                     record(b"k2", 8192)),
+    "attr": group(1, 1, record(b"k", 1, scope=b"s" * 16, attr=ATTR)),
+    "longest": group(1, 1, record(b"k" * 1024, 9, b"p" * 1024, b"r" * 32)),
+    "full": group(1, 1, *[record(b"k", 4096)] * 32),
+    "tombs": group(2, 0, TOMB, TOMB),
+    "super": superblock(),
+    "super_newer": superblock(major=2),
+    "check": b"\x02" + struct.pack("<QQIHHII", 0, 7, 600, 2, 0, 0, 0) +
+             b"\1" * 160,
+    "head": b"\x03" + struct.pack("<Q16sQIIII", 0, b"", 7, 3, 1, 0, 0),
+}
+
 for name, data in FRAMES.items():
     write("frame", name, data)
 for name, data in MSGS.items():
     write("msg", name, data)
 for name, data in RINGS.items():
     write("ring", name, data)
+for name, data in SEGS.items():
+    write("seg", name, data)

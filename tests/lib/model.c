@@ -56,6 +56,7 @@ uint64_t model_put_begin(struct model *m, uint32_t key, uint64_t generation,
                             .len = len,
                             .generation = generation,
                             .crc = model_crc(m->ids, len)};
+    m->put_bytes += len;
     *crc_out = p->crc;
     return p->id;
 }
@@ -103,29 +104,123 @@ static bool model_bytes_are(const struct model_put *put, uint64_t off,
     return true;
 }
 
-void model_check(struct model *m, uint32_t key, uint64_t generation,
-                 uint64_t version, uint64_t len, uint32_t crc, uint64_t off,
+void model_put_durable(struct model *m, uint32_t key, uint64_t id)
+{
+    struct model_put *p = model_find(m, key, id);
+
+    if (!p || p->drop_call || m->keys[key].drops || m->drops)
+        return;
+    p->durable = true;
+    p->put_bytes = m->put_bytes;
+}
+
+void model_drop_begin(struct model *m, uint32_t key, uint64_t call)
+{
+    m->keys[key].drops++;
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        struct model_put *p = &m->keys[key].puts[i];
+
+        p->durable = false;
+        p->drop_call = p->version ? call : UINT64_MAX;
+    }
+}
+
+void model_drop_done(struct model *m, uint32_t key, uint64_t call, bool dropped,
+                     uint64_t now_ns)
+{
+    MUST(m->keys[key].drops > 0);
+    m->keys[key].drops--;
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        struct model_put *p = &m->keys[key].puts[i];
+
+        if (!dropped || p->drop_call != call || p->dropped_ns)
+            continue;
+        p->dropped_ns = now_ns;
+        m->dropped++;
+    }
+}
+
+void model_drop_any_begin(struct model *m)
+{
+    m->drops++;
+    for (uint32_t key = 0; key < MODEL_KEYS; key++)
+        for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+            struct model_put *p = &m->keys[key].puts[i];
+
+            p->durable = false;
+            p->drop_call = p->drop_call ? p->drop_call : UINT64_MAX;
+        }
+}
+
+void model_drop_any_done(struct model *m)
+{
+    MUST(m->drops > 0);
+    m->drops--;
+}
+
+void model_restarted(struct model *m)
+{
+    m->drops = 0;
+    for (uint32_t key = 0; key < MODEL_KEYS; key++)
+        m->keys[key].drops = 0;
+}
+
+uint64_t model_must_have(struct model *m, uint32_t key, uint64_t far)
+{
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        const struct model_put *p = &m->keys[key].puts[i];
+
+        if (!p->id || !p->durable || m->put_bytes - p->put_bytes > far)
+            continue;
+        m->checked_durable++;
+        return p->version;
+    }
+    return 0;
+}
+
+static bool model_explains(const struct model_put *put,
+                           const struct model_seen *seen)
+{
+    return put->id && !put->refused && put->generation == seen->generation &&
+           put->len == seen->len && (seen->no_crc || put->crc == seen->crc) &&
+           (!put->version || put->version == seen->version) &&
+           (!put->dropped_ns || put->dropped_ns > seen->begun_ns);
+}
+
+void model_check(struct model *m, const struct model_seen *seen, uint64_t off,
                  const uint8_t *p, uint64_t n)
 {
     m->checked_gets++;
     m->checked_bytes += p ? n : 0;
     for (uint32_t i = 0; i < MODEL_PUTS; i++) {
-        struct model_put *put = &m->keys[key].puts[i];
+        struct model_put *put = &m->keys[seen->key].puts[i];
 
-        if (put->id == 0 || put->refused || put->generation != generation ||
-            put->len != len || put->crc != crc ||
-            (put->version && put->version != version))
+        if (!model_explains(put, seen) ||
+            (p && !model_bytes_are(put, off, p, n)))
             continue;
-        if (p && !model_bytes_are(put, off, p, n))
-            continue;
-        put->version = version; /* known from here on */
+        put->version = seen->version; /* known from here on */
         return;
     }
     fprintf(stderr,
             "model: key %u generation %llu version %llu len %llu crc %08x "
             "off %llu n %llu: no PUT explains this answer\n",
-            key, (unsigned long long)generation, (unsigned long long)version,
-            (unsigned long long)len, crc, (unsigned long long)off,
-            (unsigned long long)n);
+            seen->key, (unsigned long long)seen->generation,
+            (unsigned long long)seen->version, (unsigned long long)seen->len,
+            seen->crc, (unsigned long long)off, (unsigned long long)n);
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        const struct model_put *put = &m->keys[seen->key].puts[i];
+
+        if (put->id)
+            fprintf(stderr,
+                    "  put %llu generation %llu version %llu len %llu crc "
+                    "%08x%s dropped at %llu ns, asked at %llu ns\n",
+                    (unsigned long long)put->id,
+                    (unsigned long long)put->generation,
+                    (unsigned long long)put->version,
+                    (unsigned long long)put->len, put->crc,
+                    put->refused ? " refused" : "",
+                    (unsigned long long)put->dropped_ns,
+                    (unsigned long long)seen->begun_ns);
+    }
     abort();
 }

@@ -25,6 +25,9 @@ struct sim_call {
     uint32_t n, op, cols;
     uint32_t key[SIM_BATCH];
     uint64_t put[SIM_BATCH], off[SIM_BATCH], len[SIM_BATCH];
+    bool durable[SIM_BATCH]; /* PUT: must be found from the answer on */
+    bool drops, drops_any;   /* EVICT: of its keys; of what it selects; bump */
+    uint64_t number;         /* of all clients' calls */
     uint8_t *buf[SIM_BATCH];
     uint8_t bytes[SIM_BODY]; /* records and keys */
     struct wire_frame frame;
@@ -112,7 +115,7 @@ static struct sim_call *call_begin(struct sim_client *c, uint32_t op)
         call->op = op;
         call->generation = c->generation;
         call->begun_ns = c->s->now_ns;
-        c->s->calls_begun++;
+        call->number = ++c->s->calls_begun;
         call->frame = (struct wire_frame){
             .kind = WIRE_REQUEST, .op = (uint16_t)op, .req = call->req};
         call->frame.deadline_us = (uint32_t)(1000 + sim_random(c->s, 100000));
@@ -173,9 +176,8 @@ static bool key_is_here(const struct sim_client *c, uint32_t key)
     return hash_slot(c->s->slot_seed, text, n) % c->s->cfg.lanes == c->lane;
 }
 
-/* A key of this client's lane, low numbers more often; now and then a key of
- * another lane. */
-static uint32_t key_pick(struct sim_client *c)
+/* A key of this client's lane, low numbers more often. */
+static uint32_t key_own(struct sim_client *c)
 {
     struct sim *s = c->s;
 
@@ -183,9 +185,17 @@ static uint32_t key_pick(struct sim_client *c)
         uint64_t top = 1 + sim_random(s, MODEL_KEYS);
         uint32_t key = (uint32_t)sim_random(s, top);
 
-        if (key_is_here(c, key) || sim_random(s, 200) == 0)
+        if (key_is_here(c, key))
             return key;
     }
+}
+
+/* Now and then a key of another lane. */
+static uint32_t key_pick(struct sim_client *c)
+{
+    if (sim_random(c->s, 200) == 0)
+        return (uint32_t)sim_random(c->s, MODEL_KEYS);
+    return key_own(c);
 }
 
 struct builder {
@@ -267,11 +277,14 @@ static void do_put(struct sim_client *c, struct sim_call *call)
     build_begin(&b, c, call);
     for (uint32_t i = 0; i < n; i++) {
         struct wire_attr attr = {.label0 = label, .token_n = 512};
-        uint32_t key = key_pick(c);
+        uint32_t key = s->cfg.ssds ? key_own(c) : key_pick(c);
         struct wire_key rec = {.len = random_len(s), .flags = KEY_CRC};
+        bool attrs = sim_random(s, 2);
 
         attr.pin_ttl_ms = sim_random(s, 20) ? 0 : 100;
         attr.ttl_ms = sim_random(s, 20) ? 0 : 1000;
+        attr.flags = sim_random(s, 4) ? 0 : ATTR_DURABLE;
+        call->durable[i] = attrs && attr.flags && !attr.ttl_ms;
         call->put[i] =
             model_put_begin(s->model, key, call->generation, rec.len, &rec.crc);
         call->len[i] = rec.len;
@@ -281,7 +294,7 @@ static void do_put(struct sim_client *c, struct sim_call *call)
         if (sim_random(s, 50) == 0) /* the bytes change under way */
             call->buf[i][sim_random(s, rec.len)] ^= 1;
         total += rec.len;
-        build_key(&b, rec, key, true, sim_random(s, 2) ? &attr : NULL);
+        build_key(&b, rec, key, true, attrs ? &attr : NULL);
     }
     if (s->nets[c->lane].inline_data && total <= WIRE_EAGER_MAX) {
         uint64_t at = 0;
@@ -333,12 +346,29 @@ static void do_lookup(struct sim_client *c, struct sim_call *call)
     call->cols = 1 + (uint32_t)sim_random(s, 2);
     b.head.cols = (uint16_t)call->cols;
     b.head.pin_ttl_ms = sim_random(s, 4) ? 0 : 50;
+    b.head.flags = sim_random(s, 4) ? 0 : BATCH_PROMOTE;
     for (uint32_t i = 0; i < call->cols; i++)
         (void)slice_put(&b.records, &cols[i], sizeof cols[i]);
     for (uint32_t i = 0; i < 5 * call->cols; i++)
         build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
                   NULL);
     build_send(&b, c, NULL, 0);
+}
+
+/* A pattern that a few keys have in common. */
+static void build_pattern(struct builder *b, uint32_t key,
+                          const struct wire_attr *attr)
+{
+    char text[32];
+    struct wire_key rec = {
+        .key_len = (uint16_t)snprintf(text, sizeof text, "key-%u*", key / 10)};
+
+    (void)slice_put(&b->keys, text, rec.key_len);
+    rec.flags = KEY_HAS_ATTR;
+    (void)slice_put(&b->records, &rec, sizeof rec);
+    (void)slice_put(&b->records, attr, sizeof *attr);
+    b->call->key[b->call->n++] = key;
+    b->head.key_n++;
 }
 
 static void do_evict(struct sim_client *c, struct sim_call *call)
@@ -348,9 +378,39 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
     struct builder b;
 
     build_begin(&b, c, call);
-    b.head.select =
-        (uint8_t)(sim_random(s, 12) ? sim_random(s, 3) : sim_random(s, 6));
-    build_key(&b, (struct wire_key){0}, key_pick(c), false, &attr);
+    b.head.select = (uint8_t)(sim_random(s, 3) ? SELECT_KEYS
+                                               : sim_random(s, 3));
+    if (sim_random(s, 12) == 0)
+        b.head.select = (uint8_t)sim_random(s, 6);
+    if (sim_random(s, 4) == 0)
+        b.head.flags = BATCH_DEMOTE;
+    if (b.head.select == SELECT_PATTERN)
+        build_pattern(&b, key_pick(c), &attr);
+    else
+        build_key(&b, (struct wire_key){0}, s->cfg.ssds ? key_own(c)
+                                                        : key_pick(c),
+                  false, &attr);
+    call->drops = b.head.select == SELECT_KEYS && !b.head.flags;
+    call->drops_any = b.head.select != SELECT_KEYS && !b.head.flags;
+    if (call->drops)
+        model_drop_begin(s->model, call->key[0], call->number);
+    if (call->drops_any)
+        model_drop_any_begin(s->model);
+    build_send(&b, c, NULL, 0);
+}
+
+static void do_prefetch(struct sim_client *c, struct sim_call *call)
+{
+    struct sim *s = c->s;
+    uint32_t base = key_pick(c);
+    struct builder b;
+
+    build_begin(&b, c, call);
+    b.head.soft_us = sim_random(s, 2) ? 0 : (uint32_t)sim_random(s, 5000);
+    b.head.count = (uint32_t)sim_random(s, 3);
+    for (uint32_t i = 0; i < 8; i++)
+        build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
+                  NULL);
     build_send(&b, c, NULL, 0);
 }
 
@@ -375,6 +435,7 @@ static void do_namespace(struct sim_client *c)
     m.name = name;
     if (sim_random(c->s, 8) == 0) {
         m.bump = true;
+        model_drop_any_begin(c->s->model); /* its answer is not waited for */
     } else {
         snprintf(policy, sizeof policy, "%s",
                  policies[sim_random(c->s, countof(policies))]);
@@ -382,6 +443,25 @@ static void do_namespace(struct sim_client *c)
         m.change = &set;
     }
     call_send_msg(c, OP_NAMESPACE, &m);
+}
+
+static void do_explain(struct sim_client *c)
+{
+    Pikv__ExplainRequest m = PIKV__EXPLAIN_REQUEST__INIT;
+    char text[32];
+
+    m.ns = c->s->ns_id;
+    m.key.len = key_text(key_pick(c), text);
+    m.key.data = (uint8_t *)text;
+    call_send_msg(c, OP_EXPLAIN, &m);
+}
+
+static void do_feedback(struct sim_client *c)
+{
+    Pikv__Feedback m = PIKV__FEEDBACK__INIT;
+
+    m.ns = c->s->ns_id;
+    call_send_msg(c, OP_FEEDBACK, &m);
 }
 
 static void do_look(struct sim_client *c)

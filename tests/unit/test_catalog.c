@@ -45,7 +45,7 @@ START_TEST(everything_added_is_found_while_buckets_split)
     static uint32_t at[N];
     uint64_t longest = 0;
 
-    ck_assert_int_eq(catalog_init(&c, N), OK);
+    ck_assert_int_eq(catalog_init(&c, N, N), OK);
     for (uint32_t i = 0; i < N; i++) {
         at[i] = add(hash_of(i));
         ck_assert_uint_ne(at[i], 0);
@@ -79,7 +79,7 @@ START_TEST(equal_hashes_are_all_in_the_chain)
     struct hash128 h = {5, 6};
     uint32_t a, b;
 
-    ck_assert_int_eq(catalog_init(&c, 100), OK);
+    ck_assert_int_eq(catalog_init(&c, 100, 100), OK);
     a = add(h);
     add((struct hash128){5, 7});
     b = add(h);
@@ -94,7 +94,7 @@ START_TEST(an_entry_outlives_its_hot_record)
 {
     uint32_t e, h;
 
-    ck_assert_int_eq(catalog_init(&c, 10), OK);
+    ck_assert_int_eq(catalog_init(&c, 10, 10), OK);
     e = add(hash_of(1));
     h = catalog_hot_new(&c, e);
     ck_assert_uint_eq(c.entries[e].hot, h);
@@ -111,7 +111,7 @@ END_TEST
 
 START_TEST(memory_is_touched_only_as_far_as_used)
 {
-    ck_assert_int_eq(catalog_init(&c, 100 << 20), OK);
+    ck_assert_int_eq(catalog_init(&c, 100 << 20, 100 << 20), OK);
     ck_assert_uint_lt(catalog_bytes(&c), 4096);
     for (uint32_t i = 0; i < 1000; i++)
         catalog_hot_new(&c, add(hash_of(i)));
@@ -124,7 +124,7 @@ START_TEST(an_entry_with_a_hot_record_may_not_go)
 {
     uint32_t e;
 
-    ck_assert_int_eq(catalog_init(&c, 10), OK);
+    ck_assert_int_eq(catalog_init(&c, 10, 10), OK);
     e = add(hash_of(1));
     catalog_hot_new(&c, e);
     catalog_del(&c, e);
@@ -134,12 +134,12 @@ END_TEST
 #ifdef PIKV_FAULTS
 START_TEST(no_memory_is_an_error)
 {
-    for (uint32_t i = 1; i <= 3; i++) {
+    for (uint32_t i = 1; i <= 4; i++) {
         fault_arm(i);
-        ck_assert_int_eq(catalog_init(&c, 10), ERR_NO_MEMORY);
+        ck_assert_int_eq(catalog_init(&c, 10, 10), ERR_NO_MEMORY);
         catalog_fini(&c);
     }
-    ck_assert_int_eq(catalog_init(&c, 10), OK);
+    ck_assert_int_eq(catalog_init(&c, 10, 10), OK);
     fault_arm(1);
     ck_assert_uint_eq(catalog_new(&c, hash_of(1)), 0);
     catalog_check(&c);

@@ -4,7 +4,7 @@
  * The eviction contract (store/evict.h), run over every policy in the table:
  * random sequences against a plain model of who is a member and who is held,
  * draining, switching between every pair of policies, resizing, leaves before
- * roots, determinism, priority, and the size of the state. What each policy
+ * roots, determinism, priority, hints, and the size of the state. What each policy
  * decides is tested in test_evict_policies.c.
  *
  * The policy's state lies before a canary, so that a policy that writes past
@@ -168,10 +168,17 @@ static void bed_check(const struct bed *b)
     EXPECT(b->e.held_pages == held_pages);
 }
 
+static bool bed_hinted(const struct evict_node *n)
+{
+    return n->queue == EVICT_QUEUE_IDLE || n->queue == EVICT_QUEUE_DEAD;
+}
+
 static void bed_random_op(struct bed *b)
 {
     uint32_t id = bed_random(b, IDS), dice = bed_random(b, 16);
 
+    if (b->model[id] != ABSENT && bed_random(b, 8) == 0)
+        evict_hint(&b->e, id, (enum evict_hint)bed_random(b, 4));
     switch (b->model[id]) {
     case ABSENT:
         b->nodes[id].weight = 1 + bed_random(b, 64);
@@ -421,6 +428,115 @@ START_TEST(the_state_is_within_its_documented_size)
 }
 END_TEST
 
+/* ---- hints */
+
+START_TEST(hinted_blocks_go_first_in_the_order_of_their_hints)
+{
+    static const uint32_t order[] = {30, 20, 41, 11, 40};
+    struct bed *b = bed_new(_i, 31);
+
+    for (uint32_t id = 0; id < 64; id++)
+        bed_insert(b, id);
+    for (uint32_t id = 64; id-- > 0;)
+        evict_hit(&b->e, id);
+    evict_hint(&b->e, 41, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 30, EVICT_HINT_DEAD);
+    evict_hint(&b->e, 11, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 20, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 30, EVICT_HINT_DEAD); /* said again: keeps its place */
+    evict_hint(&b->e, 40, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 20, EVICT_HINT_DEAD);
+    for (uint32_t i = 0; i < countof(order); i++) {
+        ck_assert_uint_eq(bed_victim(b), order[i]);
+        bed_remove(b, order[i], EVICT_PRESSURE);
+    }
+    ck_assert_uint_eq(bed_drain(b), 64 - countof(order));
+    bed_free(b);
+}
+END_TEST
+
+START_TEST(a_hit_or_another_hint_takes_a_hint_back)
+{
+    struct bed *b = bed_new(_i, 37);
+
+    for (uint32_t id = 0; id < 64; id++)
+        bed_insert(b, id);
+    for (uint32_t id = 0; id < 8; id++)
+        evict_hint(&b->e, id, id % 2 ? EVICT_HINT_DEAD : EVICT_HINT_IDLE);
+    evict_hit(&b->e, 0);
+    evict_hit(&b->e, 1);
+    evict_hint(&b->e, 2, EVICT_HINT_NONE);
+    evict_hint(&b->e, 3, EVICT_HINT_NONE);
+    evict_hint(&b->e, 4, EVICT_HINT_HOT);
+    evict_hint(&b->e, 5, EVICT_HINT_HOT);
+    for (uint32_t id = 0; id < 8; id++)
+        ck_assert_int_eq(bed_hinted(&b->nodes[id]), id > 5);
+    ck_assert_uint_eq(bed_victim(b), 7);
+    bed_remove(b, 7, EVICT_GONE);
+    ck_assert_uint_eq(bed_victim(b), 6);
+    bed_remove(b, 6, EVICT_GONE);
+    for (uint32_t id = 8; id < 64; id++)
+        evict_hint(&b->e, id, EVICT_HINT_DEAD);
+    for (uint32_t id = 8; id < 64; id++) {
+        ck_assert_uint_eq(bed_victim(b), id);
+        bed_remove(b, id, EVICT_GONE);
+    }
+    ck_assert_uint_eq(bed_drain(b), 6);
+    bed_free(b);
+}
+END_TEST
+
+START_TEST(a_held_block_that_is_hinted_waits_for_its_release)
+{
+    struct bed *b = bed_new(_i, 41);
+
+    for (uint32_t id = 0; id < 8; id++)
+        bed_insert(b, id);
+    bed_hold(b, 0);
+    bed_hold(b, 1);
+    bed_hold(b, 2);
+    for (uint32_t id = 0; id < 4; id++)
+        evict_hint(&b->e, id, EVICT_HINT_DEAD);
+    ck_assert_uint_eq(bed_victim(b), 3); /* parks the others */
+    bed_remove(b, 3, EVICT_PRESSURE);
+    evict_hint(&b->e, 1, EVICT_HINT_HOT);
+    evict_hit(&b->e, 2);
+    EXPECT(bed_victim(b) != 3);
+    bed_check(b);
+    bed_release(b, 2, true);
+    bed_release(b, 1, true);
+    bed_release(b, 0, true);
+    ck_assert_uint_eq(bed_victim(b), 0);
+    ck_assert_uint_eq(bed_drain(b), 7);
+    bed_check(b);
+    bed_free(b);
+}
+END_TEST
+
+/* A session of two turns: the leaf goes first, the shared root stays. */
+START_TEST(a_dead_chain_goes_leaf_first_up_to_the_shared_part)
+{
+    struct bed *b = bed_new(_i, 43);
+
+    for (uint32_t id = 0; id < 32; id++) {
+        bed_insert(b, id);
+        if (id > 0)
+            bed_hold(b, id - 1);
+    }
+    for (uint32_t id = 8; id < 32; id++)
+        evict_hint(&b->e, id, EVICT_HINT_DEAD);
+    for (uint32_t id = 100; id < 120; id++)
+        bed_insert(b, id);
+    for (uint32_t id = 32; id-- > 8;) {
+        ck_assert_uint_eq(bed_victim(b), id);
+        bed_remove(b, id, EVICT_PRESSURE);
+        bed_release(b, id - 1, true);
+    }
+    ck_assert(!bed_hinted(&b->nodes[7]));
+    bed_free(b);
+}
+END_TEST
+
 /* ---- switching */
 
 static int policies(void)
@@ -454,8 +570,10 @@ START_TEST(switching_from_any_policy_to_any_loses_no_block)
     b->e = to;
     bed_check(b);
     for (uint32_t id = 0; id < IDS; id++) {
-        if (b->model[id] != ABSENT)
-            ck_assert_uint_eq(b->nodes[id].stamp, before[id].stamp);
+        if (b->model[id] == ABSENT)
+            continue;
+        EXPECT(b->nodes[id].stamp == before[id].stamp);
+        EXPECT(bed_hinted(&b->nodes[id]) == bed_hinted(&before[id]));
     }
     ck_assert_uint_eq(bed_drain(b), members);
     for (uint32_t i = 0; i < 5000; i++)
@@ -486,6 +604,37 @@ START_TEST(a_switch_keeps_the_order_of_last_use)
     for (uint32_t id = 0; id < 64; id++) {
         ck_assert_uint_eq(bed_victim(b), id);
         bed_remove(b, id, EVICT_PRESSURE);
+    }
+    bed_free(b);
+}
+END_TEST
+
+START_TEST(a_switch_keeps_hints_and_their_order)
+{
+    struct bed *b = bed_new(_i / policies(), 47);
+    const struct evict_ops *ops = evict_by_idx((uint32_t)(_i % policies()));
+    static const uint32_t order[] = {9, 4, 7, 3, 5};
+    uint8_t *old = b->state;
+    size_t old_len = b->state_len;
+    struct evict to;
+
+    for (uint32_t id = 0; id < 64; id++)
+        bed_insert(b, id);
+    bed_hold(b, 5);
+    evict_hint(&b->e, 7, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 9, EVICT_HINT_DEAD);
+    evict_hint(&b->e, 3, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 5, EVICT_HINT_IDLE);
+    evict_hint(&b->e, 4, EVICT_HINT_DEAD);
+    bed_policy(b, ops, &to);
+    evict_switch(&b->e, &to);
+    bed_state_free(old, old_len);
+    b->e = to;
+    for (uint32_t i = 0; i < countof(order); i++) {
+        if (order[i] == 5)
+            bed_release(b, 5, true);
+        ck_assert_uint_eq(bed_victim(b), order[i]);
+        bed_remove(b, order[i], EVICT_PRESSURE);
     }
     bed_free(b);
 }
@@ -539,6 +688,14 @@ Suite *suite(void)
                         0, n);
     tcase_add_loop_test(tc, blocks_of_high_priority_outlive_the_others, 0, n);
     tcase_add_loop_test(tc, the_state_is_within_its_documented_size, 0, n);
+    tcase_add_loop_test(
+        tc, hinted_blocks_go_first_in_the_order_of_their_hints, 0, n);
+    tcase_add_loop_test(tc, a_hit_or_another_hint_takes_a_hint_back, 0, n);
+    tcase_add_loop_test(tc, a_held_block_that_is_hinted_waits_for_its_release,
+                        0, n);
+    tcase_add_loop_test(tc, a_dead_chain_goes_leaf_first_up_to_the_shared_part,
+                        0, n);
+    tcase_add_loop_test(tc, a_switch_keeps_hints_and_their_order, 0, n * n);
     tcase_add_loop_test(tc, switching_from_any_policy_to_any_loses_no_block, 0,
                         n * n);
     tcase_add_test(tc, a_switch_keeps_the_order_of_last_use);
