@@ -57,7 +57,7 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPIKV_VERSION='"$(VERSION)"' \
 ALL_LDFLAGS = $(FLAGS) -Wl,--as-needed $(LINK_$(V)) $(LDFLAGS)
 
 CLIENT_LIBS := -lprotobuf-c -lisal -lpthread -ldl
-DAEMON_LIBS := -luv -lucp -lucs -ljansson -lmicrohttpd $(CLIENT_LIBS)
+DAEMON_LIBS := -luv -luring -lucp -lucs -ljansson -lmicrohttpd $(CLIENT_LIBS)
 TEST_LIBS := -lcheck_pic -lsubunit -lrt -lm $(DAEMON_LIBS)
 
 # ---- What there is ---------------------------------------------------------
@@ -74,6 +74,7 @@ LIBPIKV_SHARED := $(call src,daemon/rpc/frame.c daemon/rpc/msg.c \
 LIBPIKV_OBJS := $(call objs,$(call src,client/*.c) $(LIBPIKV_SHARED)) \
   $(PROTO_OBJ)
 CTL_OBJS := $(call objs,$(call src,client/ctl/*.c))
+FSCK_OBJS := $(call objs,$(call src,daemon/fsck*.c))
 BENCH_OBJS := $(call objs,$(call src,bench/*.c))
 LAYER_LIBS := $(foreach l,$(LAYERS) proto,$(O)/lib$(l).a)
 # Unit tests arm fault points, which release builds do not have; under
@@ -92,6 +93,7 @@ TESTS := $(UNIT) $(if $(filter-out tsan,$(V)),$(FUZZ)) \
   $(if $(filter-out tsan fuzz,$(V)),$(SIM) $(E2E))
 LIBPIKV := $(if $(call src,client/*.c),$(O)/libpikv.so $(O)/libpikv.a)
 PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
+  $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
 .PHONY: all help deps tests demo check bench fuzz sim soak docs format install
@@ -156,9 +158,13 @@ $(O)/libpikv.so: $(O)/libpikv.so.1
 
 $(O)/pikvctl: $(CTL_OBJS) $(O)/libpikv.a $(O)/libproto.a $(O)/libbase.a
 	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson
-# The bench also runs the daemon's policy code, hence libstore.
-$(O)/pikv-bench: $(BENCH_OBJS) $(O)/libpikv.a $(O)/libstore.a $(O)/libbase.a
-	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -ljansson -lz -lm
+$(O)/pikv-fsck: $(FSCK_OBJS) $(O)/libstore.a $(O)/libbase.a
+	$(link) -pie -o $@ $^ -ljansson -lisal -lpthread
+# The bench also runs the daemon's policy code, hence libstore, and its disks.
+DISK_OBJS := $(call objs,$(call src,daemon/server/disk_*.c))
+$(O)/pikv-bench: $(BENCH_OBJS) $(DISK_OBJS) $(O)/libpikv.a $(O)/libstore.a \
+  $(O)/libbase.a
+	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -luring -ljansson -lz -lm
 
 # As a user builds it: the public header and the shared library, no more.
 $(O)/example_%: client/example/%.c client/pikv.h $(O)/libpikv.so
@@ -233,7 +239,7 @@ MAN := $(call src,docs/man/*.scd)
 
 install: ## as V=release into DESTDIR and PREFIX
 	@$(MAKE) -s -j$(JOBS) V=release all
-	install -Dm755 -t $(D)/sbin out/release/pikvd
+	install -Dm755 -t $(D)/sbin out/release/pikvd out/release/pikv-fsck
 	install -Dm755 -t $(D)/bin out/release/pikvctl out/release/pikv-bench
 	install -Dm644 -t $(D)/lib out/release/libpikv.so.1 out/release/libpikv.a
 	ln -sf libpikv.so.1 $(D)/lib/libpikv.so

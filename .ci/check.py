@@ -30,6 +30,7 @@ LAYERS = [
     ("daemon/base/*", ["base/", "proto/"]),
     ("daemon/store/*", ["store/", "base/", "proto/"]),
     ("daemon/rpc/*", ["rpc/", "base/", "proto/", "pikv.pb-c.h"]),
+    ("daemon/fsck*", ["fsck_*", "store/", "base/", "proto/"]),
     ("daemon/*", ["server/", "rpc/", "store/", "base/", "proto/",
                   "pikv.pb-c.h"]),
     # libpikv speaks the same wire but knows no server and no store.
@@ -37,7 +38,8 @@ LAYERS = [
                   "rpc/msg.h", "rpc/ring.h", "rpc/shm_wire.h"]),
     # The bench replays traces through the daemon's own policies.
     ("bench/*", ["bench/", "client/pikv.h", "base/", "proto/",
-                 "store/evict*", "store/catalog.h"]),
+                 "store/evict*", "store/catalog.h", "store/disk.h",
+                 "server/disk_open.h"]),
 ]
 
 # What only shell files may include: everything with a clock, a thread, a
@@ -50,11 +52,13 @@ OUTSIDE = re.compile(
 # (shell file, why it is one). The rest of daemon/ is deterministic.
 SHELLS = [
     ("daemon/main.c", "arguments, signals, set-up and tear-down"),
+    ("daemon/fsck*", "pikv-fsck: a program of its own, files and descriptors"),
     ("daemon/server/loop.*", "libuv loops, clocks, threads of the lanes"),
     ("daemon/server/loop_*", "parts of loop.c"),
     ("daemon/server/admin*", "admin HTTP"),
     ("daemon/server/notify.*", "sd_notify datagrams"),
     ("daemon/server/files*", "files, memfds, clocks and seeds for env"),
+    ("daemon/server/disk_*", "io_uring, and threads where it is not allowed"),
     ("daemon/rpc/transport_ucx*", "UCX"),
     ("daemon/rpc/transport_shm*", "unix sockets and passed descriptors"),
     ("daemon/base/mailbox.*", "the one mutex between threads"),
@@ -64,12 +68,14 @@ SHELLS = [
 # (file, why it may allocate): nothing else does, and lanes never after boot.
 ALLOCATORS = [
     ("daemon/main.c", "boot"),
+    ("daemon/fsck*", "pikv-fsck"),
     ("daemon/base/metrics.c", "text for the admin page, control thread"),
     ("daemon/server/admin*", "control thread"),
     ("daemon/server/config*", "configuration, boot and reload"),
     ("daemon/server/control*", "control thread, boot and reload"),
     ("daemon/server/registry*", "boot, control thread"),
     ("daemon/server/files*", "boot and control thread"),
+    ("daemon/server/disk_*", "boot"),
     ("daemon/server/loop*", "boot"),
     ("daemon/rpc/transport_*", "boot and connection set-up"),
     ("client/*", "libpikv and pikvctl"),

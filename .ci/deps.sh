@@ -8,9 +8,9 @@ set -euo pipefail
 
 build="gcc make binutils libc6-dev libucx-dev libuv1-dev libprotobuf-c-dev
   protobuf-c-compiler libjansson-dev libisal-dev libxxhash-dev
-  libmicrohttpd-dev zlib1g-dev python3 scdoc"
+  libmicrohttpd-dev liburing-dev zlib1g-dev python3 scdoc"
 check="$build check libsubunit-dev clang-format prometheus"
-bench="$build redis-server memcached"
+bench="$build redis-server memcached fio"
 fuzz="$build check libsubunit-dev clang libclang-rt-14-dev"
 
 what=${1:-build}

@@ -22,13 +22,12 @@ enum { SEGS_MAX = 1024, STAGE_ALIGN = 64 };
 
 /* ---- plan ---- */
 
-static uint32_t item_lane(const struct pikv *kv, const struct request *r,
-                          uint32_t i)
+uint32_t build_lane(const struct pikv *kv, const struct ns *space,
+                    const struct pikv_key *k)
 {
-    const struct pikv_key *k = request_key(r, i);
     const struct pikv_bytes *route = k->route.len ? &k->route : &k->key;
 
-    return hash_slot(r->space->slot_seed, route->p, route->len) % kv->lane_n;
+    return hash_slot(space->slot_seed, route->p, route->len) % kv->lane_n;
 }
 
 bool build_item_has_attr(const struct pikv_put *p)
@@ -39,9 +38,8 @@ bool build_item_has_attr(const struct pikv_put *p)
            p->labels[2] || p->labels[3];
 }
 
-/* The caller's runs of item i, in the shape of pikv_buf. */
 const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
-                                        uint32_t *n_out)
+                                       uint32_t *n_out)
 {
     static_assert(sizeof(struct pikv_buf) == sizeof(struct pikv_bytes) &&
                       offsetof(struct pikv_buf, len) ==
@@ -207,6 +205,8 @@ static struct part *plan_part(struct pikv *kv, const struct request *r,
     p->record_n = 1 + r->cols + r->extra_n;
     if (r->label)
         p->record_n++;
+    if (r->op == OP_EVICT && r->select == PIKV_PATTERN)
+        p->keys_len = (uint32_t)request_key(r, 0)->key.len;
     return p;
 }
 
@@ -232,7 +232,7 @@ static int plan_lanes(struct pikv *kv, const struct request *r, struct call *c)
     struct part *open[LANES_MAX] = {0};
 
     for (uint32_t i = 0; i < r->n; i++) {
-        uint32_t lane = item_lane(kv, r, i);
+        uint32_t lane = build_lane(kv, r->space, request_key(r, i));
         uint64_t bytes = build_item_bytes(r, i);
 
         if (!open[lane] || part_is_full(r, open[lane], i, bytes))
@@ -281,6 +281,27 @@ static void plan_sizes(const struct request *r, struct part *p)
                             p->inline_bytes);
 }
 
+/* Each part gets what its keys are of all keys; the sums of these shares differ
+ * from one part to the next by whole MiB, so that nothing of the cap is lost. A
+ * part without any is not sent: 0 would mean no cap. */
+static void plan_caps(const struct request *r, struct call *c)
+{
+    uint64_t keys = 0, before = 0;
+
+    if (r->cap_mib == 0)
+        return;
+    LIST_FOREACH(l, &c->parts)
+    {
+        struct part *p = container_of(l, struct part, call_node);
+        uint64_t sum;
+
+        keys += p->n;
+        sum = r->cap_mib * keys / r->n;
+        p->cap_mib = (uint32_t)(sum - before);
+        before = sum;
+    }
+}
+
 int build_plan(struct pikv *kv, const struct request *r, struct call *c)
 {
     int e = OK;
@@ -292,6 +313,7 @@ int build_plan(struct pikv *kv, const struct request *r, struct call *c)
     else
         for (uint32_t lane = 0; lane < kv->lane_n && !e; lane++)
             e = plan_lane(kv, r, c, lane);
+    plan_caps(r, c);
     LIST_FOREACH(l, &c->parts)
     {
         struct part *p = container_of(l, struct part, call_node);

@@ -24,12 +24,15 @@ static void write_head(const struct request *r, const struct part *p,
         .key_n = p->n + r->extra_n,
         .select = (uint8_t)r->select,
         .cols = p->cols,
+        .count = p->cap_mib,
     };
     if (!call)
         return;
     b->soft_us = call->soft_us;
     b->pin_ttl_ms = call->pin_ttl_ms;
     b->flags = call->promote ? BATCH_PROMOTE : 0;
+    if (r->op == OP_EVICT && call->demote)
+        b->flags |= BATCH_DEMOTE;
     b->accept = call->accept_lossy;
     memcpy(&b->max_err, &call->max_err, sizeof(b->max_err));
     b->trace = call->trace;
@@ -162,8 +165,10 @@ static void write_item(struct pikv *kv, const struct request *r,
     }
 }
 
-/* EVICT by label or scope: one record without a key says which. */
-static void write_selector(const struct request *r, struct slice_out *o)
+/* EVICT by label or scope: one record without a key says which; by pattern: the
+ * pattern is its key. */
+static void write_selector(const struct request *r, struct slice_out *o,
+                           struct slice_out *keys)
 {
     const struct pikv_key *k = r->items;
     struct wire_key *w = slice_grow(o, sizeof(*w));
@@ -171,6 +176,11 @@ static void write_selector(const struct request *r, struct slice_out *o)
     *w = (struct wire_key){0};
     if (k && k->scope)
         memcpy(w->scope, k->scope, sizeof(w->scope));
+    if (r->select == PIKV_PATTERN) {
+        w->key_len = (uint16_t)k->key.len;
+        w->group = k->group;
+        write_bytes(keys, &k->key);
+    }
     if (r->label) {
         struct wire_attr *a = slice_grow(o, sizeof(*a));
 
@@ -217,7 +227,7 @@ void build_message(struct pikv *kv, const struct request *r, struct part *p,
     if (r->op == OP_LOOKUP)
         write_columns(r, p, &o);
     for (uint32_t i = 0; i < r->extra_n; i++)
-        write_selector(r, &o);
+        write_selector(r, &o, &keys);
     for (uint32_t i = 0; i < p->n; i++)
         write_item(kv, r, p, i, &o, &keys);
     if (p->inline_bytes)

@@ -20,6 +20,7 @@ struct request {
     enum pikv_select select;
     uint64_t label;
     uint32_t extra_n; /* EVICT without keys: records to send */
+    uint32_t cap_mib; /* PREFETCH: for all lanes; 0 none */
     bool everywhere;  /* every lane gets all items */
     const struct pikv_call *call;
     struct pikv_result *results;
@@ -71,11 +72,20 @@ void call_fail_items(struct part *p, int status);
 
 /* build.c */
 uint64_t build_item_bytes(const struct request *r, uint32_t i);
+/* The lane that has a key. */
+uint32_t build_lane(const struct pikv *kv, const struct ns *space,
+                    const struct pikv_key *k);
+/* The caller's runs of item i, in the shape of pikv_buf. */
+const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
+                                       uint32_t *n_out);
+bool build_item_has_attr(const struct pikv_put *p);
 /* Cuts the request into parts, sized and staged; none sent yet. */
 int build_plan(struct pikv *kv, const struct request *r, struct call *c);
 /* Where the part's stand-in bytes begin. */
 uint8_t *part_staging(struct pikv *kv, const struct part *p);
 void build_stage(struct pikv *kv, const struct request *r, struct part *p);
+
+/* build_write.c */
 /* Writes frame and body of a planned part to msg (p->msg_len bytes). */
 void build_message(struct pikv *kv, const struct request *r, struct part *p,
                    uint8_t *msg);
@@ -97,6 +107,7 @@ void reply_bytes(struct part *p, struct dest *d, uint64_t off,
                  const uint8_t *from, uint64_t len);
 
 /* data.c */
+int data_check_key(const struct pikv_key *k);
 int data_submit(struct pikv *kv, struct request *r, bool wait,
                 uint64_t *id_out);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The public calls that move or name blocks, from pikv_put to pikv_touch: check
+ * The public calls that move or name blocks, pikv_put to pikv_prefetch: check
  * the items, then one way for all:
  *
  *     data_submit   call from the pool, plan (build.c), staging copied
@@ -16,7 +16,7 @@ enum { STAGE_INLINE = 16 << 10 /* copied without letting kv->mu go */ };
 
 /* ---- checks ---- */
 
-static int check_key(const struct pikv_key *k)
+int data_check_key(const struct pikv_key *k)
 {
     if (k->key.len == 0 || !k->key.p || (k->route.len && !k->route.p) ||
         k->cls > CLASS_BLOB)
@@ -61,7 +61,7 @@ static int check_request(const struct request *r)
     if (r->n && (!r->items || !r->results))
         return ERR_BAD_REQUEST;
     for (uint32_t i = 0; i < r->n && !e; i++) {
-        e = check_key(request_key(r, i));
+        e = data_check_key(request_key(r, i));
         if (!e && r->puts)
             e = check_put(&r->puts[i]);
         if (!e && r->gets)
@@ -163,6 +163,11 @@ static void part_start(struct pikv *kv, const struct request *r, struct part *p,
         r->space->boot != c->boot ||
         (p->staged_bytes && !p->stage.n && !p->own)) {
         conn_part_ends(c, p, c->state == CONN_UP ? ERR_RETRY : ERR_NO_SERVER);
+        return;
+    }
+    if (r->cap_mib && !p->cap_mib) {
+        call_fail_items(p, ERR_PARTIAL);
+        call_part_ended(kv, p, OK);
         return;
     }
     if (r->op == OP_GET)
@@ -387,6 +392,13 @@ int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
             return ERR_BAD_REQUEST;
         r.extra_n = 1;
         break;
+    case PIKV_PATTERN:
+        if (!keys || !keys->key.p || keys->key.len == 0)
+            return ERR_BAD_REQUEST;
+        if (keys->key.len > WIRE_KEY_MAX)
+            return ERR_LIMIT;
+        r.extra_n = 1;
+        break;
     case PIKV_NAMESPACE:
         break;
     }
@@ -413,4 +425,20 @@ int pikv_touch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
                struct pikv_result *results, uint64_t *id_out)
 {
     return keys_submit(kv, OP_TOUCH, ns, keys, n, call, results, id_out);
+}
+
+int pikv_prefetch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+                  uint32_t n, uint32_t cap_mib, const struct pikv_call *call,
+                  struct pikv_result *results, uint64_t *id_out)
+{
+    struct request r = {.op = OP_PREFETCH,
+                        .ns = ns,
+                        .n = n,
+                        .items = keys,
+                        .stride = sizeof(*keys),
+                        .cap_mib = cap_mib,
+                        .call = call,
+                        .results = results};
+
+    return data_submit(kv, &r, false, id_out);
 }

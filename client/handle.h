@@ -113,7 +113,8 @@ struct part {
     int fd;       /* goes along, or -1 */
     uint64_t req, bytes;
     uint32_t slot, ns, incarnation;
-    uint32_t n, first; /* items: idx[0..n), or first.. if idx_used is 0 */
+    uint32_t n, first; /* items: idx[0..n), or first.. if has_idx is 0 */
+    uint32_t cap_mib;  /* PREFETCH: its part of the cap; 0 none */
     bool has_idx;
     uint32_t *idx;
     struct dest *dests;
@@ -263,7 +264,7 @@ uint64_t loan_id_public(const struct conn *c, uint64_t id);
 void loan_unmap(struct ns *ns, uint32_t lane); /* the connection ended */
 void loan_unmap_all(struct pikv *kv);
 
-/* conn_ucx.c */
+/* conn_ucx_open.c */
 int ucx_open(struct pikv *kv);
 void ucx_close(struct pikv *kv);
 

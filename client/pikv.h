@@ -4,11 +4,13 @@
  * handle, a deadline on every call.
  *
  *     struct pikv *kv;
- *     if (pikv_open(NULL, &kv) != PIKV_OK) ...      //
- * shm:/run/pikvd/pikvd.sock uint32_t ns; struct pikv_namespace d = {.name =
- * "demo", .create = true}; pikv_namespace_open(kv, &d, &ns, NULL); struct
- * pikv_put p = {.key = {.key = {"k1", 2}}, .data = {buf, len}}; struct
- * pikv_result r; pikv_put_sync(kv, ns, &p, 1, NULL, &r);
+ *     if (pikv_open(NULL, &kv) != PIKV_OK) ...  // shm:/run/pikvd/pikvd.sock
+ *     struct pikv_namespace d = {.name = "demo", .create = true};
+ *     uint32_t ns;
+ *     pikv_namespace_open(kv, &d, &ns, NULL);
+ *     struct pikv_put p = {.key = {.key = {"k1", 2}}, .data = {buf, len}};
+ *     struct pikv_result r;
+ *     pikv_put_sync(kv, ns, &p, 1, NULL, &r);
  *
  * Buffers. Any pointer works. Memory registered with pikv_mem_alloc() or
  * pikv_mem_register_fd() is read and written by a daemon on the same host
@@ -184,11 +186,13 @@ struct pikv_namespace {
 /* What a call may carry beside its items. NULL or zeros: defaults. */
 struct pikv_call {
     uint32_t deadline_us; /* whole call; 0: the op's default (reference/ops) */
-    uint32_t soft_us;     /* GET: after this, answer what is ready (PARTIAL) */
+    uint32_t soft_us;     /* GET: after this, answer what is ready (PARTIAL);
+                           * PREFETCH: what is not begun by then is given up */
     uint32_t pin_ttl_ms;  /* LOOKUP, PIN */
-    bool promote;         /* LOOKUP */
+    bool promote;         /* LOOKUP: bring hits on SSD to DRAM */
     bool verify;          /* GET: check the crc of whole blocks (loans too) */
     uint8_t accept_lossy; /* GET: 1 takes lossy blocks up to max_err */
+    bool demote;          /* EVICT: out of DRAM, to the SSD, not dropped */
     float max_err;
     uint64_t trace; /* opaque, for logs */
     void *user;     /* comes back in the completion */
@@ -234,7 +238,11 @@ struct pikv_put {
     uint64_t affinity;
     uint64_t labels[4];
     uint8_t priority;
-    bool durable; /* answers UNSUPPORTED: this version has no SSD tier */
+    bool durable; /* answered when it is on the SSD and flushed: OK. Else
+                   * NOT_DURABLE: stored in memory only, the SSD is failing, or
+                   * read-only, or had no time; UNSUPPORTED: this server has no
+                   * SSD, nothing was stored. Give it more than the default
+                   * deadline: a flush may take tens of ms */
     bool client_keeps_copy;
 };
 
@@ -248,7 +256,17 @@ struct pikv_get {
     bool loan;           /* shm: lend the block instead of a copy */
 };
 
-/* One item's answer. */
+/* One item's answer.
+ *
+ * tier and eta_us are for the choice that only the caller can make: to read a
+ * block may take longer than to compute it again. eta_us of a LOOKUP's hit is
+ * what reading this block is expected to take now, with the wait behind others,
+ * from the service times that its tier showed lately; 0: it is in memory. A
+ * batch takes at least the longest of its eta_us, and the bytes their time over
+ * the link. Where that is more than the prefill of these tokens, prefer to
+ * recompute: GET the part of the prefix that is in memory and leave the rest.
+ * For what is wanted later there is pikv_prefetch, or promote: then eta_us
+ * falls to 0. */
 struct pikv_result {
     int status;    /* enum pikv_error */
     uint8_t state; /* LOOKUP: 0 MISS, 1 PENDING, 2 HIT */
@@ -256,10 +274,10 @@ struct pikv_result {
     bool pinned;
     bool lossy;
     uint64_t version;
-    uint64_t len;    /* stored length of the whole block */
-    uint64_t moved;  /* bytes delivered into the buffer */
-    uint32_t crc32c; /* of the whole block */
-    uint32_t eta_us;
+    uint64_t len;     /* stored length of the whole block */
+    uint64_t moved;   /* bytes delivered into the buffer */
+    uint32_t crc32c;  /* of the whole block */
+    uint32_t eta_us;  /* LOOKUP, PREFETCH: expected time to read it; 0 now */
     const void *loan; /* GET with loan: the bytes, read-only, len bytes */
     uint64_t loan_id;
 };
@@ -270,7 +288,7 @@ struct pikv_completion {
     int status;      /* of the whole call; per item in the results */
     uint32_t n;      /* items */
     uint32_t prefix; /* LOOKUP: longest restorable prefix, in positions */
-    uint32_t count;  /* EVICT: blocks dropped */
+    uint32_t count;  /* EVICT: blocks dropped or demoted; PREFETCH: begun */
     struct pikv_result *results; /* the array given at submit */
 };
 
@@ -307,7 +325,12 @@ enum pikv_select {
     PIKV_LABEL,     /* blocks that carry label */
     PIKV_SCOPE,     /* blocks of keys[0].scope */
     PIKV_NAMESPACE, /* all blocks of the namespace */
+    PIKV_PATTERN,   /* blocks whose key bytes match keys[0].key, in which * is
+                     * any bytes and ? any one; group and scope do not matter */
 };
+/* With call->demote blocks leave DRAM but stay on the SSD; one that is not
+ * there yet is written first. UNSUPPORTED without an SSD. Otherwise a drop is
+ * final: a block on an SSD does not come back after a crash either. */
 int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
                const struct pikv_key *keys, uint32_t n, uint64_t label,
                const struct pikv_call *call, struct pikv_result *results,
@@ -321,10 +344,49 @@ int pikv_unpin(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
 int pikv_touch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
                uint32_t n, const struct pikv_call *call,
                struct pikv_result *results, uint64_t *id_out);
+/* Brings blocks from the SSD to memory, for a GET that comes later. keys: the
+ * most wanted first. cap_mib: at most so many MiB in all, 0 no cap; the keys of
+ * each lane get their share of it. What is not begun when call->soft_us has
+ * passed is given up. Demand goes first: a prefetch yields to every GET, and
+ * one that a GET overtakes is that GET's. Answered when all is begun or given
+ * up, not when it is there. Items: OK (in memory, or on its way), MISS, PARTIAL
+ * (not begun: cap or time). */
+int pikv_prefetch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
+                  uint32_t n, uint32_t cap_mib, const struct pikv_call *call,
+                  struct pikv_result *results, uint64_t *id_out);
 /* Ends a loan. OK: the bytes read before this call were the block's. STALE: the
  * daemon took the loan back meanwhile, they do not count. Never blocks. */
 int pikv_loan_release(struct pikv *kv, uint32_t ns,
                       const struct pikv_result *result);
+
+/* ---- asking and telling ---- */
+
+struct pikv_explanation {
+    /* here, never_seen, evicted, not_admitted, late, expired, dropped, corrupt;
+     * newer servers may have other words */
+    char reason[32];
+    char tier[8];     /* of here: "dram" or "ssd" */
+    uint64_t when_ms; /* so long ago; 0 not known */
+    uint32_t eta_us;  /* of here: expected time to read it */
+    char advice[256]; /* one sentence for a person */
+};
+/* Why a key is, or is not, there. From a bounded memory of what left: a block
+ * that left long ago is never_seen. Asks the key's lane and waits. */
+int pikv_explain(struct pikv *kv, uint32_t ns, const struct pikv_key *key,
+                 const struct pikv_call *call, struct pikv_explanation *out);
+
+enum pikv_session_state {
+    PIKV_SESSION_OPEN,   /* in use: its blocks are wanted soon */
+    PIKV_SESSION_IDLE,   /* waits for its user: other blocks come first */
+    PIKV_SESSION_CLOSED, /* over: its blocks may go first */
+};
+/* A hint: the blocks that carry session as one of their labels are worth more
+ * or less from now on. Sent to every lane; never blocks, no completion comes,
+ * and whether the server made use of it is not told. Said once per change; to
+ * be said again after a restart of the server. NO_SERVER, RETRY: a lane could
+ * not be told now; the others were. session 0 is BAD_REQUEST. */
+int pikv_session(struct pikv *kv, uint32_t ns, uint64_t session,
+                 enum pikv_session_state state, const struct pikv_call *call);
 
 /* ---- completions ---- */
 

@@ -120,6 +120,8 @@ bool reply_batch(struct pikv *kv, struct part *p, const struct message *m)
     }
     if (batch_read(m, &p->conn->limits, &b))
         return false;
+    if (p->op == OP_PREFETCH && b.head.count > p->n)
+        return false;
     c->count += b.head.count;
     if (b.head.key_n != p->n)
         return p->n == 0 || (p->op == OP_EVICT && b.head.key_n == 0);

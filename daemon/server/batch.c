@@ -101,6 +101,13 @@ void result_of_block(struct op *op, uint32_t block, struct wire_result *r)
     r->state = STATE_HIT;
 }
 
+void promote_block(struct op *op, uint32_t block, const struct store_key *k)
+{
+    enum err e = store_load(op->lane->store, block, k, LOAD_PROMOTE, NULL);
+
+    MUST(!e || e == ERR_BUSY);
+}
+
 enum err miss_of(struct op *op, enum store_found why)
 {
     struct metrics *m = &op->lane->metrics;

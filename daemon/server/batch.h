@@ -37,6 +37,9 @@ void batch_skip(struct tp_peer *tp, const struct message *m,
 /* Fills a result from a block that is there; of one that is not in memory the
  * crc is left out. */
 void result_of_block(struct op *op, uint32_t block, struct wire_result *r);
+/* Begins to bring a block that is not in memory there; nothing, if there is no
+ * room now. Nobody waits for it. */
+void promote_block(struct op *op, uint32_t block, const struct store_key *k);
 /* Counts a miss by its reason and returns ERR_MISS or ERR_PENDING. */
 enum err miss_of(struct op *op, enum store_found why);
 

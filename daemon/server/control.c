@@ -6,6 +6,7 @@
  *   NAMESPACE  [change, bump -> save, put -> lane_ns_mail to all]
  *              -> lane_usage_mail to all -> answer
  *   RELOAD     load, check -> lane_config_mail to all -> answer
+ *   SSD        [retire, or forget and then replace] -> info -> answer
  *
  * Invariants
  *  1. Every call is answered once.
@@ -210,6 +211,8 @@ static void usage_acked(struct ctl_job *job)
             to->usage.blocks += u->blocks;
             to->usage.bytes += u->bytes;
             to->usage.share_bytes += u->share_bytes;
+            to->usage.ssd_blocks += u->ssd_blocks;
+            to->usage.ssd_bytes += u->ssd_bytes;
         }
     }
     free(job->usage);
@@ -419,6 +422,85 @@ enum err control_reload(struct control *c, struct ctl_reload *report,
     return reload_begin(c, NULL, report ? report : &own, m);
 }
 
+/* ---- SSDs ---- */
+
+static void ssd_end(struct ctl_job *job)
+{
+    struct ctl_call *call = job->call;
+
+    control_job_end(job);
+    call_answer(call, OK);
+}
+
+/* What was asked for is done, or failed; the list of all comes along. */
+static void ssd_done(struct ctl_job *job)
+{
+    struct ctl_call *call = job->call;
+    enum err e = job->err;
+
+    if (!e) {
+        control_job_send(job, lane_ssd_info_mail, ssd_end);
+        return;
+    }
+    errmsg_set(&call->msg, e,
+               e == ERR_BAD_REQUEST
+                   ? "path: its state does not allow that (pikvctl ssd list)"
+                   : "path: %s; see the log",
+               err_text(e));
+    control_job_end(job);
+    call_answer(call, e);
+}
+
+static void ssd_forgotten(struct ctl_job *job)
+{
+    if (job->err)
+        ssd_done(job);
+    else
+        control_job_send(job, lane_ssd_replace_mail, ssd_done);
+}
+
+static enum err ssd_find(const struct control *c, const char *path,
+                         uint32_t *dev_out, struct errmsg *m)
+{
+    const struct ssd_node *node = c->lanes[0]->link.node;
+
+    for (uint32_t i = 0; node && i < node->n; i++) {
+        if (strcmp(node->devs[i].path, path) == 0) {
+            *dev_out = i;
+            return OK;
+        }
+    }
+    return errmsg_set(m, ERR_BAD_REQUEST, "path: not one of ssd.paths");
+}
+
+static void call_ssd(struct control *c, struct ctl_call *call)
+{
+    const Pikv__SsdRequest *want = call->request;
+    struct ctl_job *job = control_job(c);
+    enum err e = OK;
+
+    if (!job) {
+        call_answer(call, ERR_BUSY);
+        return;
+    }
+    job->call = call;
+    job->ssds = call->ssds;
+    if (want->what != PIKV__SSD_REQUEST__WHAT__LIST)
+        e = ssd_find(c, want->path, &job->ssd_dev, &call->msg);
+    if (e) {
+        control_job_end(job);
+        call_answer(call, e);
+    } else if (want->what == PIKV__SSD_REQUEST__WHAT__RETIRE) {
+        control_job_send(job, lane_ssd_retire_mail, ssd_done);
+    } else if (want->what == PIKV__SSD_REQUEST__WHAT__REPLACE) {
+        for (uint32_t i = 0; i < sizeof(job->ssd_uuid); i++)
+            job->ssd_uuid[i] = (uint8_t)c->shell.random(c->shell.arg);
+        control_job_send(job, lane_ssd_forget_mail, ssd_forgotten);
+    } else {
+        control_job_send(job, lane_ssd_info_mail, ssd_end);
+    }
+}
+
 /* ---- Calls ---- */
 
 static void call_run(struct mail *m, void *control)
@@ -437,6 +519,9 @@ static void call_run(struct mail *m, void *control)
         e = reload_begin(control, call, call->reload, &call->msg);
         if (e)
             call_answer(call, e);
+        return;
+    case CTL_SSD:
+        call_ssd(control, call);
         return;
     }
 }

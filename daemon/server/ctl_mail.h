@@ -21,6 +21,7 @@
 
 #include "base/mailbox.h"
 #include "server/registry.h"
+#include "store/seglog.h"
 
 struct lane;
 struct control;
@@ -37,10 +38,17 @@ enum ctl_what {
     CTL_OPEN,      /* request: const Pikv__Open * */
     CTL_NAMESPACE, /* request: const Pikv__NamespaceRequest * */
     CTL_RELOAD,    /* request: NULL */
+    CTL_SSD,       /* request: const Pikv__SsdRequest * */
 };
 
 struct ctl_usage {
-    uint64_t blocks, bytes, share_bytes;
+    uint64_t blocks, bytes, share_bytes; /* in memory */
+    uint64_t ssd_blocks, ssd_bytes;      /* with a place on an SSD */
+};
+
+struct ctl_ssd { /* one SSD of an answer, by number */
+    struct seglog_info info;
+    struct errmsg msg; /* why it could not be opened, or "" */
 };
 
 struct ctl_ns { /* one namespace of an answer */
@@ -64,6 +72,7 @@ struct ctl_call {
     struct ctl_ns *ns;   /* the op's: room for the answer */
     uint32_t ns_cap;     /* OPEN: 1; NAMESPACE: 1 or as many as fit */
     struct ctl_reload *reload; /* CTL_RELOAD: the op's */
+    struct ctl_ssd *ssds;      /* CTL_SSD: the op's, DISK_DEVS of them */
     /* The answer: */
     enum err err;
     struct errmsg msg; /* "" or which field and what is allowed */
@@ -99,7 +108,11 @@ struct ctl_ask {
  *   lane_usage_mail   usage[lane * usage_n ...]: fill for ids 1..usage_n
  *   lane_clients_mail clients[lane]: fill up to CTL_CLIENTS_MAX, client_n[lane]
  *   lane_ping_mail    nothing: the lane is alive
- *   lane_drain_mail   nothing: stop taking new work (lane_drain) */
+ *   lane_drain_mail   nothing: stop taking new work (lane_drain)
+ *   lane_ssd_info_mail     ssds[]: fill those whose logs the lane owns
+ *   lane_ssd_retire_mail   ssd_dev: its owner begins to empty it
+ *   lane_ssd_forget_mail   ssd_dev: everything on it is gone
+ *   lane_ssd_replace_mail  ssd_dev, ssd_uuid: its owner formats it anew */
 struct ctl_job {
     struct control *control;
     const struct registry_ns *ns;
@@ -109,6 +122,9 @@ struct ctl_job {
     uint32_t usage_n;
     struct ctl_client (*clients)[CTL_CLIENTS_MAX];
     uint32_t *client_n;
+    struct ctl_ssd *ssds;
+    uint32_t ssd_dev;
+    uint8_t ssd_uuid[16];
     /* Control's own: */
     uint32_t left; /* lanes that have not acked */
     enum err err;  /* the first that was not OK, by lane */
@@ -139,6 +155,10 @@ void lane_usage_mail(struct mail *m, void *lane);
 void lane_clients_mail(struct mail *m, void *lane);
 void lane_ping_mail(struct mail *m, void *lane);
 void lane_drain_mail(struct mail *m, void *lane);
+void lane_ssd_info_mail(struct mail *m, void *lane);
+void lane_ssd_retire_mail(struct mail *m, void *lane);
+void lane_ssd_forget_mail(struct mail *m, void *lane);
+void lane_ssd_replace_mail(struct mail *m, void *lane);
 /* Lane's thread: the answer to control. The ask is control's from here on. */
 void ctl_ack(struct ctl_ask *ask, enum err e);
 

@@ -4,8 +4,8 @@
  *
  *   stat -> open O_DIRECT -> flock -> file system, sector size -> size -> grow
  *
- * The first path wins that names a file: the second one meets the first one's
- * lock, so identity (device and inode) is compared before the lock is tried.
+ * Identity (device and inode) is compared before opening: the second name of a
+ * file would meet the first one's lock and look like another process.
  *
  * Who holds a lock is read from /proc/locks; where that is not to be had the
  * message says "unknown". A block device is opened with O_EXCL, which the
@@ -61,6 +61,9 @@ static enum err open_refused(const struct files_ssd *s, int error,
         return ssd_fail(s, m, "there is no such file or directory",
                         "create the directory it lies in, or name another "
                         "path");
+    case EEXIST:
+        return ssd_fail(s, m, "is a link to nowhere",
+                        "remove it, or name another path");
     case EISDIR:
         return ssd_fail(s, m, "is a directory",
                         "name a file in it, or a block device");
@@ -108,14 +111,19 @@ static enum err refuse_memory(const struct files_ssd *s, struct errmsg *m)
     return OK;
 }
 
+static void ssd_identify(struct files_ssd *s, const struct stat *st)
+{
+    s->dev = s->is_block ? st->st_rdev : st->st_dev;
+    s->ino = s->is_block ? 0 : st->st_ino;
+}
+
 /* What the path names now; OK with created set when nothing is there. */
-static enum err ssd_stat(struct files_ssd *s, const struct files_ssd_cfg *cfg,
-                         struct errmsg *m)
+static enum err ssd_stat(struct files_ssd *s, struct errmsg *m)
 {
     struct stat st;
 
     if (stat(s->path, &st) != 0) {
-        if (errno != ENOENT || cfg->how == FILES_SSD_LOOK)
+        if (errno != ENOENT)
             return open_refused(s, errno, m);
         s->created = true;
         return refuse_memory(s, m);
@@ -126,19 +134,18 @@ static enum err ssd_stat(struct files_ssd *s, const struct files_ssd_cfg *cfg,
         return ssd_fail(s, m, "is neither a file nor a block device",
                         "name one of these");
     s->is_block = S_ISBLK(st.st_mode);
+    ssd_identify(s, &st);
     return s->is_block ? OK : refuse_memory(s, m);
 }
 
-static enum err ssd_open(struct files_ssd *s, const struct files_ssd_cfg *cfg,
-                         struct errmsg *m)
+static enum err ssd_open(struct files_ssd *s, struct errmsg *m)
 {
-    int flags = O_DIRECT | O_CLOEXEC;
+    int flags = O_RDWR | O_DIRECT | O_CLOEXEC;
     struct stat st;
 
-    flags |= cfg->how == FILES_SSD_LOOK ? O_RDONLY : O_RDWR;
     if (s->created)
         flags |= O_CREAT | O_EXCL;
-    else if (s->is_block && cfg->how == FILES_SSD_USE)
+    else if (s->is_block)
         flags |= O_EXCL;
     s->fd = fault_here("files_ssd_open") ? (errno = EMFILE, -1)
                                          : open(s->path, flags, 0600);
@@ -148,8 +155,7 @@ static enum err ssd_open(struct files_ssd *s, const struct files_ssd_cfg *cfg,
     }
     if (fstat(s->fd, &st) != 0)
         return open_refused(s, errno, m);
-    s->dev = s->is_block ? st.st_rdev : st.st_dev;
-    s->ino = s->is_block ? 0 : st.st_ino;
+    ssd_identify(s, &st);
     return OK;
 }
 
@@ -277,8 +283,7 @@ static enum err file_size(struct files_ssd *s, const struct files_ssd_cfg *cfg,
                         "is not there or empty, and \"auto\" takes the "
                         "size of what is there",
                         "set ssd.capacity to a size");
-    if (cfg->how == FILES_SSD_USE &&
-        (bytes > have || (uint64_t)st.st_blocks * 512 < have)) {
+    if (bytes > have || (uint64_t)st.st_blocks * 512 < have) {
         e = file_reserve(s, bytes, &st, m);
         if (e != OK) {
             /* What was empty stays so: it is told apart by its size. */
@@ -287,7 +292,7 @@ static enum err file_size(struct files_ssd *s, const struct files_ssd_cfg *cfg,
             return e;
         }
     }
-    s->bytes = cfg->how == FILES_SSD_USE ? bytes : have;
+    s->bytes = bytes;
     return OK;
 }
 
@@ -301,7 +306,7 @@ static enum err ssd_size(struct files_ssd *s, const struct files_ssd_cfg *cfg,
     if (e != OK)
         return e;
     s->bytes = min_u64(s->bytes / DISK_PAGE * DISK_PAGE, SSD_BYTES_MAX);
-    if (cfg->segment == 0 || s->bytes >= least)
+    if (s->bytes >= least)
         return OK;
     return errmsg_set(m, ERR_IO,
                       "ssd.paths: %s: %s are too small for %d segments of "
@@ -317,10 +322,8 @@ static enum err ssd_open_all(struct files_ssd *s,
                              const struct files_ssd_cfg *cfg,
                              const struct files_ssds *others, struct errmsg *m)
 {
-    enum err e = ssd_stat(s, cfg, m);
+    enum err e = ssd_stat(s, m);
 
-    if (e == OK)
-        e = ssd_open(s, cfg, m);
     for (uint32_t i = 0; e == OK && others && i < others->n; i++) {
         if (others->of[i].dev == s->dev && others->of[i].ino == s->ino)
             e = errmsg_set(m, ERR_IO,
@@ -328,6 +331,8 @@ static enum err ssd_open_all(struct files_ssd *s,
                            "fix: name it once",
                            others->of[i].path, s->path);
     }
+    if (e == OK)
+        e = ssd_open(s, m);
     if (e == OK)
         e = ssd_lock(s, m);
     if (e == OK)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening the paths of ssd.paths (shell): for boot and for tools, it blocks.
+ * Opening the paths of ssd.paths (shell): for boot, it blocks.
  *
  *   regular file  made and its space reserved; a smaller one grows
  *   block device  as it is; one that is mounted or in use elsewhere is refused
@@ -20,16 +20,10 @@
 #include "server/config.h"
 #include "store/disk.h"
 
-enum files_ssd_how {
-    FILES_SSD_USE,  /* make, grow, read and write */
-    FILES_SSD_LOOK, /* what is there, to read only (pikv-fsck) */
-};
-
 struct files_ssd_cfg {
     const char *path;
     uint64_t capacity; /* bytes; 0: what is there */
-    uint64_t segment;  /* bytes; the path must hold 8 of them. 0: not asked */
-    enum files_ssd_how how;
+    uint64_t segment;  /* bytes; the path must hold 8 of them */
 };
 
 struct files_ssd {

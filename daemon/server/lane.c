@@ -4,6 +4,7 @@
  * this order:
  *
  *   mail        what other threads want
+ *   disk        what the SSDs have read and written, their logs
  *   transports  completions first, then new requests (both may tick ops)
  *   timers      deadlines, ttls, ops that asked for another tick
  *   memory      ops that waited for it, if some was freed
@@ -57,6 +58,10 @@ static uint64_t lane_pool_bytes(struct unit_pool *const pools[STORE_POOLS])
     return bytes;
 }
 
+/* Blocks shorter than this are so rare on an SSD that room for their entries is
+ * not set aside; where they are not, what is beyond it is not written there. */
+#define LANE_SSD_BLOCK KIB(8)
+
 static enum err lane_store(struct lane *l,
                            struct unit_pool *const pools[STORE_POOLS])
 {
@@ -72,6 +77,7 @@ static enum err lane_store(struct lane *l,
         .pinned_bytes_max = tier / 100 * c->dram.pin_limit_pct / l->lanes,
         .block_bytes_max = c->limits.block_bytes,
         .blocks_max = bytes / KIB(4),
+        .ssd_blocks_max = l->ssd_bytes / LANE_SSD_BLOCK,
         .ghosts = (uint32_t)min_u64(bytes / KIB(16), 1 << 20),
     };
 
@@ -117,7 +123,8 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
         l->loan_fds[i] = -1;
     lane_limits(l);
     mailbox_init(&l->mailbox,
-                 (uint32_t)cfg->limits.ops_per_lane + CTL_JOBS + UNIT_LANES_MAX,
+                 (uint32_t)cfg->limits.ops_per_lane + CTL_JOBS +
+                     UNIT_LANES_MAX + SSD_LINK_MAIL(lanes),
                  NULL, NULL);
     l->ns_max = (uint32_t)cfg->namespaces.max;
     l->ns = mem_reserve((l->ns_max + 1) * sizeof *l->ns);
@@ -133,6 +140,7 @@ void lane_fini(struct lane *l)
 {
     store_free(l->store);
     l->store = NULL;
+    ssd_link_fini(&l->link);
     timers_fini(&l->timers);
     pins_fini(l);
     pool_fini(&l->spans);
@@ -173,11 +181,13 @@ bool lane_turn(struct lane *l)
 
     MUST(l->magic == LANE_MAGIC);
     metric_add(&l->metrics.mail_run, mail);
+    more |= ssd_link_turn(&l->link);
     for (uint32_t i = 0; i < l->transport_n; i++)
         more |= l->transports[i]->ops->progress(l->transports[i]);
     more |= timers_run(&l->timers, l->env.now_ns) > 0;
     lane_wake_memory(l);
-    more |= store_tick(l->store);
+    if (!l->closing)
+        more |= store_tick(l->store);
     metric_add(&l->metrics.loop_turns, 1);
     __atomic_store_n(&l->ticks, l->ticks + 1, __ATOMIC_RELAXED);
     return more;
@@ -185,7 +195,7 @@ bool lane_turn(struct lane *l)
 
 uint64_t lane_next_ns(const struct lane *l)
 {
-    return timers_next(&l->timers);
+    return min_u64(timers_next(&l->timers), ssd_link_next_ns(&l->link));
 }
 
 void lane_drain(struct lane *l)
@@ -237,17 +247,21 @@ void lane_nudge_others(struct lane *l)
 
 /* ---- mail from control (ctl_mail.h) ------------------------------------ */
 
-void lane_ns_mail(struct mail *m, void *lane)
+enum err lane_ns_set(struct lane *l, const struct registry_ns *ns,
+                     const struct store_ns_cfg *cfg)
 {
-    struct ctl_ask *ask = ctl_ask_of(m);
-    struct lane *l = lane;
-    const struct registry_ns *ns = ask->job->ns;
-    enum err e = ns->id <= l->ns_max ? store_ns_set(l->store, ask->job->store)
-                                     : ERR_LIMIT;
+    enum err e = ns->id <= l->ns_max ? store_ns_set(l->store, cfg) : ERR_LIMIT;
 
     if (!e)
         l->ns[ns->id] = *ns;
-    ctl_ack(ask, e);
+    return e;
+}
+
+void lane_ns_mail(struct mail *m, void *lane)
+{
+    struct ctl_ask *ask = ctl_ask_of(m);
+
+    ctl_ack(ask, lane_ns_set(lane, ask->job->ns, ask->job->store));
 }
 
 /* What a running lane can take over; sizes of pools stay as they were. */
@@ -257,6 +271,7 @@ void lane_config_mail(struct mail *m, void *lane)
     struct lane *l = lane;
 
     l->cfg = ask->job->cfg;
+    ssd_link_config(&l->link, l->cfg);
     ctl_ack(ask, OK);
 }
 
@@ -267,9 +282,11 @@ void lane_usage_mail(struct mail *m, void *lane)
     struct ctl_usage *u = ask->job->usage + (size_t)l->idx * ask->job->usage_n;
 
     for (uint32_t id = 1; id <= ask->job->usage_n; id++, u++)
-        if (id <= l->ns_max && l->ns[id].id == id)
+        if (id <= l->ns_max && l->ns[id].id == id) {
             store_ns_usage(l->store, id, &u->blocks, &u->bytes,
                            &u->share_bytes);
+            store_ns_ssd_usage(l->store, id, &u->ssd_blocks, &u->ssd_bytes);
+        }
     ctl_ack(ask, OK);
 }
 

@@ -20,6 +20,7 @@
 #include "rpc/transport.h"
 #include "server/config.h"
 #include "server/registry.h"
+#include "server/ssd_link.h"
 #include "store/store.h"
 
 struct control;
@@ -43,6 +44,7 @@ struct lane {
     struct mailbox mailbox;
     struct control *control; /* post only */
     struct store *store;
+    struct ssd_link link; /* the SSDs; .ssd.n 0: none */
     struct frame_limits limits;
 
     struct transport *transports[LANE_TRANSPORTS]; /* set by the shell */
@@ -61,8 +63,11 @@ struct lane {
     struct lane_nudge nudges[UNIT_LANES_MAX];
     uint64_t nudge_ns; /* others are not nudged again before */
     bool draining;
+    bool closing;   /* no op is left or will come: nothing new is begun */
     uint64_t ticks; /* turns done, atomic: the watchdog reads it */
 
+    /* Set by the shell before lane_init. */
+    uint64_t ssd_bytes; /* of all SSDs; 0: none */
     /* Set by the shell before the first turn. */
     int loan_fds[STORE_POOLS]; /* read-only memfds of the loan pools, or -1 */
     uint64_t loan_pool_bytes[STORE_POOLS];
@@ -87,6 +92,10 @@ uint64_t lane_next_ns(const struct lane *l);
 /* Stops accepting work; ops in flight go on. lane_drained: none are left. */
 void lane_drain(struct lane *l);
 bool lane_drained(const struct lane *l);
+/* Tells the lane of a namespace, or of a changed one; control's mail does it,
+ * or the boot before the first turn. */
+must_check enum err lane_ns_set(struct lane *l, const struct registry_ns *ns,
+                                const struct store_ns_cfg *cfg);
 /* The namespace a request names, at the generation it knows; OK or the error
  * to answer. ns_out is valid until the next turn. */
 must_check enum err lane_ns_find(const struct lane *l, uint32_t id,

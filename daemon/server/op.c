@@ -361,3 +361,12 @@ void *op_unpack(struct op *op, const void *descriptor)
     op->arena.used = part.used;
     return m;
 }
+
+/* Only who may act for the daemon's user, by the kernel's word: the socket's
+ * mode lets clients in, not operators, and over a network nobody vouches. */
+bool op_operator(const struct op *op)
+{
+    const struct tp_cred *c = &op->peer->tp->cred;
+
+    return c->pid && (c->uid == 0 || c->uid == op->lane->own_uid);
+}

@@ -34,7 +34,7 @@ enum { OP_MAGIC = 0x4f50, OP_STATES_MAX = 8 };
 /* What the arena of every op has room for, beside the message, the results and
  * a packed reply (lane_op_arena). */
 enum {
-    OP_KEY_BYTES = 320,         /* a batch operation's own state per key */
+    OP_KEY_BYTES = 384,         /* a batch operation's own state per key */
     OP_UNPACK_BYTES = 64 << 10, /* an envelope unpacked; more is refused */
     OP_MSG_BYTES = 576 << 10,   /* own state of a MSG operation, its answer */
 };
@@ -127,6 +127,9 @@ void op_reply_batch(struct op *op, struct op_results *r, const void *keys,
                     uint32_t keys_len);
 /* MSG ops: a protobuf-c message. */
 void op_reply_msg(struct op *op, enum err status, const void *message);
+
+/* May this client act for the daemon's user (RELOAD, SSD)? */
+bool op_operator(const struct op *op);
 
 /* The request's envelope unpacked into the op's arena; NULL if malformed or
  * made to take more than OP_UNPACK_BYTES. */

@@ -53,7 +53,7 @@ static void lookup_hit(struct op *op, const struct lookup *lk,
     if (head->pin_ttl_ms)
         store_use(s, block);
     if (cold && (head->pin_ttl_ms || head->flags & BATCH_PROMOTE))
-        (void)store_load(s, block, key, LOAD_PROMOTE, NULL);
+        promote_block(op, block, key);
     else if (!cold && head->pin_ttl_ms &&
              !pins_add(op->peer, block, head->pin_ttl_ms))
         r->flags |= RESULT_PINNED;

@@ -101,6 +101,7 @@ static Pikv__Settings *settings_msg(struct op *op,
     m->quota_bytes = s->quota_bytes;
     m->loans = text(op, registry_loans_name(s->loans));
     m->ttl_ms = s->ttl_ms;
+    m->dram = text(op, registry_dram_name(s->dram));
     return m;
 }
 
@@ -242,18 +243,9 @@ static void namespace_tick(struct op *op)
     }
 }
 
-/* Only who may act for the daemon's user, by the kernel's word: the socket's
- * mode lets clients in, not operators, and over a network nobody vouches. */
-static bool reload_allowed(const struct op *op)
-{
-    const struct tp_cred *c = &op->peer->tp->cred;
-
-    return c->pid && (c->uid == 0 || c->uid == op->lane->own_uid);
-}
-
 static void reload_tick(struct op *op)
 {
-    if (op->state == ASK && !reload_allowed(op))
+    if (op->state == ASK && !op_operator(op))
         op_reply(op, ERR_DENIED);
     else if (op->state == ASK)
         (void)ask_post(op, CTL_RELOAD, NULL, 0);

@@ -15,7 +15,7 @@ static enum err pin_key(struct op *op, const struct walk *w, uint32_t block)
     enum err e;
 
     if (store_where(s, block) != WHERE_MEMORY) {
-        (void)store_load(s, block, &w->key, LOAD_PROMOTE, NULL);
+        promote_block(op, block, &w->key);
         return ERR_BUSY;
     }
     e = pins_add(op->peer, block, w->batch.head.pin_ttl_ms);

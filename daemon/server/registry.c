@@ -32,6 +32,7 @@ enum err registry_init(struct registry *r, const struct config *cfg,
         .loan_pools = cfg->dram.loan_capacity_bytes > 0
                           ? (uint32_t)cfg->dram.loan_namespaces
                           : 0,
+        .ssd = cfg->ssd.paths[0] != '\0',
         .next_generation = max_u64(wall_us, 1),
     };
     MUST(r->loan_pools < STORE_POOLS);
@@ -229,21 +230,49 @@ static enum err take_loans(enum config_loans *to, const char *name,
                       "settings.loans: %.32s; allowed: off, on, any", name);
 }
 
-/* The two settings that later versions give more values. */
-static enum err take_later(const Pikv__Settings *from, struct errmsg *m)
+const char *registry_dram_name(enum config_tiering dram)
 {
-    if (*from->dram && strcmp(from->dram, "cache") != 0)
+    switch (dram) {
+    case TIERING_CACHE:
+        return "cache";
+    case TIERING_WRITE_BUFFER:
+        return "write_buffer";
+    }
+    return "?";
+}
+
+static enum err take_dram(enum config_tiering *to, const char *name, bool ssd,
+                          struct errmsg *m)
+{
+    if (strcmp(name, registry_dram_name(TIERING_WRITE_BUFFER)) == 0 && !ssd)
         return errmsg_set(m, ERR_UNSUPPORTED,
-                          "settings.dram: %.32s; allowed: cache", from->dram);
-    if (*from->codec && strcmp(from->codec, "none") != 0)
+                          "settings.dram: write_buffer, but ssd.paths is "
+                          "empty");
+    for (enum config_tiering t = TIERING_CACHE; t <= TIERING_WRITE_BUFFER;
+         t++) {
+        if (strcmp(name, registry_dram_name(t)) == 0) {
+            *to = t;
+            return OK;
+        }
+    }
+    return errmsg_set(m, ERR_BAD_REQUEST,
+                      "settings.dram: %.32s; allowed: cache, write_buffer",
+                      name);
+}
+
+/* The setting that later versions give more values. */
+static enum err take_codec(const char *name, struct errmsg *m)
+{
+    if (*name && strcmp(name, "none") != 0)
         return errmsg_set(m, ERR_UNSUPPORTED,
-                          "settings.codec: %.32s; allowed: none", from->codec);
+                          "settings.codec: %.32s; allowed: none", name);
     return OK;
 }
 
 /* Lays what is given over what is there. */
 static enum err take_settings(struct registry_settings *to,
-                              const Pikv__Settings *from, struct errmsg *m)
+                              const Pikv__Settings *from, bool ssd,
+                              struct errmsg *m)
 {
     enum err e = OK;
 
@@ -256,11 +285,13 @@ static enum err take_settings(struct registry_settings *to,
         return errmsg_set(m, ERR_LIMIT,
                           "settings.quota_bytes: %llu; allowed: up to 64 TiB",
                           (unsigned long long)from->quota_bytes);
-    e = take_later(from, m);
+    e = take_codec(from->codec, m);
     if (!e && *from->policy)
         e = take_policy(&to->policy, from->policy, m);
     if (!e && *from->loans)
         e = take_loans(&to->loans, from->loans, m);
+    if (!e && *from->dram)
+        e = take_dram(&to->dram, from->dram, ssd, m);
     if (e)
         return e;
     if (from->share)
@@ -286,6 +317,7 @@ static void default_settings(struct registry_settings *s,
         .loans = (enum config_loans)cfg->namespaces.loans,
         .ttl_ms = (uint32_t)min_u64(ttl_ms, UINT32_MAX - 1),
         .quota_bytes = cfg->namespaces.quota_bytes,
+        .dram = (enum config_tiering)cfg->namespaces.dram,
     };
     MUST(s->policy);
 }
@@ -424,7 +456,7 @@ static enum err open_new(const struct registry *r, const struct config *cfg,
                           "(namespaces.max)",
                           r->n);
     default_settings(&draft->settings, cfg);
-    e = take_settings(&draft->settings, want->settings, m);
+    e = take_settings(&draft->settings, want->settings, r->ssd, m);
     if (e)
         return e;
     draft->id = r->n + 1;
@@ -506,7 +538,7 @@ enum err registry_change(const struct registry *r, const char *name,
     if (!have)
         return errmsg_set(m, ERR_NO_NAMESPACE, "name: no such namespace");
     draft = *have;
-    e = take_settings(&draft.settings, want, m);
+    e = take_settings(&draft.settings, want, r->ssd, m);
     if (e)
         return e;
     /* Its blocks lie in the shared memory, which must never be lent. */
@@ -554,6 +586,7 @@ void registry_ns_cfg(const struct registry_ns *ns, uint32_t lanes,
         .quota_bytes = quota ? max_u64(quota / lanes, 1) : 0,
         .pool = ns->pool,
         .ttl_ms = ns->settings.ttl_ms,
+        .write_buffer = ns->settings.dram == TIERING_WRITE_BUFFER,
     };
     memcpy(out->salt, ns->salt, sizeof(out->salt));
     for (uint32_t i = 0; i < ns->group_n; i++)

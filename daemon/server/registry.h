@@ -77,6 +77,7 @@ struct registry_settings {
     enum config_loans loans;
     uint32_t ttl_ms;      /* 0 none */
     uint64_t quota_bytes; /* 0 none; of all lanes */
+    enum config_tiering dram;
 };
 
 /* Plain bytes: copied by assignment, compared by value, kept by lanes. */
@@ -97,6 +98,7 @@ struct registry {
     struct registry_ns *ns; /* [i].id = i + 1 */
     uint32_t n, max;
     uint32_t loan_pools; /* pools 1..loan_pools may be given out */
+    bool ssd;            /* there is an SSD tier */
     uint64_t next_generation;
 };
 
@@ -153,5 +155,6 @@ must_check enum err registry_load(struct registry *r, const char *text,
 void registry_ns_cfg(const struct registry_ns *ns, uint32_t lanes,
                      struct store_ns_cfg *out);
 const char *registry_loans_name(enum config_loans loans);
+const char *registry_dram_name(enum config_tiering dram);
 
 #endif

@@ -48,9 +48,10 @@ static void text_settings(struct textbuf *out,
 {
     textbuf_add(out,
                 "{\"policy\": \"%s\", \"share\": %u, \"loans\": \"%s\", "
-                "\"ttl_ms\": %u, \"quota_bytes\": %" PRIu64 "}",
+                "\"ttl_ms\": %u, \"quota_bytes\": %" PRIu64
+                ", \"dram\": \"%s\"}",
                 s->policy->name, s->share, registry_loans_name(s->loans),
-                s->ttl_ms, s->quota_bytes);
+                s->ttl_ms, s->quota_bytes, registry_dram_name(s->dram));
 }
 
 static void text_ns(struct textbuf *out, const struct registry_ns *ns)
@@ -212,6 +213,28 @@ static enum err read_loans(const char *name, enum config_loans *out,
     return errmsg_set(m, ERR_CONFIG, "loans: not off, on or any");
 }
 
+/* A text from before there was an SSD tier does not have it. */
+static enum err read_dram(json_t *o, enum config_tiering *out, struct errmsg *m)
+{
+    char name[REGISTRY_WORD] = "";
+    enum err e;
+
+    *out = TIERING_CACHE;
+    if (!json_object_get(o, "dram"))
+        return OK;
+    e = read_text(o, "dram", name, sizeof(name), m);
+    if (e)
+        return e;
+    for (enum config_tiering t = TIERING_CACHE; t <= TIERING_WRITE_BUFFER;
+         t++) {
+        if (strcmp(name, registry_dram_name(t)) == 0) {
+            *out = t;
+            return OK;
+        }
+    }
+    return errmsg_set(m, ERR_CONFIG, "dram: not cache or write_buffer");
+}
+
 static enum err read_settings(json_t *o, struct registry_settings *s,
                               struct errmsg *m)
 {
@@ -229,6 +252,8 @@ static enum err read_settings(json_t *o, struct registry_settings *s,
         e = read_u64(o, "quota_bytes", GIB(65536), &s->quota_bytes, m);
     if (!e)
         e = read_loans(loans, &s->loans, m);
+    if (!e)
+        e = read_dram(o, &s->dram, m);
     if (!e)
         e = read_end(o, m);
     if (e)

@@ -191,6 +191,35 @@ uint32_t evict_victim(struct evict *e)
     return id;
 }
 
+/* With no member left these park whatever is still in its place. */
+static void park_all(struct evict *e)
+{
+    uint32_t id = evict_list_oldest(e, &e->dead);
+
+    MUST(id == EVICT_NONE);
+    id = evict_list_oldest(e, &e->idle);
+    MUST(id == EVICT_NONE);
+    id = e->ops->victim(e);
+    MUST(id == EVICT_NONE);
+}
+
+uint32_t evict_held_victim(struct evict *e,
+                           bool (*may_go)(void *arg, uint32_t id), void *arg)
+{
+    if (e->members || !e->held)
+        return EVICT_NONE;
+    park_all(e);
+    for (uint32_t i = 0; i < e->held && i < EVICT_PASS_MAX; i++) {
+        uint32_t id = e->parked.oldest;
+
+        if (may_go(arg, id))
+            return id;
+        evict_list_del(e, &e->parked, id);
+        evict_list_push(e, &e->parked, id);
+    }
+    return EVICT_NONE;
+}
+
 static void hint_hot(struct evict *e, uint32_t id)
 {
     struct evict_node *n = evict_node_at(&e->host, id);
@@ -299,13 +328,7 @@ void evict_switch(struct evict *from, struct evict *to)
     evict_list_init(&held);
     while ((id = evict_victim(from)) != EVICT_NONE)
         evict_switch_out(from, &members, id);
-    /* With no member left these park whatever is still in its place. */
-    id = evict_list_oldest(from, &from->dead);
-    MUST(id == EVICT_NONE);
-    id = evict_list_oldest(from, &from->idle);
-    MUST(id == EVICT_NONE);
-    id = from->ops->victim(from);
-    MUST(id == EVICT_NONE);
+    park_all(from);
     while ((id = from->parked.oldest) != EVICT_NONE)
         evict_switch_out(from, &held, id);
     MUST(from->held == 0);

@@ -64,7 +64,7 @@ struct evict_node {
     uint32_t prev, next; /* the policy's lists, or its place in an array */
     uint32_t weight;     /* 4 KiB pages */
     uint32_t stamp;      /* last use, in the policy's own count of accesses */
-    uint8_t queue;       /* which list, or enum evict_hinted; 0 = not known */
+    uint8_t queue;       /* which list, or enum evict_hinted; 0 = unknown */
     uint8_t freq;        /* saturating use count, meaning is the policy's */
     uint8_t held;        /* enum evict_held, set by the functions below */
     uint8_t priority;    /* 0 normal to 255 keep longest (PUT attribute) */
@@ -139,7 +139,7 @@ struct evict {
     uint32_t clock; /* accesses seen; wraps, ages are differences */
     struct evict_list parked;
     struct evict_list idle, dead; /* hinted */
-    void *state; /* ops->state_bytes */
+    void *state;                  /* ops->state_bytes */
 };
 
 /* Every policy's ops, and its name and doc as the table gives them. */
@@ -165,12 +165,18 @@ void evict_hold(struct evict *e, uint32_t id);
 void evict_release(struct evict *e, uint32_t id, bool cold);
 void evict_remove(struct evict *e, uint32_t id, enum evict_why why);
 uint32_t evict_victim(struct evict *e);
+/* A HELD block that may go all the same, when there is no MEMBER: of those held
+ * longest the first of which may_go says so. At most EVICT_PASS_MAX are asked;
+ * the next call asks others. */
+uint32_t evict_held_victim(struct evict *e,
+                           bool (*may_go)(void *arg, uint32_t id), void *arg);
 /* Of a block that is known, held or not. O(1). */
 void evict_hint(struct evict *e, uint32_t id, enum evict_hint hint);
 void evict_resize(struct evict *e, uint64_t capacity_pages);
 /* Live switch: moves all blocks, held ones too, from one policy to another that
  * is empty and fresh from evict_init, oldest use first; stamps, hints and the
- * clock stay. from is empty after. Costs about two operations a block at once. */
+ * clock stay. from is empty after. Costs about two operations a block at once.
+ */
 void evict_switch(struct evict *from, struct evict *to);
 
 static inline struct evict_node *evict_node_at(const struct evict_host *h,

@@ -148,8 +148,6 @@ void seglog_free(struct seglog *g)
     if (!g)
         return;
     MUST(list_empty(&g->flying));
-    for (uint32_t i = 0; i < countof(g->shown); i++)
-        MUST(g->shown[i] != UINT64_MAX);
     g->segments = g->free_n = 0;
     g->map->binding = 0;
     g->queued_bytes = 0;
@@ -312,7 +310,7 @@ static void io_done(struct disk_io *dio)
 
     list_del(&io->node);
     io_count(g, dio);
-    if (dio->err && change && !g->closing &&
+    if (dio->err && change &&
         (g->state == SEGLOG_OPEN || g->state == SEGLOG_RETIRING))
         seglog_fail(g, SEGLOG_READ_ONLY, io_why(dio));
     io->done(io);

@@ -128,8 +128,9 @@ struct seg_req {
      * while it was queued; LIMIT: larger than a segment. */
     enum err err;
     void (*done)(struct seg_req *r); /* requester's thread, never inside */
-    void (*home)(struct seg_req *r); /* the carrier's: done, while between
-                                        lanes */
+    /* The carrier's, while it is between lanes: the requester's done. */
+    void (*home)(struct seg_req *r);
+    void *carrier;
 };
 
 /* ---- what the log asks of whoever owns it */

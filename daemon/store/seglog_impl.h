@@ -22,7 +22,7 @@
  * functions below, which keep it in g->flying (oldest first: the hang watch
  * looks at the first). A failed WRITE or FLUSH of a log that is OPEN or
  * RETIRING enters READ_ONLY in the helper, before the io's own done runs;
- * in OPENING and while closing the io's done decides. */
+ * in OPENING the io's done decides. */
 #ifndef STORE_SEGLOG_IMPL_H
 #define STORE_SEGLOG_IMPL_H
 
@@ -182,7 +182,7 @@ struct seglog {
     uint64_t payload_bytes;
     uint64_t recovered_records, recovered_ms;
     bool from_checkpoint;
-    uint64_t shown[4]; /* what this log added to the lane's gauges */
+    uint64_t shown[5]; /* what this log added to the lane's gauges */
 
     struct log_open *open;   /* of seglog_open_new */
     struct log_scrub *scrub; /* of seglog_scrub_new; may stay NULL */
@@ -215,7 +215,7 @@ void seglog_seg_set(struct seglog *g, uint32_t segment,
  */
 void seglog_state_set(struct seglog *g, enum seglog_state state,
                       const char *why);
-/* READ_ONLY or FAILED from any state that is not worse: no write or flush is
+/* READ_ONLY or FAILED, from a state that is not worse: no write or flush is
  * submitted from now on; queued requests end with IO. */
 void seglog_fail(struct seglog *g, enum seglog_state to, const char *why);
 /* Ends a request: its done() runs at the next seglog_deliver. */

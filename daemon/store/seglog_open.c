@@ -65,15 +65,16 @@ static void tell(struct seglog *g)
     enum seglog_state to = SEGLOG_OPEN;
 
     o->step = OPEN_IDLE;
+    g->opening = false;
     if (o->err == OK) {
-        g->recovered_ms =
-            (env_fresh_ns(g->env) - o->began_ns) / NS_PER_MS;
+        g->recovered_ms = (env_fresh_ns(g->env) - o->began_ns) / NS_PER_MS;
         if (g->super.flags & SEG_RETIRED)
             to = SEGLOG_RETIRED;
         seglog_state_set(g, to, "");
+    } else if (o->err == ERR_IO) {
+        seglog_fail(g, SEGLOG_FAILED, "could not be opened");
     } else {
-        to = o->err == ERR_IO ? SEGLOG_FAILED : SEGLOG_CLOSED;
-        seglog_state_set(g, to, "could not be opened");
+        seglog_state_set(g, SEGLOG_CLOSED, "");
     }
     g->host.opened(g->host.arg, o->err, &o->msg);
 }
@@ -84,6 +85,8 @@ static void super_written(struct seglog *g, enum err e)
 {
     struct log_open *o = g->open;
 
+    if (!g->opening)
+        return;
     if (e != OK) {
         REFUSE(g, ERR_IO, "a superblock could not be written");
     } else if (o->how == SEGLOG_FORMAT && !o->second) {
@@ -161,8 +164,10 @@ static void blank_read(struct log_io *io)
     struct seglog *g = io->g;
     struct log_open *o = g->open;
 
+    if (!g->opening)
+        return;
     if (io->io.err != OK) {
-        REFUSE(g, ERR_IO, "cannot be read");
+        REFUSE(g, ERR_IO, "its first 2 MiB cannot be read");
         return;
     }
     for (uint64_t i = 0; i < io->io.len; i++)
@@ -197,8 +202,7 @@ static void refuse_newer(struct seglog *g, const struct seg_super *s)
            "fix: start that version or a newer one, or `pikvctl ssd replace` "
            "to lose what is stored",
            s->writer, s->major, s->minor,
-           s->major == SEG_MAJOR ? " and options unknown here" : "",
-           SEG_MAJOR);
+           s->major == SEG_MAJOR ? " and options unknown here" : "", SEG_MAJOR);
 }
 
 /* The store keeps the size it was formatted with: a larger device or capacity
@@ -280,7 +284,7 @@ static void supers_decide(struct seglog *g)
 
 static void super_read(struct log_io *io)
 {
-    if (--io->g->open->busy == 0)
+    if (io->g->opening && --io->g->open->busy == 0)
         supers_decide(io->g);
 }
 
@@ -299,6 +303,7 @@ void seglog_open(struct seglog *g, enum seglog_open_how how,
     o->began_ns = env_fresh_ns(g->env);
     g->recovered_records = 0;
     g->from_checkpoint = false;
+    g->opening = true;
     seglog_state_set(g, SEGLOG_OPENING, "");
     if (how == SEGLOG_FORMAT) {
         format(g);
@@ -319,6 +324,12 @@ bool seglog_open_tick(struct seglog *g)
 {
     struct log_open *o = g->open;
 
+    if (g->state == SEGLOG_FAILED && o->step != OPEN_ENDED) {
+        /* What is in flight may never complete; when it does, it finds that
+         * the opening is over. */
+        REFUSE(g, ERR_IO, "%s", g->why);
+        o->busy = 0;
+    }
     if (o->busy > 0)
         return false;
     switch (o->step) {

@@ -9,9 +9,9 @@
 #include "store/seglog_impl.h"
 
 enum {
-    OPEN_SCANNERS = 64,       /* pages read at once */
-    OPEN_BUF = 1 << 20,       /* their pages; then pieces of a checkpoint */
-    OPEN_PIECE = 128 << 10,   /* of the checkpoint, read at once */
+    OPEN_SCANNERS = 64,          /* pages read at once */
+    OPEN_BUF = 1 << 20,          /* their pages; then pieces of a checkpoint */
+    OPEN_PIECE = 128 << 10,      /* of the checkpoint, read at once */
     OPEN_FREE = LOG_RESERVE + 2, /* segments a log must have to go on */
 };
 
@@ -30,8 +30,7 @@ enum open_step {
 enum close_step {
     CLOSE_NONE,
     CLOSE_DRAIN,
-    CLOSE_HEAD, /* the head of a checkpoint segment */
-    CLOSE_FILL, /* its pages */
+    CLOSE_FILL, /* the checkpoint */
     CLOSE_FLUSH,
     CLOSE_SUPER,
     CLOSE_ENDED,

@@ -21,7 +21,13 @@
  * comes.
  *
  * A unit is emptied only if nothing in it is in use or pinned and no block in
- * it has a child elsewhere: leaves before roots holds there too. */
+ * it has a child elsewhere: leaves before roots holds there too.
+ *
+ * A block with a place on the SSD is not evicted but unloaded: it becomes COLD,
+ * which costs no io and needs no regard for its children. So DRAM eviction
+ * never waits for the SSD. With an SSD a pool may have no victim although
+ * nothing is in use, when all are parents of COLD blocks and have no place
+ * themselves: then one of them goes, and stays as a TOMB. */
 #include "store/store_impl.h"
 
 #include "base/fault.h"
@@ -54,6 +60,16 @@ static struct store_ns *ns_victim(struct store *s, uint32_t pool)
     return best;
 }
 
+/* Why a block that leaves memory is nowhere. */
+static enum store_found lost_why(const struct hot *h)
+{
+    if (hot_is(h, HOT_QUEUED))
+        return FOUND_MISS_LATE;
+    if (hot_is(h, HOT_DEFERRED) && !hot_is(h, HOT_RECORDED))
+        return FOUND_MISS_NOT_ADMITTED;
+    return FOUND_MISS_EVICTED;
+}
+
 /* Evicts one block: its ghost is remembered unless its generation is old.
  * Returns at least 1, also for a block without extents. */
 static uint64_t evict_block(struct store *s, uint32_t block)
@@ -62,17 +78,21 @@ static uint64_t evict_block(struct store *s, uint32_t block)
     bool condemned = ns_at(s, e)->condemned;
     struct metrics *m = s->metrics;
     uint64_t idle_ms = now_ms(s) - hot_of(s, block)->used_ms;
+    enum store_found why = lost_why(hot_of(s, block));
 
     if (condemned) {
         metric_add(&m->dropped_blocks, 1);
         trace_block(s, TRACE_DROP, e, e->len);
         return max_u64(block_gone(s, block, EVICT_GONE), 1);
     }
+    metric_set(&m->eviction_age_seconds, idle_ms / 1000);
+    if (block_placed(s, e))
+        return max_u64(block_unload(s, block, EVICT_PRESSURE), 1);
     metric_add(&m->evicted_blocks, 1);
     metric_add(&m->evicted_bytes, e->len);
-    metric_set(&m->eviction_age_seconds, idle_ms / 1000);
+    metric_add(&m->ssd_lost_blocks, why == FOUND_MISS_LATE);
     trace_block(s, TRACE_EVICT, e, e->len);
-    ghost_put(s, e->hash, GHOST_EVICTED);
+    ghost_put(s, e->hash, why);
     return max_u64(block_gone(s, block, EVICT_PRESSURE), 1);
 }
 
@@ -83,14 +103,46 @@ static uint64_t evict_victim_of(struct store *s, struct store_ns *n)
     return id == EVICT_NONE ? 0 : evict_block(s, hot_at(s, id)->entry);
 }
 
+/* Held by its children alone? Not while it is written: that is a ref. */
+static bool only_parent(void *arg, uint32_t id)
+{
+    const struct hot *h = hot_at(arg, id);
+
+    return !h->refs && !h->pins;
+}
+
+/* The release valve: there is no victim, so a parent goes. */
+static uint64_t evict_parent_of(struct store *s, struct store_ns *n)
+{
+    uint32_t id = EVICT_NONE;
+
+    if (n->cold_n)
+        id = evict_held_victim(&n->evict, only_parent, s);
+    return id == EVICT_NONE ? 0 : evict_block(s, hot_at(s, id)->entry);
+}
+
+static uint64_t evict_parent(struct store *s, uint32_t pool)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; s->cold_n && !n && i < s->active_n; i++)
+        if (ns_in(&s->nss[s->active[i]], pool))
+            n = evict_parent_of(s, &s->nss[s->active[i]]);
+    return n;
+}
+
 uint64_t evict_from_pool(struct store *s, uint32_t pool)
 {
-    return evict_victim_of(s, ns_victim(s, pool));
+    uint64_t n = evict_victim_of(s, ns_victim(s, pool));
+
+    return n ? n : evict_parent(s, pool);
 }
 
 uint64_t evict_from_ns(struct store *s, uint32_t slot)
 {
-    return evict_victim_of(s, &s->nss[slot]);
+    uint64_t n = evict_victim_of(s, &s->nss[slot]);
+
+    return n ? n : evict_parent_of(s, &s->nss[slot]);
 }
 
 /* ---- emptying units */
@@ -100,6 +152,21 @@ uint64_t evict_from_ns(struct store *s, uint32_t slot)
 static bool starts_in(const struct store *s, uint32_t hot, uint32_t unit)
 {
     return hot && slab_unit_of(hot_at(s, hot)->head) == unit;
+}
+
+/* The children that a block must outlive in memory. */
+static uint32_t held_by(const struct entry *e, const struct hot *h)
+{
+    return e->ssd ? 0 : h->children;
+}
+
+/* Is it a child, to be evicted for good, of such a parent in the unit? */
+static bool frees_parent(const struct store *s, const struct entry *e,
+                         uint32_t unit)
+{
+    const struct entry *up = e->parent ? entry_at(s, e->parent) : NULL;
+
+    return up && !e->ssd && !up->ssd && starts_in(s, entry_hot(up), unit);
 }
 
 /* May all its owners go, leaves first? Also says when the last was used. */
@@ -119,14 +186,14 @@ static bool unit_droppable(const struct store *s, uint32_t unit,
         if ((int32_t)(h->used_seq - newest) > 0)
             newest = h->used_seq;
         if (!starts_in(s, owners[i], unit)) {
-            if (h->children)
+            if (held_by(e, h))
                 return false;
             continue;
         }
         if (i && owners[i] == owners[i - 1])
             continue;
-        children += h->children;
-        inside += e->parent && starts_in(s, entry_at(s, e->parent)->hot, unit);
+        children += held_by(e, h);
+        inside += frees_parent(s, e, unit);
     }
     *newest_out = newest;
     return children == inside;
@@ -144,7 +211,7 @@ static bool unit_drop(struct store *s, struct slab *sl, uint32_t unit,
         for (uint32_t i = n; i-- > 0;) {
             struct hot *h = hot_at(s, owners[i]);
 
-            if (!h->entry || h->children)
+            if (!h->entry || held_by(entry_at(s, h->entry), h))
                 continue;
             evict_block(s, h->entry);
             moved = true;
@@ -353,6 +420,8 @@ bool store_tick(struct store *s)
     uint64_t capacity = 0, held = 0;
 
     more |= tick_ttl(s);
+    more |= cold_tick(s);
+    more |= session_tick(s);
     ns_shares_refresh(s);
     for (uint32_t i = 0; i < STORE_POOLS; i++) {
         struct store_pool *p = &s->pools[i];
@@ -368,5 +437,5 @@ bool store_tick(struct store *s)
     if (s->cfg.lane == 0)
         metric_set(&s->metrics->dram_capacity_bytes, capacity * UNIT_BYTES);
     metric_set(&s->metrics->dram_unit_bytes, held * UNIT_BYTES);
-    return more;
+    return mover_tick(s) || more;
 }

@@ -66,8 +66,8 @@ struct store_pool {
 struct session_change {
     uint32_t slot;
     enum store_session state;
-    uint64_t label, generation;
-    uint32_t from, left; /* next hot record; how many are still to be seen */
+    uint64_t label;
+    uint32_t left; /* hot records that it has still to see */
 };
 
 struct mover;
@@ -98,6 +98,7 @@ struct store {
     /* ---- the SSD */
     struct mover *mover; /* NULL: there is none */
     struct adopt *adopt; /* until store_adopted */
+    bool adopting;       /* something was adopted since */
     uint64_t cold_n, cold_ttl_n; /* COLD; those of them with a ttl */
     uint64_t condemned_cold;     /* those of old generations */
     uint64_t ssd_blocks, ssd_bytes;
@@ -107,6 +108,7 @@ struct store {
     uint32_t lost_left;  /* entries to be looked at until that is done */
     struct session_change sessions[SESSIONS];
     uint32_t session_n;
+    uint32_t session_hand; /* next hot record to look at */
 };
 
 static inline struct entry *entry_at(const struct store *s, uint32_t block)
@@ -180,6 +182,7 @@ static inline void trace_block(struct store *s, enum trace_id id,
 /* ---- store_ns.c */
 void ns_entry_added(struct store *s, uint32_t slot);
 void ns_entry_removed(struct store *s, uint32_t slot);
+void ns_cold_changed(struct store *s, uint32_t slot, int by);
 /* Shares of all namespaces in the pool, from its capacity now. */
 void ns_shares(struct store *s, uint32_t pool);
 void ns_shares_refresh(struct store *s); /* where capacity changed */
@@ -236,6 +239,8 @@ uint64_t block_unload(struct store *s, uint32_t block, enum evict_why why);
 bool block_leave(struct store *s, uint32_t block);
 /* COLD -> LOADING with a hot record and one ref; BUSY, and nothing changed. */
 must_check enum err block_warm(struct store *s, uint32_t block);
+/* Makes an entry with a place, without hot record, COLD. */
+void cold_new(struct store *s, uint32_t block, uint32_t crc, struct cold c);
 /* The end of a COLD block; a TOMB stays if it has children. */
 void cold_gone(struct store *s, uint32_t block);
 void cold_children(struct store *s, uint32_t block, int by);
@@ -243,6 +248,8 @@ struct cold cold_side(const struct store *s, const struct entry *e);
 /* A COLD block found by its hash: drops it if it expired or its device is
  * lost; false then. */
 bool cold_holds(struct store *s, uint32_t block);
+/* The SSD does not have it any more. */
+void cold_forget(struct store *s, uint32_t block);
 /* Gives up one COLD block, of the least used seen, for a new entry. */
 bool cold_evict(struct store *s);
 /* Forgets the COLD blocks of a condemned slot at once. */
@@ -260,6 +267,7 @@ bool session_tick(struct store *s);
 /* ---- mover.c */
 void mover_free(struct store *s);
 bool mover_tick(struct store *s);
+void mover_check(const struct store *s);
 /* Can this device be read from now? */
 bool mover_readable(const struct store *s, uint32_t dev);
 /* A LIVE block without place is to be written. */

@@ -38,16 +38,24 @@ static uint64_t capacity_now(const struct store *s, const struct store_pool *p)
     return min_u64(units, p->units->units) * UNIT_BYTES;
 }
 
+/* Namespaces with COLD blocks only take no share of the memory. */
+static bool in_memory(const struct store_ns *n)
+{
+    return !n->condemned && n->entries > n->cold_n;
+}
+
 void ns_shares(struct store *s, uint32_t pool)
 {
     struct store_pool *p = &s->pools[pool];
     uint64_t sum = 0;
 
+    if (s->adopting)
+        return; /* once, at its end */
     p->capacity = capacity_now(s, p);
     for (uint32_t i = 0; i < s->active_n; i++) {
         const struct store_ns *n = &s->nss[s->active[i]];
 
-        if (n->cfg.pool == pool && !n->condemned)
+        if (n->cfg.pool == pool && in_memory(n))
             sum += n->cfg.share;
     }
     for (uint32_t i = 0; i < s->active_n; i++) {
@@ -56,6 +64,9 @@ void ns_shares(struct store *s, uint32_t pool)
         uint64_t pages;
 
         if (n->cfg.pool != pool || n->condemned)
+            continue;
+        n->share_bytes = 0;
+        if (!in_memory(n))
             continue;
         pages = p->capacity / PAGE_BYTES * n->cfg.share / sum;
         n->share_bytes = pages * PAGE_BYTES;
@@ -86,8 +97,11 @@ void ns_entry_added(struct store *s, uint32_t slot)
 {
     struct store_ns *n = &s->nss[slot];
 
-    if (n->entries++)
+    if (n->entries++) {
+        if (n->entries == n->cold_n + 1)
+            ns_shares(s, n->cfg.pool);
         return;
+    }
     s->active[s->active_n++] = (uint16_t)slot;
     n->active_at = (uint16_t)s->active_n;
     ns_shares(s, n->cfg.pool);
@@ -99,8 +113,11 @@ void ns_entry_removed(struct store *s, uint32_t slot)
     uint32_t pool = n->cfg.pool, last;
 
     MUST(n->entries > 0);
-    if (--n->entries)
+    if (--n->entries) {
+        if (n->entries == n->cold_n)
+            ns_shares(s, pool);
         return;
+    }
     last = s->active[--s->active_n];
     s->active[n->active_at - 1] = (uint16_t)last;
     s->nss[last].active_at = n->active_at;
@@ -109,6 +126,16 @@ void ns_entry_removed(struct store *s, uint32_t slot)
     if (n->condemned)
         slot_free(s, n);
     ns_shares(s, pool);
+}
+
+/* The share changes with the first and the last that is not COLD. */
+void ns_cold_changed(struct store *s, uint32_t slot, int by)
+{
+    struct store_ns *n = &s->nss[slot];
+
+    n->cold_n += (uint64_t)(int64_t)by;
+    if (n->entries == n->cold_n + (by < 0))
+        ns_shares(s, n->cfg.pool);
 }
 
 static uint32_t slot_find_free(const struct store *s)
@@ -127,6 +154,8 @@ static uint32_t slot_get(struct store *s)
     for (uint32_t i = 1; !slot && i < s->ns_cap; i++) {
         while (s->nss[i].condemned && evict_from_ns(s, i))
             ;
+        if (s->nss[i].condemned && s->nss[i].cold_n)
+            cold_sweep_slot(s, i);
         slot = s->nss[i].cfg.id ? 0 : i;
     }
     return slot;
@@ -141,7 +170,7 @@ static enum err policy_make(struct store *s, const struct store_ns_cfg *cfg,
         (uint64_t)s->pools[cfg->pool].units->units * (UNIT_BYTES / PAGE_BYTES);
     struct evict_host host = {.nodes = &s->cat.hots[0].node,
                               .stride = sizeof(struct hot),
-                              .ids_max = s->cat.cap + 1,
+                              .ids_max = s->cat.hot_cap + 1,
                               .pages_max = pages,
                               .hash = host_hash,
                               .arg = s,
@@ -197,11 +226,13 @@ static void cfg_take(struct store *s, struct store_ns *n,
     ns_shares(s, cfg->pool);
 }
 
-/* Its blocks are dropped as members of its policy, so only those that have
- * some are work for store_tick; an empty slot is free at once. */
+/* Its blocks are dropped as members of its policy, or swept away where they are
+ * COLD, so only those that have some are work for store_tick; an empty slot is
+ * free at once. */
 static void condemn(struct store *s, struct store_ns *n)
 {
     n->condemned = true;
+    s->condemned_cold += n->cold_n;
     n->share_bytes = 0;
     s->condemned_n++;
     if (!n->entries)
@@ -225,6 +256,8 @@ static enum err pool_ready(struct store *s, uint32_t pool)
     e = tier_mem_init(&p->mem, p->units, s->cfg.lane);
     if (e)
         tier_mem_fini(&p->mem);
+    else if (s->cfg.ssd_blocks_max)
+        slab_whole_pages(&p->mem.slab);
     p->ready = !e;
     return e;
 }
@@ -283,4 +316,13 @@ void store_ns_usage(const struct store *s, uint32_t ns, uint64_t *blocks_out,
     *blocks_out = n->blocks;
     *bytes_out = n->bytes;
     *share_bytes_out = n->share_bytes;
+}
+
+void store_ns_ssd_usage(const struct store *s, uint32_t ns,
+                        uint64_t *blocks_out, uint64_t *bytes_out)
+{
+    uint32_t slot = ns <= s->cfg.namespaces_max ? s->ns_of[ns] : 0;
+
+    *blocks_out = s->nss[slot].ssd_blocks;
+    *bytes_out = s->nss[slot].ssd_bytes;
 }

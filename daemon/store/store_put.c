@@ -6,8 +6,8 @@
  *   reserve:  known already? -> fits at all? -> entry, hot record, key cell
  *             -> parent link -> quota -> extents
  *
- * Each step that finds no room evicts and tries again; the parent is held from
- * the start and the new block is not in a policy yet, so neither is ever taken
+ * Each step that finds no room evicts and tries again (entries: COLD blocks go
+ * first, they have nothing else to give); the parent is held from the start and the new block is not in a policy yet, so neither is ever taken
  * for room. What fails after the entry was made is undone as an abort. */
 #include "store/store_impl.h"
 
@@ -32,6 +32,11 @@ static enum err known(struct store *s, const struct store_key *k, uint32_t slot,
         if (e->state == BLOCK_TOMB) {
             *tomb = b;
             continue;
+        }
+        if (e->state == BLOCK_COLD) {
+            if (cold_holds(s, b))
+                return ERR_EXISTS;
+            return known(s, k, slot, tomb);
         }
         if (!keys_same(&s->keys, hot_of(s, b)->key, k))
             continue;
@@ -64,12 +69,31 @@ static uint32_t parent_find(struct store *s, const struct store_key *k,
          b = catalog_next(&s->cat, b, p.hash)) {
         struct entry *e = entry_at(s, b);
 
-        if (e->ns == slot &&
-            (e->state == BLOCK_LIVE || e->state == BLOCK_OPEN) &&
+        if (e->ns != slot || e->state == BLOCK_GONE || e->state == BLOCK_TOMB)
+            continue;
+        if (e->state == BLOCK_COLD ||
             keys_same(&s->keys, hot_of(s, b)->key, &p))
             return b;
     }
     return 0;
+}
+
+/* Keeps the parent while room is made: by a ref, or a COLD one, which has none,
+ * by counting the child that it is about to get. */
+static void parent_hold(struct store *s, uint32_t up)
+{
+    if (entry_at(s, up)->state == BLOCK_COLD)
+        cold_children(s, up, 1);
+    else
+        store_ref(s, up);
+}
+
+static void parent_let(struct store *s, uint32_t up)
+{
+    if (entry_at(s, up)->state == BLOCK_COLD)
+        cold_children(s, up, -1);
+    else
+        store_unref(s, up);
 }
 
 /* ---- the entry */
@@ -80,7 +104,7 @@ static uint32_t entry_make(struct store *s, const struct store_key *k,
     uint32_t b;
 
     while (!(b = catalog_new(&s->cat, k->hash)))
-        if (!evict_from_pool(s, STORE_POOLS))
+        if (!cold_evict(s) && !evict_from_pool(s, STORE_POOLS))
             return 0;
     entry_at(s, b)->ns = (uint16_t)slot;
     entry_at(s, b)->state = BLOCK_GONE; /* until it is whole: not found */
@@ -88,31 +112,57 @@ static uint32_t entry_make(struct store *s, const struct store_key *k,
     return b;
 }
 
-/* Makes the TOMB of this key the new block: those below it keep their parent,
- * its own parent is found anew. */
-static void tomb_take(struct store *s, uint32_t b)
+static bool hot_make(struct store *s, uint32_t b)
 {
-    struct entry *e = entry_at(s, b);
-    uint64_t links = e->links;
-
-    e->version = 0;
-    e->state = BLOCK_GONE;
-    MUST(catalog_hot_new(&s->cat, b));
-    hot_of(s, b)->children = (uint32_t)links;
-    block_detach(s, b);
+    while (!catalog_hot_new(&s->cat, b))
+        if (!evict_from_pool(s, STORE_POOLS))
+            return false;
+    return true;
 }
 
-static bool key_make(struct store *s, uint32_t b, const struct store_key *k,
-                     const struct wire_attr *attr, const uint8_t *parent,
-                     uint16_t parent_len)
+/* Makes the TOMB of this key the new block: those below it keep their parent,
+ * its own parent is found anew. One link more keeps it while others go. */
+static bool tomb_take(struct store *s, uint32_t b)
+{
+    struct entry *e = entry_at(s, b);
+    uint64_t links;
+
+    e->links++;
+    if (!hot_make(s, b)) {
+        if (!--e->links)
+            block_detach(s, b);
+        return false;
+    }
+    links = e->links - 1;
+    e->version = 0;
+    e->state = BLOCK_GONE;
+    hot_of(s, b)->children = (uint32_t)links;
+    block_detach(s, b);
+    return true;
+}
+
+static uint32_t fresh_make(struct store *s, const struct store_key *k,
+                           uint32_t slot)
+{
+    uint32_t b = entry_make(s, k, slot);
+
+    if (!b || hot_make(s, b))
+        return b;
+    entry_at(s, b)->state = BLOCK_TOMB;
+    block_detach(s, b);
+    return 0;
+}
+
+uint32_t key_make(struct store *s, const struct store_key *k,
+                  const struct wire_attr *attr, const uint8_t *parent,
+                  uint16_t parent_len)
 {
     uint32_t ref;
 
     while (!(ref = keys_new(&s->keys, k, attr, parent, parent_len)))
         if (!evict_from_pool(s, STORE_POOLS))
-            return false;
-    hot_of(s, b)->key = ref;
-    return true;
+            return 0;
+    return ref;
 }
 
 /* Undoes entry_make or tomb_take when there was no room for the key's bytes. */
@@ -127,7 +177,7 @@ static void entry_unmake(struct store *s, uint32_t b)
         block_detach(s, b);
 }
 
-static uint32_t page_weight(uint64_t len)
+uint32_t page_weight(uint64_t len)
 {
     return (uint32_t)max_u64((len + PAGE_BYTES - 1) / PAGE_BYTES, 1);
 }
@@ -197,6 +247,13 @@ static enum err place_make(struct store *s, uint32_t b)
     return err;
 }
 
+enum err block_room(struct store *s, uint32_t block)
+{
+    enum err e = quota_room(s, entry_at(s, block)->ns);
+
+    return e ? e : place_make(s, block);
+}
+
 static enum err limits(const struct store *s, const struct store_ns *n,
                        uint64_t len)
 {
@@ -218,15 +275,13 @@ static uint32_t body_make(struct store *s, const struct store_key *k,
                           const struct wire_attr *attr, const uint8_t *parent,
                           uint16_t parent_len)
 {
-    uint32_t b = tomb;
+    uint32_t b = tomb, key;
 
-    if (tomb)
-        tomb_take(s, tomb);
-    else if (!(b = entry_make(s, k, slot)))
+    if (tomb ? !tomb_take(s, tomb) : !(b = fresh_make(s, k, slot)))
         return 0;
-    else
-        MUST(catalog_hot_new(&s->cat, b));
-    if (key_make(s, b, k, attr, parent, parent_len))
+    key = key_make(s, k, attr, parent, parent_len);
+    hot_of(s, b)->key = key;
+    if (key)
         return b;
     entry_unmake(s, b);
     return 0;
@@ -250,7 +305,7 @@ static enum err reserve(struct store *s, const struct store_key *k,
         return e;
     up = parent_find(s, k, slot, parent, parent_len);
     if (up)
-        store_ref(s, up);
+        parent_hold(s, up);
     b = body_make(s, k, slot, tomb, attr, parent, parent_len);
     if (b) {
         block_open(s, b, attr, len);
@@ -258,12 +313,10 @@ static enum err reserve(struct store *s, const struct store_key *k,
             block_link(s, b, up);
     }
     if (up)
-        store_unref(s, up);
+        parent_let(s, up);
     if (!b)
         return ERR_BUSY;
-    e = quota_room(s, slot);
-    if (!e)
-        e = place_make(s, b);
+    e = block_room(s, b);
     if (e) {
         hot_of(s, b)->refs = 0;
         block_gone(s, b, EVICT_GONE);
@@ -298,6 +351,13 @@ enum err store_reserve(struct store *s, const struct store_key *k,
     return e;
 }
 
+/* Was it here and would have been used again? */
+static bool wanted(enum store_found ghost)
+{
+    return ghost == FOUND_MISS_EVICTED || ghost == FOUND_MISS_LATE ||
+           ghost == FOUND_MISS_NOT_ADMITTED || ghost == FOUND_MISS_CORRUPT;
+}
+
 uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc)
 {
     struct entry *e = entry_at(s, block);
@@ -311,10 +371,12 @@ uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc)
     h->used_seq = ++s->seq;
     evict_insert(&ns_at(s, e)->evict, e->hot);
     block_settle(s, block, false);
-    if (ghost_get(s, e->hash) != GHOST_NONE)
-        ghost_put(s, e->hash, GHOST_NONE);
+    if (wanted(ghost_get(s, e->hash)))
+        hot_set(h, HOT_WANTED);
+    ghost_put(s, e->hash, FOUND_MISS_NEVER);
     metric_add(&s->metrics->put_stored, 1);
     trace_block(s, TRACE_COMMIT, e, e->version);
+    mover_queue(s, block);
     return e->version;
 }
 
@@ -334,8 +396,10 @@ void store_drop(struct store *s, uint32_t block)
 {
     struct entry *e = entry_at(s, block);
 
-    MUST(e->state == BLOCK_LIVE);
+    MUST(e->state == BLOCK_LIVE || e->state == BLOCK_LOADING ||
+         e->state == BLOCK_COLD);
     metric_add(&s->metrics->dropped_blocks, 1);
     trace_block(s, TRACE_DROP, e, e->len);
+    ghost_put(s, e->hash, FOUND_MISS_DROPPED);
     block_gone(s, block, EVICT_GONE);
 }

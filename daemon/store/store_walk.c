@@ -4,6 +4,12 @@
  * recounts every number that the store keeps and MUSTs that it is right. */
 #include "store/store_impl.h"
 
+static bool is_found(const struct entry *e)
+{
+    return e->state == BLOCK_LIVE || e->state == BLOCK_COLD ||
+           e->state == BLOCK_LOADING;
+}
+
 uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
                     store_visit_fn *fn, void *arg)
 {
@@ -12,7 +18,7 @@ uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
     for (; budget && b < s->cat.entry_hi; budget--, b++) {
         const struct entry *e = entry_at(s, b);
 
-        if (e->state == BLOCK_LIVE && !ns_at(s, e)->condemned)
+        if (is_found(e) && !ns_at(s, e)->condemned)
             fn(s, b, arg);
     }
     return b < s->cat.entry_hi ? b : 0;
@@ -34,6 +40,7 @@ bool store_descends(const struct store *s, uint32_t block,
 
 struct totals {
     uint64_t entries, blocks, bytes, extent_bytes;
+    uint64_t cold, cold_ttl, condemned_cold, ttl, ssd_blocks, ssd_bytes;
 };
 
 static uint64_t check_extents(const struct store *s, const struct entry *e,
@@ -60,7 +67,7 @@ static uint64_t check_extents(const struct store *s, const struct entry *e,
 static void check_hot(const struct store *s, const struct entry *e)
 {
     const struct hot *h = hot_at(s, e->hot);
-    bool held = h->refs || h->pins || h->children;
+    bool held = h->refs || h->pins || (h->children && !e->ssd);
 
     if (e->state == BLOCK_LIVE) {
         MUST(h->node.queue != 0);
@@ -71,7 +78,12 @@ static void check_hot(const struct store *s, const struct entry *e)
     }
 }
 
-/* Of blocks with one key at most one is OPEN or LIVE. */
+/* Of blocks with one key at most one is found; a COLD one's key is its hash. */
+static bool is_end(const struct entry *e)
+{
+    return e->state == BLOCK_GONE || e->state == BLOCK_TOMB;
+}
+
 static void check_twins(const struct store *s, uint32_t b)
 {
     const struct entry *e = entry_at(s, b);
@@ -81,11 +93,33 @@ static void check_twins(const struct store *s, uint32_t b)
         const struct entry *t = entry_at(s, o);
         struct keys_view v;
 
-        if (t->ns != e->ns || !t->hot || !e->hot || e->state == BLOCK_GONE ||
-            t->state == BLOCK_GONE)
+        if (t->ns != e->ns || is_end(e) || is_end(t))
             continue;
+        MUST(e->state != BLOCK_COLD && t->state != BLOCK_COLD);
         keys_view(&s->keys, hot_at(s, e->hot)->key, &v);
         MUST(!keys_same(&s->keys, hot_at(s, t->hot)->key, &v.key));
+    }
+}
+
+static void check_ssd(const struct store *s, const struct entry *e,
+                      struct totals *t)
+{
+    struct cold c = cold_side(s, e);
+
+    if (e->state == BLOCK_COLD) {
+        MUST(e->ssd);
+        MUST(e->side == (c.children || c.expires_s));
+        t->cold++;
+        t->cold_ttl += c.expires_s != 0;
+        t->condemned_cold += ns_at(s, e)->condemned;
+    } else {
+        MUST(!e->side);
+        t->ttl += entry_hot(e) && hot_at(s, e->hot)->expires_s;
+    }
+    if (e->ssd) {
+        MUST(is_found(e));
+        t->ssd_blocks++;
+        t->ssd_bytes += e->len;
     }
 }
 
@@ -93,14 +127,16 @@ static void check_block(const struct store *s, uint32_t b, struct totals *all,
                         struct totals *of_ns, uint64_t *pinned)
 {
     const struct entry *e = entry_at(s, b);
-    const struct hot *h = e->hot ? hot_at(s, e->hot) : NULL;
+    const struct hot *h = hot_find(s, b);
     uint64_t bytes;
 
     MUST(e->ns && ns_at(s, e)->cfg.id);
-    MUST((e->state == BLOCK_TOMB) == !h);
+    MUST((e->state == BLOCK_TOMB || e->state == BLOCK_COLD) == !h);
     all->entries++;
     of_ns->entries++;
     check_twins(s, b);
+    check_ssd(s, e, all);
+    check_ssd(s, e, of_ns);
     if (!h)
         return;
     check_hot(s, e);
@@ -118,45 +154,44 @@ static void check_block(const struct store *s, uint32_t b, struct totals *all,
 }
 
 /* Counts the blocks that name each as parent by taking the number off, and
- * puts it back: no memory is needed for the count. */
-static uint64_t *links_of(const struct store *s, uint32_t b, uint32_t **hot)
+ * puts it back: no memory is needed for the count. Where it stands depends on
+ * the state. */
+static uint64_t links_add(const struct store *s, uint32_t b, int by)
 {
     struct entry *e = entry_at(s, b);
+    uint32_t *n;
 
-    *hot = e->hot ? &hot_at(s, e->hot)->children : NULL;
-    return &e->links;
+    if (e->state == BLOCK_TOMB)
+        return e->links += (uint64_t)(int64_t)by;
+    if (e->state == BLOCK_COLD) {
+        MUST(e->side || !by);
+        n = &s->cat.colds[b].children;
+        return e->side ? (*n += (uint32_t)by) : 0;
+    }
+    n = &hot_of(s, b)->children;
+    return *n += (uint32_t)by;
 }
 
-static void links_add(const struct store *s, int by)
+static void links_walk(const struct store *s, int by)
 {
     for (uint32_t b = 1; b < s->cat.entry_hi; b++) {
-        uint32_t p = entry_at(s, b)->parent, *children;
-        uint64_t *links;
+        uint32_t p = entry_at(s, b)->parent;
 
         if (!p || entry_at(s, b)->state == BLOCK_FREE)
             continue;
         MUST(entry_at(s, p)->state != BLOCK_FREE);
         MUST(entry_at(s, p)->ns == entry_at(s, b)->ns);
-        links = links_of(s, p, &children);
-        if (children)
-            *children += (uint32_t)by;
-        else
-            *links += (uint64_t)(int64_t)by;
+        links_add(s, p, by);
     }
 }
 
 static void check_links(const struct store *s)
 {
-    links_add(s, -1);
-    for (uint32_t b = 1; b < s->cat.entry_hi; b++) {
-        uint32_t *children;
-        uint64_t *links = links_of(s, b, &children);
-
-        if (entry_at(s, b)->state == BLOCK_FREE)
-            continue;
-        MUST(children ? *children == 0 : *links == 0);
-    }
-    links_add(s, 1);
+    links_walk(s, -1);
+    for (uint32_t b = 1; b < s->cat.entry_hi; b++)
+        if (entry_at(s, b)->state != BLOCK_FREE)
+            MUST(links_add(s, b, 0) == 0);
+    links_walk(s, 1);
 }
 
 static void check_ns(const struct store *s, uint32_t slot)
@@ -177,6 +212,9 @@ static void check_ns(const struct store *s, uint32_t slot)
     MUST(of_ns.blocks == n->blocks);
     MUST(of_ns.bytes == n->bytes);
     MUST(of_ns.extent_bytes == n->extent_bytes);
+    MUST(of_ns.cold == n->cold_n);
+    MUST(of_ns.ssd_blocks == n->ssd_blocks);
+    MUST(of_ns.ssd_bytes == n->ssd_bytes);
     MUST(live == (uint64_t)n->evict.members + n->evict.held);
     MUST((n->entries > 0) == (n->active_at > 0));
     if (n->active_at)
@@ -203,6 +241,13 @@ static void check_totals(const struct store *s)
     MUST(all.extent_bytes == s->extent_bytes);
     MUST(all.extent_bytes == used);
     MUST(pinned == s->pinned_bytes);
+    MUST(all.ttl == s->ttl_n);
+    MUST(all.cold == s->cold_n);
+    MUST(all.cold_ttl == s->cold_ttl_n);
+    MUST(all.condemned_cold == s->condemned_cold);
+    MUST(all.ssd_blocks == s->ssd_blocks);
+    MUST(all.ssd_bytes == s->ssd_bytes);
+    mover_check(s);
 }
 
 void store_check(const struct store *s)

@@ -70,6 +70,7 @@ struct lane {
     struct fake_conn conns[CONNS];
     struct held held[HELD];
     uint32_t held_n, requests;
+    struct fake_seen seen;
     enum fake_mode mode;
     int loan_fd;
     uint8_t *loan;
@@ -83,6 +84,7 @@ struct fake {
     uint32_t given_up, lane_n, hellos, segs, stored, restarts, loans_end,
         in_flight_max;
     uint32_t credit_ops;
+    int durable;
     uint64_t credit_bytes, boot, generation;
     char dir[64], address[200];
     struct lane lanes[LANES];
@@ -287,6 +289,58 @@ static void do_namespace(struct lane *l, struct fake_conn *c,
           (uint32_t)pikv__namespace_reply__pack(&m, env));
 }
 
+static void do_feedback(struct lane *l, struct fake_conn *c,
+                        const struct message *msg)
+{
+    Pikv__Feedback *m =
+        pikv__feedback__unpack(NULL, msg->frame.env_len, msg->env);
+
+    MUST(m && m->ns == 7);
+    l->seen.feedbacks++;
+    l->seen.session = m->session;
+    snprintf(l->seen.session_state, sizeof(l->seen.session_state), "%s",
+             m->session_state);
+    pikv__feedback__free_unpacked(m, NULL);
+    reply(c, &msg->frame, 0, NULL, 0, 0);
+}
+
+static bool is_cold(const void *key, size_t len)
+{
+    return len >= 4 && memcmp(key, "cold", 4) == 0;
+}
+
+/* The reason of every key that is not in the dictionary is "late". */
+static void do_explain(struct lane *l, struct fake_conn *c,
+                       const struct message *msg)
+{
+    Pikv__ExplainRequest *m =
+        pikv__explain_request__unpack(NULL, msg->frame.env_len, msg->env);
+    char here[] = "here", late[] = "late", dram[] = "dram", ssd[] = "ssd",
+         none[] = "", advice[600];
+    const struct block *b = l->f->blocks;
+    Pikv__ExplainReply r;
+    uint8_t env[1024];
+
+    MUST(m && m->ns == 7);
+    l->seen.explains++;
+    while (b && (b->lane != l->idx || b->key_len != m->key.len ||
+                 memcmp(b->key, m->key.data, b->key_len) != 0))
+        b = b->next;
+    pikv__explain_reply__init(&r);
+    memset(advice, 'a', sizeof(advice));
+    advice[l->mode == FAKE_BOASTS ? sizeof(advice) - 1 : 5] = '\0';
+    r.reason = l->mode == FAKE_CUTS ? none : b ? here : late;
+    r.tier = !b ? none : is_cold(m->key.data, m->key.len) ? ssd : dram;
+    r.eta_us = r.tier == ssd ? 250 : 0;
+    r.when_ms = b ? 0 : 1234;
+    r.advice = advice;
+    pikv__explain_request__free_unpacked(m, NULL);
+    memset(env, 0xff, sizeof(env));
+    reply(c, &msg->frame, 0, env, 0,
+          l->mode == FAKE_FLIPS ? (uint32_t)sizeof(env)
+                                : (uint32_t)pikv__explain_reply__pack(&r, env));
+}
+
 /* ---- BATCH operations ---- */
 
 static struct block *find(struct lane *l, const struct key_ref *k)
@@ -332,6 +386,10 @@ static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
         r->status = ERR_EXISTS;
         return;
     }
+    if (k->has_attr && (k->attr.flags & ATTR_DURABLE))
+        r->status = f->durable;
+    if (r->status == ERR_UNSUPPORTED)
+        return;
     b = calloc(1, sizeof(*b));
     b->bytes = malloc(k->rec.len + 1);
     b->len = k->rec.len;
@@ -392,18 +450,61 @@ static void do_get(struct lane *l, struct fake_conn *c, uint64_t req,
     }
 }
 
+static void do_lookup(struct lane *l, const struct key_ref *k,
+                      struct wire_result *r)
+{
+    bool there = find(l, k) != NULL;
+
+    r->state = there ? STATE_HIT : STATE_MISS;
+    if (there && is_cold(k->key, k->rec.key_len)) {
+        r->tier = 1;
+        r->eta_us = 250;
+    }
+}
+
+static void do_prefetch(struct lane *l, const struct key_ref *k,
+                        struct wire_result *r, struct wire_batch *head)
+{
+    bool there = find(l, k) != NULL, cold = is_cold(k->key, k->rec.key_len);
+
+    r->status = there ? OK : ERR_MISS;
+    if (there && cold) {
+        r->tier = 1;
+        r->eta_us = 250;
+        head->count++;
+    }
+}
+
 static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
-                   const struct key_ref *k, struct wire_result *r)
+                   const struct key_ref *k, struct wire_result *r,
+                   struct wire_batch *head)
 {
     l->f->segs += k->rec.seg_n;
+    if (head->select == SELECT_PATTERN)
+        snprintf(l->seen.pattern, sizeof(l->seen.pattern), "%.*s",
+                 (int)k->rec.key_len, (const char *)k->key);
     if (m->frame.op == OP_PUT)
         do_put(l, c, m->frame.req, k, r);
     else if (m->frame.op == OP_GET)
         do_get(l, c, m->frame.req, k, r);
     else if (m->frame.op == OP_LOOKUP)
-        r->state = find(l, k) ? STATE_HIT : STATE_MISS;
+        do_lookup(l, k, r);
+    else if (m->frame.op == OP_PREFETCH)
+        do_prefetch(l, k, r, head);
     else if (m->frame.op == OP_EVICT)
         r->status = find(l, k) ? OK : ERR_MISS;
+}
+
+static void look_head(struct lane *l, uint16_t op, const struct wire_batch *h)
+{
+    if (op == OP_PREFETCH) {
+        l->seen.cap_mib = h->count;
+        l->seen.soft_us = h->soft_us;
+        l->seen.prefetches++;
+    } else if (op == OP_EVICT) {
+        l->seen.batch_flags = h->flags;
+        l->seen.select = h->select;
+    }
 }
 
 static void do_batch(struct lane *l, struct fake_conn *c,
@@ -426,8 +527,13 @@ static void do_batch(struct lane *l, struct fake_conn *c,
     *head = b.head;
     if (m->frame.op == OP_EVICT)
         head->count = 1 + b.head.select;
+    look_head(l, m->frame.op, &b.head);
+    if (m->frame.op == OP_PREFETCH)
+        head->count = 0;
     while (batch_next(&b, &limits, &k) == OK)
-        do_key(l, c, m, &k, r++);
+        do_key(l, c, m, &k, r++, head);
+    if (mode == FAKE_BOASTS)
+        head->count = b.head.key_n + 1;
     if (mode == FAKE_CUTS)
         n--;
     reply(c, &m->frame, 0, head, n, 0);
@@ -483,6 +589,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
     case FAKE_FLIPS:
     case FAKE_LIES:
     case FAKE_LENDS:
+    case FAKE_BOASTS:
         break;
     }
     return false;
@@ -509,6 +616,11 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
         do_attach(l, c, &m);
     } else if (m.frame.op == OP_NAMESPACE) {
         do_namespace(l, c, &m);
+    } else if (m.frame.op == OP_FEEDBACK) {
+        do_feedback(l, c, &m);
+    } else if (m.frame.op == OP_EXPLAIN) {
+        if (!misbehave(l, c, &m, msg, len))
+            do_explain(l, c, &m);
     } else if (m.frame.record_n) {
         l->requests++;
         if (!misbehave(l, c, &m, msg, len))
@@ -712,6 +824,7 @@ struct fake *fake_start(uint32_t lanes)
     f->generation = 1;
     f->credit_ops = 64;
     f->credit_bytes = MIB(256);
+    f->durable = ERR_UNSUPPORTED;
     strcpy(f->dir, "/tmp/fake_pikvd.XXXXXX");
     MUST(mkdtemp(f->dir) != NULL);
     for (uint32_t i = 0; i < lanes; i++)
@@ -769,6 +882,11 @@ void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode)
     LOCKED(f->lanes[lane].mode = mode);
 }
 
+void fake_set_durable(struct fake *f, int status)
+{
+    LOCKED(f->durable = status);
+}
+
 void fake_set_pipe(struct fake *f)
 {
     LOCKED(f->pipe = true);
@@ -804,6 +922,15 @@ static uint32_t look(const struct fake *f, const uint32_t *field)
 uint32_t fake_requests(const struct fake *f, uint32_t lane)
 {
     return look(f, &f->lanes[lane].requests);
+}
+
+void fake_seen(const struct fake *f, uint32_t lane, struct fake_seen *out)
+{
+    pthread_mutex_t *mu = (pthread_mutex_t *)(uintptr_t)&f->mu;
+
+    pthread_mutex_lock(mu);
+    *out = f->lanes[lane].seen;
+    pthread_mutex_unlock(mu);
 }
 
 uint32_t fake_held(const struct fake *f)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A scripted pikvd for tests of libpikv: the real shm handshake and rings, a
- * dictionary for a store, and a mode that says how the answers to PUT, GET and
- * LOOKUP go wrong. One thread per lane. */
+ * dictionary for a store, and a mode that says how the answers to BATCH
+ * operations and EXPLAIN go wrong. Keys that start with "cold" are on an SSD.
+ * One thread per lane. */
 #ifndef TESTS_FAKE_PIKVD_H
 #define TESTS_FAKE_PIKVD_H
 
@@ -20,6 +21,7 @@ enum fake_mode {
     FAKE_REFUSES, /* status BUSY for the whole request */
     FAKE_LIES,    /* more bytes moved than there is room for */
     FAKE_LENDS,   /* GET: a loan that nobody asked for, of more bytes */
+    FAKE_BOASTS,  /* a count of more keys than there are */
 };
 
 struct fake;
@@ -30,12 +32,27 @@ void fake_stop(struct fake *f);
 const char *fake_address(const struct fake *f); /* "shm:..." of lane 0 */
 void fake_set_mode(struct fake *f, enum fake_mode mode);
 void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode);
+/* What durable PUTs answer; UNSUPPORTED from the start. */
+void fake_set_durable(struct fake *f, int status);
 /* New connections get a pipe without a reader in place of the eventfd. */
 void fake_set_pipe(struct fake *f);
 void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes);
 /* All connections end; new ones see another boot id and an empty store. */
 void fake_restart(struct fake *f);
 void fake_loans_end(struct fake *f); /* takes all loans back */
+
+/* What the lane saw last of the hints and of EVICT. */
+struct fake_seen {
+    uint32_t cap_mib, soft_us; /* PREFETCH */
+    uint32_t prefetches;       /* requests since the start */
+    uint32_t explains;
+    uint32_t feedbacks;
+    uint64_t session;
+    char session_state[16];
+    uint32_t batch_flags, select; /* EVICT */
+    char pattern[64];
+};
+void fake_seen(const struct fake *f, uint32_t lane, struct fake_seen *out);
 
 /* Counted since the start. */
 uint32_t fake_requests(const struct fake *f, uint32_t lane);

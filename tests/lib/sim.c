@@ -43,53 +43,20 @@ void sim_at(struct sim *s, uint64_t due_ns, sim_fn *fn, void *arg)
     timer_start(&s->world, &e->timer, due_ns, sim_event_due);
 }
 
-static uint64_t sim_control_random(void *arg)
+/* After how many calls something happens next: after a part of what a life
+ * has, on average. */
+static uint64_t sim_some_calls(struct sim *s)
 {
-    struct sim *s = arg;
-
-    return env_random(&s->rng);
-}
-
-static void sim_config(struct sim *s)
-{
-    struct config *c = &s->config;
-
-    config_defaults(c);
-    c->dram.capacity_bytes = s->cfg.dram_bytes;
-    c->limits.ops_per_lane = 64;
-    c->limits.ops_per_client = 16;
-    c->limits.pins_per_client = 64;
-    c->limits.pinned_per_client_bytes = MIB(2);
-    c->limits.pin_ttl_us = 500000;
-    c->limits.slow_reader_us = 200000;
-    c->limits.clients = 64;
-    c->limits.batch_keys = 64;
-}
-
-static void sim_lane(struct sim *s, uint32_t i)
-{
-    struct unit_pool *pools[STORE_POOLS] = {&s->pool};
-    struct lane *l = calloc(1, sizeof *l);
-
-    MUST(l);
-    l->env.now_ns = s->now_ns;
-    l->env.wall_s = 1700000000;
-    l->env.rng[0] = env_random(&s->rng) | 1;
-    l->env.rng[1] = env_random(&s->rng);
-    l->trace.hashing = true;
-    MUST(lane_init(l, &s->config, i, s->cfg.lanes, pools, &s->control) == OK);
-    s->lanes[i] = l;
-    sim_net_init(&s->nets[i], s, l);
-    l->transports[0] = &s->nets[i].t;
-    l->transport_n = 1;
+    return s->calls_begun + 1 +
+           sim_random(s, 2 * s->cfg.steps / (s->cfg.restarts + 1));
 }
 
 void sim_init(struct sim *s, const struct sim_cfg *cfg)
 {
-    struct control_shell shell = {.random = sim_control_random, .arg = s};
-
     memset(s, 0, sizeof *s);
     s->cfg = *cfg;
+    s->lane_n = cfg->lanes;
+    s->hash = cfg->seed;
     s->rng.rng[0] = cfg->seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     s->rng.rng[1] = cfg->seed ^ UINT64_C(0xd1b54a32d192ed03);
     for (int i = 0; i < 8; i++)
@@ -97,33 +64,24 @@ void sim_init(struct sim *s, const struct sim_cfg *cfg)
     s->now_ns = NS_PER_S;
     MUST(timers_init(&s->world, SIM_WORLD_EVENTS) == OK);
     s->model = calloc(1, sizeof *s->model);
-    s->memory = mem_reserve(cfg->dram_bytes);
-    MUST(s->model && s->memory);
-    MUST(unit_pool_init(&s->pool, s->memory, cfg->dram_bytes, cfg->lanes) ==
-         OK);
-    sim_config(s);
-    shell.wall_us = 1700000000;
-    MUST(control_init(&s->control, &s->config, s->lanes, cfg->lanes, &shell) ==
-         OK);
-    for (uint32_t i = 0; i < cfg->lanes; i++)
-        sim_lane(s, i);
+    MUST(s->model);
+    if (cfg->ssds)
+        s->media = mem_media_new(cfg->ssds, cfg->ssd_bytes, true);
+    sim_node_start(s);
+    s->restart_at = cfg->restarts ? sim_some_calls(s) : UINT64_MAX;
+    s->fault_at = cfg->disk_fault ? sim_some_calls(s) : UINT64_MAX;
     for (uint32_t i = 0; i < SIM_CLIENTS; i++)
-        s->clients[i] = sim_client_new(s, i, i % cfg->lanes);
+        s->clients[i] = sim_client_new(s, i);
 }
 
 void sim_fini(struct sim *s)
 {
     for (uint32_t i = 0; i < SIM_CLIENTS; i++)
         sim_client_free(s->clients[i]);
-    for (uint32_t i = 0; i < s->cfg.lanes; i++) {
-        sim_net_fini(&s->nets[i]);
-        lane_fini(s->lanes[i]);
-        free(s->lanes[i]);
-    }
-    control_fini(&s->control);
-    unit_pool_fini(&s->pool);
-    mem_release(s->memory, s->cfg.dram_bytes);
+    sim_node_stop(s);
+    mem_media_free(s->media);
     timers_fini(&s->world);
+    free(s->registry);
     free(s->model);
 }
 
@@ -133,7 +91,8 @@ static bool sim_lane_is_due(const struct sim *s, uint32_t i)
     const struct lane *l = s->lanes[i];
 
     return s->lane_more[i] || l->mailbox.n > 0 ||
-           !list_empty(&s->nets[i].inbox) || lane_next_ns(l) <= s->now_ns;
+           !list_empty(&s->nets[i].inbox) || lane_next_ns(l) <= s->now_ns ||
+           sim_node_disk_ns(s, i) <= s->now_ns;
 }
 
 static void sim_lane_turn(struct sim *s, uint32_t i)
@@ -149,17 +108,17 @@ static void sim_lane_turn(struct sim *s, uint32_t i)
  * lane turns only if something woke it, so that a wake-up that is forgotten
  * shows, or now and then for nothing; in any order, one sometimes more often
  * than the others. */
-static void sim_settle(struct sim *s)
+void sim_settle(struct sim *s)
 {
     bool more = true;
 
     for (uint32_t n = 0; more; n++) {
-        uint32_t first = (uint32_t)sim_random(s, s->cfg.lanes);
+        uint32_t first = (uint32_t)sim_random(s, s->lane_n);
 
         MUST(n < SIM_TURNS_MAX);
         more = control_turn(&s->control);
-        for (uint32_t k = 0; k < s->cfg.lanes; k++) {
-            uint32_t i = (first + k) % s->cfg.lanes;
+        for (uint32_t k = 0; k < s->lane_n; k++) {
+            uint32_t i = (first + k) % s->lane_n;
             uint64_t spins = sim_random(s, 8) ? 0 : sim_random(s, 4);
 
             if (sim_lane_is_due(s, i))
@@ -167,7 +126,7 @@ static void sim_settle(struct sim *s)
             while (spins-- > 0)
                 sim_lane_turn(s, i);
         }
-        for (uint32_t i = 0; i < s->cfg.lanes; i++)
+        for (uint32_t i = 0; i < s->lane_n; i++)
             more |= sim_lane_is_due(s, i);
         more |= s->control.mailbox.n > 0;
     }
@@ -177,8 +136,9 @@ static uint64_t sim_next_ns(const struct sim *s)
 {
     uint64_t next = timers_next(&s->world);
 
-    for (uint32_t i = 0; i < s->cfg.lanes; i++)
-        next = min_u64(next, lane_next_ns(s->lanes[i]));
+    for (uint32_t i = 0; i < s->lane_n; i++)
+        next = min_u64(next, min_u64(lane_next_ns(s->lanes[i]),
+                                     sim_node_disk_ns(s, i)));
     return next;
 }
 
@@ -192,7 +152,7 @@ static bool sim_clients_idle(const struct sim *s)
 
 static void sim_check_bounds(const struct sim *s)
 {
-    for (uint32_t i = 0; i < s->cfg.lanes; i++) {
+    for (uint32_t i = 0; i < s->lane_n; i++) {
         const struct lane *l = s->lanes[i];
 
         MUST(pool_used(&l->ops) <= s->config.limits.ops_per_lane);
@@ -207,10 +167,9 @@ static void sim_check_bounds(const struct sim *s)
     }
 }
 
-/* At rest: every pool is full again, nothing is pinned or reffed. */
-static void sim_check_rest(const struct sim *s)
+void sim_check_rest(const struct sim *s)
 {
-    for (uint32_t i = 0; i < s->cfg.lanes; i++) {
+    for (uint32_t i = 0; i < s->lane_n; i++) {
         const struct lane *l = s->lanes[i];
 
         MUST(pool_used(&l->ops) == 0);
@@ -225,13 +184,34 @@ static void sim_check_rest(const struct sim *s)
     }
 }
 
-static uint64_t sim_hash(const struct sim *s)
+void sim_pass(struct sim *s, bool (*until)(const struct sim *s))
 {
-    uint64_t h = s->cfg.seed;
+    sim_settle(s);
+    while (!until(s)) {
+        uint64_t next = sim_next_ns(s);
 
-    for (uint32_t i = 0; i < s->cfg.lanes; i++)
-        h = hash_64(h, &s->lanes[i]->trace.hash, sizeof(uint64_t));
-    return h;
+        MUST(next != DEADLINE_NEVER); /* waited for, and nothing will come */
+        s->now_ns = max_u64(next, s->now_ns);
+        (void)timers_run(&s->world, s->now_ns);
+        sim_settle(s);
+    }
+}
+
+/* What does not come from the clients: the node's end, and its SSDs'. */
+static void sim_fate(struct sim *s)
+{
+    if (s->calls_begun >= s->fault_at) {
+        s->fault_at = s->cfg.disk_fault == SIM_DISK_FLIP
+                          ? s->calls_begun + 1 + sim_random(s, 50)
+                          : UINT64_MAX;
+        sim_node_fault(s);
+    }
+    if (s->calls_begun >= s->restart_at) {
+        sim_node_restart(s);
+        s->restart_at =
+            s->lives <= s->cfg.restarts ? sim_some_calls(s) : UINT64_MAX;
+        s->fault_at = s->cfg.disk_fault ? sim_some_calls(s) : UINT64_MAX;
+    }
 }
 
 /* Calls until enough were made and all are answered or given up. */
@@ -248,6 +228,8 @@ static void sim_work(struct sim *s)
         s->stopping = s->calls_begun >= s->cfg.steps;
         if (s->stopping && sim_clients_idle(s))
             return;
+        if (!s->stopping)
+            sim_fate(s);
         next = sim_next_ns(s);
         MUST(next != DEADLINE_NEVER); /* a call is out and nothing will come */
         s->now_ns = max_u64(next, s->now_ns);
@@ -255,19 +237,19 @@ static void sim_work(struct sim *s)
     }
 }
 
+static bool sim_is_over(const struct sim *s)
+{
+    return timers_next(&s->world) == DEADLINE_NEVER && sim_node_is_quiet(s);
+}
+
 uint64_t sim_run(struct sim *s)
 {
-    uint64_t next;
-
     sim_work(s);
-    for (uint32_t i = 0; i < s->cfg.lanes; i++)
+    for (uint32_t i = 0; i < s->lane_n; i++)
         sim_net_hangup_all(&s->nets[i]);
-    while ((next = sim_next_ns(s)) != DEADLINE_NEVER) {
-        s->now_ns = max_u64(next, s->now_ns);
-        (void)timers_run(&s->world, s->now_ns);
-        sim_settle(s);
-    }
-    sim_settle(s);
+    for (uint32_t i = 0; s->media && i < s->lane_n; i++)
+        disk_mem_unhang(&s->disks[i]);
+    sim_pass(s, sim_is_over);
     sim_check_rest(s);
-    return sim_hash(s);
+    return sim_node_hash(s);
 }

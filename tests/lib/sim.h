@@ -9,6 +9,10 @@
  *        |  sim_at(ns, fn)                 |  lane_turn() until idle
  *        +-----------> next in time <------+  lane_next_ns()
  *
+ * The node may have SSDs (disk_mem.h), and then it is killed and started anew
+ * now and then (sim_node.c): what a new life knows comes from the media as the
+ * crash left them and from the registry's text, nothing else.
+ *
  * One seed decides everything: equal seeds give equal trace hashes, on every
  * build. Memory of the simulator itself is malloc'ed. */
 #ifndef TESTS_SIM_H
@@ -16,6 +20,7 @@
 
 #include "base/env.h"
 #include "base/timer.h"
+#include "lib/disk_mem.h"
 #include "lib/model.h"
 #include "server/control.h"
 #include "server/lane.h"
@@ -28,10 +33,27 @@ struct sim_peer;
 
 typedef void sim_fn(struct sim *s, void *arg);
 
+/* What goes wrong with the SSDs, once in each life of the node. */
+enum sim_disk_fault {
+    SIM_DISK_SOUND, /* only then must durable blocks be found */
+    SIM_DISK_WRITE,
+    SIM_DISK_READ,
+    SIM_DISK_FLUSH,
+    SIM_DISK_FULL,
+    SIM_DISK_HANG,
+    SIM_DISK_FLIP, /* bits of the image, again and again */
+    SIM_DISK_FAULTS,
+};
+
 struct sim_cfg {
     uint64_t seed;
     uint64_t steps; /* client calls in all */
-    uint32_t lanes; /* 1 to SIM_LANES_MAX */
+    uint32_t lanes; /* 1 to SIM_LANES_MAX; at first */
+    uint32_t ssds;  /* 0: none, and no restarts */
+    uint32_t restarts;
+    uint64_t ssd_bytes, segment_bytes;
+    enum sim_disk_fault disk_fault;
+    bool second_touch, write_buffer, budget;
     uint64_t dram_bytes;
     uint32_t fault_pct; /* of network actions that go wrong; 0: none */
     const char *policy;
@@ -54,11 +76,21 @@ struct sim {
     struct timers world;
     struct config config;
     struct control control;
+    uint32_t lane_n; /* of this life */
     struct lane *lanes[SIM_LANES_MAX];
     bool lane_more[SIM_LANES_MAX]; /* what its last turn said */
     struct sim_net nets[SIM_LANES_MAX];
     struct unit_pool pool;
     void *memory;
+    struct mem_media *media; /* the SSDs, all of them; NULL: none */
+    struct disk_mem disks[SIM_LANES_MAX];
+    struct ssd_node ssds;
+    char *registry; /* as it was saved last; NULL: never */
+    size_t registry_len;
+    uint32_t lives; /* of the node so far */
+    bool down;      /* nobody can connect */
+    uint64_t hash;  /* of the lives that ended */
+    uint64_t restart_at, fault_at; /* calls begun */
     struct model *model;
     struct sim_client *clients[SIM_CLIENTS];
     uint64_t calls_begun, calls_done, calls_lost;
@@ -67,7 +99,7 @@ struct sim {
     uint32_t ns_id;
     uint64_t slot_seed;
     uint64_t statuses[64]; /* results seen, by -code */
-    uint64_t gets_ok, puts_ok;
+    uint64_t gets_ok, gets_ssd, puts_ok, recovered;
 };
 
 void sim_init(struct sim *s, const struct sim_cfg *cfg);
@@ -89,6 +121,28 @@ static inline bool sim_fault(struct sim *s)
     return !s->stopping && sim_random(s, 1000) < s->cfg.fault_pct * 10;
 }
 
+/* Turns until nothing is left to do at this instant. */
+void sim_settle(struct sim *s);
+/* Lets time pass until(s) is true. */
+void sim_pass(struct sim *s, bool (*until)(const struct sim *s));
+/* At rest: every pool is full again, nothing is pinned or reffed. */
+void sim_check_rest(const struct sim *s);
+
+/* ---- sim_node.c */
+void sim_node_start(struct sim *s);
+/* The node is at rest. */
+void sim_node_stop(struct sim *s);
+/* Ends the life of the node, in order or not, and begins the next. */
+void sim_node_restart(struct sim *s);
+/* A device begins to fail. */
+void sim_node_fault(struct sim *s);
+/* When a lane's disk has something to tell. */
+uint64_t sim_node_disk_ns(const struct sim *s, uint32_t lane);
+/* Of all that every life of the node did. */
+uint64_t sim_node_hash(const struct sim *s);
+/* Nobody is connected, no request and no io is under way. */
+bool sim_node_is_quiet(const struct sim *s);
+
 /* ---- sim_net.c */
 void sim_net_init(struct sim_net *n, struct sim *s, struct lane *l);
 void sim_net_fini(struct sim_net *n);
@@ -101,7 +155,7 @@ void sim_hangup(struct sim_peer *p);
 void sim_net_hangup_all(struct sim_net *n);
 
 /* ---- sim_client.c */
-struct sim_client *sim_client_new(struct sim *s, uint32_t idx, uint32_t lane);
+struct sim_client *sim_client_new(struct sim *s, uint32_t idx);
 void sim_client_free(struct sim_client *c);
 void sim_client_start(struct sim_client *c);
 /* From the network. */

@@ -144,7 +144,9 @@ static void call_send(struct sim_client *c, struct sim_call *call,
     sim_at(s, s->now_ns + NS_PER_S + 1, call_overdue, c);
 }
 
-static void call_send_msg(struct sim_client *c, uint32_t op, const void *msg)
+/* NULL: no call is to be had. */
+static struct sim_call *call_send_msg(struct sim_client *c, uint32_t op,
+                                      const void *msg)
 {
     struct sim_call *call = call_begin(c, op);
     uint8_t buf[4096];
@@ -153,7 +155,7 @@ static void call_send_msg(struct sim_client *c, uint32_t op, const void *msg)
     void *p;
 
     if (!call)
-        return;
+        return NULL;
     arena_init(&a, buf, sizeof buf);
     p = msg_pack(msg, &a, &len);
     MUST(p && len <= SIM_BODY);
@@ -161,6 +163,7 @@ static void call_send_msg(struct sim_client *c, uint32_t op, const void *msg)
     call->frame.env_len = (uint32_t)len;
     call->frame.deadline_us = 200000;
     call_send(c, call, len, NULL);
+    return call;
 }
 
 static uint32_t key_text(uint32_t key, char text[32])
@@ -173,7 +176,7 @@ static bool key_is_here(const struct sim_client *c, uint32_t key)
     char text[32];
     uint32_t n = key_text(key, text);
 
-    return hash_slot(c->s->slot_seed, text, n) % c->s->cfg.lanes == c->lane;
+    return hash_slot(c->s->slot_seed, text, n) % c->s->lane_n == c->lane;
 }
 
 /* A key of this client's lane, low numbers more often. */
@@ -431,18 +434,22 @@ static void do_namespace(struct sim_client *c)
     Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
     Pikv__Settings set = PIKV__SETTINGS__INIT;
     char name[] = "sim", policy[16];
+    struct sim_call *call;
 
     m.name = name;
     if (sim_random(c->s, 8) == 0) {
         m.bump = true;
-        model_drop_any_begin(c->s->model); /* its answer is not waited for */
     } else {
         snprintf(policy, sizeof policy, "%s",
                  policies[sim_random(c->s, countof(policies))]);
         set.policy = policy;
         m.change = &set;
     }
-    call_send_msg(c, OP_NAMESPACE, &m);
+    call = call_send_msg(c, OP_NAMESPACE, &m);
+    if (call && m.bump) {
+        call->drops_any = true;
+        model_drop_any_begin(c->s->model);
+    }
 }
 
 static void do_explain(struct sim_client *c)
@@ -453,15 +460,21 @@ static void do_explain(struct sim_client *c)
     m.ns = c->s->ns_id;
     m.key.len = key_text(key_pick(c), text);
     m.key.data = (uint8_t *)text;
-    call_send_msg(c, OP_EXPLAIN, &m);
+    (void)call_send_msg(c, OP_EXPLAIN, &m);
 }
 
 static void do_feedback(struct sim_client *c)
 {
+    static const char *const states[] = {"open", "idle", "closed"};
     Pikv__Feedback m = PIKV__FEEDBACK__INIT;
+    char state[16];
 
+    snprintf(state, sizeof state, "%s",
+             states[sim_random(c->s, countof(states))]);
     m.ns = c->s->ns_id;
-    call_send_msg(c, OP_FEEDBACK, &m);
+    m.session = 1 + sim_random(c->s, 3);
+    m.session_state = state;
+    (void)call_send_msg(c, OP_FEEDBACK, &m);
 }
 
 static void do_look(struct sim_client *c)
@@ -473,9 +486,9 @@ static void do_look(struct sim_client *c)
     in.what = (Pikv__InspectRequest__What)(1 + sim_random(c->s, 2));
     in.limit = 10;
     if (sim_random(c->s, 2))
-        call_send_msg(c, OP_INSPECT, &in);
+        (void)call_send_msg(c, OP_INSPECT, &in);
     else
-        call_send_msg(c, OP_STAT, &st);
+        (void)call_send_msg(c, OP_STAT, &st);
 }
 
 static void client_open(struct sim_client *c)
@@ -493,7 +506,7 @@ static void client_open(struct sim_client *c)
     m.fingerprint = &f;
     m.settings = &set;
     m.create = true;
-    call_send_msg(c, OP_OPEN, &m);
+    (void)call_send_msg(c, OP_OPEN, &m);
 }
 
 static void client_hello(struct sim_client *c)
@@ -501,6 +514,7 @@ static void client_hello(struct sim_client *c)
     Pikv__Hello m = PIKV__HELLO__INIT;
     char engine[] = "sim";
 
+    c->lane = c->idx % c->s->lane_n;
     c->peer = sim_connect(&c->s->nets[c->lane], c);
     if (!c->peer) {
         sim_at(c->s, c->s->now_ns + 10 * NS_PER_MS, client_work, c);
@@ -510,7 +524,26 @@ static void client_hello(struct sim_client *c)
     m.version = WIRE_VERSION;
     m.engine = engine;
     m.client = c->idx + 1;
-    call_send_msg(c, OP_HELLO, &m);
+    (void)call_send_msg(c, OP_HELLO, &m);
+}
+
+static void client_look(struct sim_client *c)
+{
+    switch (sim_random(c->s, 8)) {
+    case 0:
+        do_namespace(c);
+        return;
+    case 1:
+    case 2:
+        do_explain(c);
+        return;
+    case 3:
+        do_feedback(c);
+        return;
+    default:
+        do_look(c);
+        return;
+    }
 }
 
 static void client_call(struct sim_client *c)
@@ -519,19 +552,16 @@ static void client_call(struct sim_client *c)
         uint32_t weight, op;
         void (*fn)(struct sim_client *c, struct sim_call *call);
     } mix[] = {
-        {34, OP_PUT, do_put},       {36, OP_GET, do_get},
-        {16, OP_LOOKUP, do_lookup}, {3, OP_EVICT, do_evict},
-        {3, OP_PIN, do_keys},       {3, OP_UNPIN, do_keys},
-        {3, OP_TOUCH, do_keys},
+        {32, OP_PUT, do_put},       {35, OP_GET, do_get},
+        {14, OP_LOOKUP, do_lookup}, {4, OP_EVICT, do_evict},
+        {3, OP_PIN, do_keys},       {2, OP_UNPIN, do_keys},
+        {3, OP_TOUCH, do_keys},     {3, OP_PREFETCH, do_prefetch},
     };
     uint64_t pick = sim_random(c->s, 100);
     struct sim_call *call;
 
-    if (pick >= 98) {
-        if (sim_random(c->s, 4) == 0)
-            do_namespace(c);
-        else
-            do_look(c);
+    if (pick >= 96) {
+        client_look(c);
         return;
     }
     for (uint32_t i = 0; i < countof(mix); i++) {
@@ -551,6 +581,10 @@ static void client_work(struct sim *s, void *arg)
 
     if (s->stopping)
         return;
+    if (s->down) { /* nobody listens; later perhaps */
+        sim_at(s, s->now_ns + NS_PER_MS, client_work, c);
+        return;
+    }
     if (c->state == SIM_AWAY) {
         if (!c->peer)
             client_hello(c);
@@ -575,9 +609,28 @@ static void put_answered(struct sim *s, struct sim_call *call,
     if (r->status == OK) {
         s->puts_ok++;
         model_put_committed(s->model, call->key[i], call->put[i], r->version);
-    } else {
+        if (call->durable[i])
+            model_put_durable(s->model, call->key[i], call->put[i]);
+    } else if (r->status != ERR_NOT_DURABLE) { /* that one is in memory */
         model_put_refused(s->model, call->key[i], call->put[i]);
     }
+}
+
+static void check_result(struct sim *s, const struct sim_call *call,
+                         const struct wire_result *r, uint32_t i, bool bytes)
+{
+    struct model_seen seen = {
+        .key = call->key[i],
+        .crc = r->crc,
+        .no_crc = !bytes && r->tier == 1, /* only its record knows */
+        .generation = call->generation,
+        .version = r->version,
+        .len = r->len,
+        .begun_ns = call->begun_ns,
+    };
+
+    model_check(s->model, &seen, call->off[i], bytes ? call->buf[i] : NULL,
+                bytes ? r->moved : 0);
 }
 
 static void get_answered(struct sim *s, struct sim_call *call,
@@ -589,8 +642,8 @@ static void get_answered(struct sim *s, struct sim_call *call,
         return;
     MUST(r->moved == want);
     s->gets_ok++;
-    model_check(s->model, call->key[i], call->generation, r->version, r->len,
-                r->crc, call->off[i], call->buf[i], r->moved);
+    s->gets_ssd += r->tier == 1;
+    check_result(s, call, r, i, true);
 }
 
 static void lookup_answered(struct sim *s, struct sim_call *call,
@@ -601,13 +654,22 @@ static void lookup_answered(struct sim *s, struct sim_call *call,
 
     for (uint32_t i = 0; i < call->n; i++)
         if (r[i].state == STATE_HIT)
-            model_check(s->model, call->key[i], call->generation, r[i].version,
-                        r[i].len, r[i].crc, 0, NULL, 0);
+            check_result(s, call, &r[i], i, false);
     if (call->cols != 1)
         return;
     while (prefix < call->n && r[prefix].state == STATE_HIT)
         prefix++;
     MUST(head->prefix == prefix);
+}
+
+/* Tells the model that an EVICT or a bump is over. */
+static void drop_answered(struct sim *s, struct sim_call *call, bool dropped)
+{
+    if (call->drops)
+        model_drop_done(s->model, call->key[0], call->number, dropped,
+                        s->now_ns);
+    if (call->drops_any)
+        model_drop_any_done(s->model);
 }
 
 /* Inline data of a GET lies in the reply, in key order. */
@@ -644,6 +706,8 @@ static void batch_answered(struct sim *s, struct sim_call *call,
     }
     if (call->op == OP_LOOKUP)
         lookup_answered(s, call, &head, r);
+    if (call->op == OP_EVICT)
+        drop_answered(s, call, r[0].status == OK);
 }
 
 static void open_answered(struct sim_client *c, const struct message *m)
@@ -666,7 +730,8 @@ static void open_answered(struct sim_client *c, const struct message *m)
 static bool is_batch(uint32_t op)
 {
     return op == OP_PUT || op == OP_GET || op == OP_LOOKUP || op == OP_EVICT ||
-           op == OP_PIN || op == OP_UNPIN || op == OP_TOUCH;
+           op == OP_PIN || op == OP_UNPIN || op == OP_TOUCH ||
+           op == OP_PREFETCH;
 }
 
 /* Nothing was stored, unless the flush met a PUT that was half done. */
@@ -701,23 +766,25 @@ void sim_client_reply(struct sim_client *c, const struct message *m)
             open_answered(c, m);
         return;
     }
-    if (m->frame.status == OK && is_batch(op))
+    if (m->frame.status == OK && is_batch(op)) {
         batch_answered(s, call, m);
-    else if (m->frame.status)
-        put_failed(s, call, m->frame.status);
+    } else {
+        drop_answered(s, call, false);
+        if (m->frame.status)
+            put_failed(s, call, m->frame.status);
+    }
     call_end(call);
     if (m->frame.status == ERR_STALE_GENERATION && c->state == SIM_BUSY)
         client_open(c);
 }
 
-struct sim_client *sim_client_new(struct sim *s, uint32_t idx, uint32_t lane)
+struct sim_client *sim_client_new(struct sim *s, uint32_t idx)
 {
     struct sim_client *c = calloc(1, sizeof *c);
 
     MUST(c);
     c->s = s;
     c->idx = idx;
-    c->lane = lane;
     return c;
 }
 

@@ -428,23 +428,31 @@ struct sim_peer *sim_connect(struct sim_net *n, struct sim_client *c)
 struct sim_letter {
     struct sim_net *net;
     struct sim_peer *peer;
-    uint32_t id;
+    uint32_t id, life; /* of the node */
     size_t len;
     uint8_t bytes[];
 };
+
+/* May a network deliver it twice? Two answers to a PUT no client could tell
+ * apart; a second EVICT or bump would take away what came after the first. */
+static bool sim_may_double(const struct sim *s, const struct wire_frame *f)
+{
+    return f->op != OP_PUT &&
+           (!s->media || (f->op != OP_EVICT && f->op != OP_NAMESPACE));
+}
 
 static void sim_request_arrives(struct sim *s, void *arg)
 {
     struct sim_letter *l = arg;
     const struct wire_frame *f = (const void *)l->bytes;
-    /* A doubled PUT would get two answers, which no client could tell apart. */
-    uint32_t copies = f->op != OP_PUT && sim_fault(s) ? 2 : 1;
+    uint32_t copies = sim_may_double(s, f) && sim_fault(s) ? 2 : 1;
 
     LIST_FOREACH(node, &l->net->peers)
     {
         struct sim_peer *p = container_of(node, struct sim_peer, node);
 
-        if (p != l->peer || p->tp.id != l->id || p->closed)
+        if (p != l->peer || p->tp.id != l->id || p->closed ||
+            l->life != s->lives)
             continue;
         while (copies--) {
             struct sim_item *it = sim_item_new(p, SIM_MESSAGE, l->len);
@@ -468,6 +476,7 @@ void sim_send(struct sim_peer *p, const struct wire_frame *f, const void *body,
     l->net = p->net;
     l->peer = p;
     l->id = p->tp.id;
+    l->life = s->lives;
     l->len = len;
     memcpy(l->bytes, f, WIRE_RECORD);
     if (body_len)

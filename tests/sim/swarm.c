@@ -27,6 +27,8 @@ static struct sim_cfg swarm_cfg(uint64_t seed, uint64_t steps)
 {
     static const char *const policies[] = {"lru", "s3fifo", "arc", "lhd"};
     static const uint64_t mib[] = {16, 24, 48};
+    /* Three of four have SSDs, half of these sound ones. */
+    bool ssd = seed / 2 % 4 != 0, sound = seed % 2;
 
     return (struct sim_cfg){
         .seed = seed,
@@ -35,7 +37,39 @@ static struct sim_cfg swarm_cfg(uint64_t seed, uint64_t steps)
         .dram_bytes = MIB(mib[seed % countof(mib)]),
         .fault_pct = seed % 5 == 0 ? 0 : (uint32_t)(seed % 5),
         .policy = policies[seed / 4 % countof(policies)],
+        .ssds = ssd ? 1 + (uint32_t)(seed / 3 % 2) : 0,
+        .restarts = ssd ? 3 : 0,
+        .ssd_bytes = MIB(seed % 3 ? 96 : 48),
+        .segment_bytes = MIB(1) << seed % 3,
+        .disk_fault = sound ? SIM_DISK_SOUND
+                            : 1 + (enum sim_disk_fault)(seed / 2 %
+                                                        (SIM_DISK_FAULTS - 1)),
+        .second_touch = seed % 5 == 1,
+        .write_buffer = seed % 7 == 1,
+        .budget = seed % 6 == 5,
     };
+}
+
+static void swarm_print(const struct sim *s, uint64_t hash)
+{
+    const struct sim_cfg *c = &s->cfg;
+    const struct model *m = s->model;
+
+    printf("seed %llu lanes %u faults %u%% policy %s: %llu calls, %llu lost, "
+           "%llu puts, %llu gets, %llu MiB checked",
+           (unsigned long long)c->seed, c->lanes, c->fault_pct, c->policy,
+           (unsigned long long)s->calls_done, (unsigned long long)s->calls_lost,
+           (unsigned long long)s->puts_ok, (unsigned long long)s->gets_ok,
+           (unsigned long long)(m->checked_bytes >> 20));
+    if (c->ssds)
+        printf("; %u ssd fault %d: %u lives, %llu gets from it, %llu blocks "
+               "recovered, %llu durable, %llu dropped",
+               c->ssds, (int)c->disk_fault, s->lives,
+               (unsigned long long)s->gets_ssd,
+               (unsigned long long)s->recovered,
+               (unsigned long long)m->checked_durable,
+               (unsigned long long)m->dropped);
+    printf(", hash %016llx\n", (unsigned long long)hash);
 }
 
 static uint64_t swarm_play(const struct sim_cfg *cfg, bool print)
@@ -47,14 +81,7 @@ static uint64_t swarm_play(const struct sim_cfg *cfg, bool print)
     sim_init(s, cfg);
     hash = sim_run(s);
     if (print)
-        printf("seed %llu lanes %u faults %u%% policy %s: %llu calls, %llu "
-               "lost, %llu puts, %llu gets, %llu MiB checked, hash %016llx\n",
-               (unsigned long long)cfg->seed, cfg->lanes, cfg->fault_pct,
-               cfg->policy, (unsigned long long)s->calls_done,
-               (unsigned long long)s->calls_lost,
-               (unsigned long long)s->puts_ok, (unsigned long long)s->gets_ok,
-               (unsigned long long)(s->model->checked_bytes >> 20),
-               (unsigned long long)hash);
+        swarm_print(s, hash);
     /* A run without faults in which nothing is read proves nothing. */
     MUST(s->puts_ok > 0 && s->gets_ok > 0);
     sim_fini(s);

@@ -322,12 +322,16 @@ START_TEST(words_are_the_enums_that_the_code_uses)
     ck_assert_int_eq(load("{\"namespaces\": {\"policy\": \"lhd\", \"loans\": "
                           "\"any\"}, \"log\": {\"level\": \"debug\", "
                           "\"format\": \"json\"}, \"dram\": {\"hugepages\": "
-                          "\"off\"}}"),
+                          "\"off\"}, \"ssd\": {\"engine\": \"sync\", "
+                          "\"promote\": \"second_touch\"}}"),
                      OK);
     ck_assert_uint_eq(cfg.namespaces.loans, LOANS_ANY);
     ck_assert_uint_eq(cfg.log.level, LOG_DEBUG);
     ck_assert_uint_eq(cfg.log.format, LOG_FORMAT_JSON);
     ck_assert_uint_eq(cfg.dram.hugepages, HUGEPAGES_OFF);
+    ck_assert_uint_eq(cfg.ssd.engine, ENGINE_SYNC);
+    ck_assert_uint_eq(cfg.ssd.promote, PROMOTE_SECOND_TOUCH);
+    ck_assert_uint_eq(cfg.namespaces.dram, TIERING_CACHE);
     ck_assert_str_eq(
         config_find("namespaces.policy")->words[cfg.namespaces.policy], "lhd");
 }

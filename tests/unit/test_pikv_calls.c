@@ -650,6 +650,231 @@ START_TEST(a_loan_taken_back_is_stale_at_release)
 }
 END_TEST
 
+/* ---- the SSD ---- */
+
+static int put_durable(const char *key, struct pikv_result *r)
+{
+    struct pikv_put item = {
+        .key = key_of(key), .data = {"bytes", 5}, .durable = true};
+    int e = pikv_put_sync(kv, ns, &item, 1, &patient, r);
+
+    return e ? e : r->status;
+}
+
+START_TEST(a_durable_put_says_what_became_of_it)
+{
+    struct pikv_result r;
+    char out[5];
+
+    open_lanes(1);
+    ck_assert_int_eq(put_durable("none", &r), PIKV_UNSUPPORTED);
+    ck_assert_int_eq(get("none", out, 5, &r), PIKV_MISS);
+    fake_set_durable(fake, PIKV_OK);
+    ck_assert_int_eq(put_durable("safe", &r), PIKV_OK);
+    fake_set_durable(fake, PIKV_NOT_DURABLE);
+    ck_assert_int_eq(put_durable("memory", &r), PIKV_NOT_DURABLE);
+    ck_assert_uint_eq(r.len, 5);
+    ck_assert_uint_ne(r.version, 0);
+    ck_assert_int_eq(get("memory", out, 5, &r), PIKV_OK);
+    ck_assert_int_eq(pikv_error_who(PIKV_NOT_DURABLE), PIKV_WHO_RETRY);
+    end();
+}
+END_TEST
+
+START_TEST(lookup_says_tier_and_eta_of_each_key)
+{
+    struct pikv_key keys[3] = {key_of("cold"), key_of("warm"), key_of("none")};
+    struct pikv_result r[3];
+    uint64_t id;
+
+    open_lanes(1 + (uint32_t)_i);
+    ck_assert_int_eq(put("cold", "x", 1), PIKV_OK);
+    ck_assert_int_eq(put("warm", "x", 1), PIKV_OK);
+    ck_assert_int_eq(
+        pikv_lookup(kv, ns, keys, 3, NULL, 1, NULL, &patient, r, &id), PIKV_OK);
+    ck_assert_int_eq(pikv_wait(kv, id, NULL), PIKV_OK);
+    ck_assert_uint_eq(r[0].tier, 1);
+    ck_assert_uint_eq(r[0].eta_us, 250);
+    ck_assert_uint_eq(r[1].tier, 0);
+    ck_assert_uint_eq(r[1].eta_us, 0);
+    ck_assert_uint_eq(r[2].state, 0);
+    end();
+}
+END_TEST
+
+/* Half of the keys are on the SSD, one is nowhere. */
+static uint32_t prefetch_fill(struct pikv_key *keys, uint32_t n, char (*s)[16])
+{
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(s[i], sizeof(s[i]), i % 2 ? "cold%u" : "warm%u", i);
+        keys[i] = key_of(s[i]);
+        if (i != 4)
+            ck_assert_int_eq(put(s[i], "x", 1), PIKV_OK);
+    }
+    return n / 2;
+}
+
+START_TEST(prefetch_is_split_over_lanes_and_the_counts_add_up)
+{
+    enum { N = 100 };
+    struct pikv_call call = {.deadline_us = 20000000, .soft_us = 7000};
+    struct pikv_key keys[N];
+    struct pikv_result r[N];
+    struct pikv_completion done;
+    uint32_t lanes = 1 + (uint32_t)_i, cold, asked = 0;
+    char s[N][16];
+    uint64_t id;
+
+    open_lanes(lanes);
+    cold = prefetch_fill(keys, N, s);
+    ck_assert_int_eq(pikv_prefetch(kv, ns, keys, N, 0, &call, r, &id), PIKV_OK);
+    ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
+    ck_assert_uint_eq(done.count, cold);
+    for (uint32_t i = 0; i < N; i++) {
+        ck_assert_int_eq(r[i].status, i == 4 ? PIKV_MISS : PIKV_OK);
+        ck_assert_uint_eq(r[i].tier, i % 2);
+        ck_assert_uint_eq(r[i].eta_us, i % 2 ? 250 : 0);
+    }
+    for (uint32_t i = 0; i < lanes; i++) {
+        struct fake_seen seen;
+
+        fake_seen(fake, i, &seen);
+        asked += seen.prefetches;
+        ck_assert_uint_eq(seen.cap_mib, 0);
+        ck_assert_uint_eq(seen.soft_us, 7000);
+    }
+    ck_assert_uint_eq(asked, lanes);
+    end();
+}
+END_TEST
+
+START_TEST(a_prefetch_cap_is_shared_out_and_never_exceeded)
+{
+    enum { N = 100, LANES = 4 };
+    static const uint32_t caps[] = {1, 2, 3, 4, 5, 99, 100, 1000, UINT32_MAX};
+    struct pikv_key keys[N];
+    struct pikv_result r[N];
+    char s[N][16];
+
+    open_lanes(LANES);
+    prefetch_fill(keys, N, s);
+    for (size_t k = 0; k < countof(caps); k++) {
+        struct fake_seen seen[LANES], before[LANES];
+        uint32_t partial = 0, asked = 0;
+        uint64_t id, sum = 0;
+
+        for (uint32_t i = 0; i < LANES; i++)
+            fake_seen(fake, i, &before[i]);
+        ck_assert_int_eq(
+            pikv_prefetch(kv, ns, keys, N, caps[k], &patient, r, &id), PIKV_OK);
+        ck_assert_int_eq(pikv_wait(kv, id, NULL), PIKV_OK);
+        for (uint32_t i = 0; i < N; i++)
+            partial += r[i].status == PIKV_PARTIAL;
+        for (uint32_t i = 0; i < LANES; i++) {
+            fake_seen(fake, i, &seen[i]);
+            if (seen[i].prefetches == before[i].prefetches)
+                continue;
+            asked++;
+            ck_assert_uint_gt(seen[i].cap_mib, 0);
+            sum += seen[i].cap_mib;
+        }
+        ck_assert_uint_eq(sum, caps[k]);
+        ck_assert_int_eq(partial > 0, asked < LANES);
+    }
+    end();
+}
+END_TEST
+
+START_TEST(explain_asks_the_lane_of_the_key)
+{
+    struct pikv_key k = key_of("cold1"), gone = key_of("gone");
+    struct pikv_explanation x;
+    struct fake_seen seen;
+    uint32_t lanes = 3, asked = 0;
+
+    open_lanes(lanes);
+    ck_assert_int_eq(put("cold1", "x", 1), PIKV_OK);
+    ck_assert_int_eq(pikv_explain(kv, ns, &k, &patient, &x), PIKV_OK);
+    ck_assert_str_eq(x.reason, "here");
+    ck_assert_str_eq(x.tier, "ssd");
+    ck_assert_uint_eq(x.eta_us, 250);
+    ck_assert_str_eq(x.advice, "aaaaa");
+    for (uint32_t i = 0; i < lanes; i++) {
+        fake_seen(fake, i, &seen);
+        asked += seen.explains;
+    }
+    ck_assert_uint_eq(asked, 1);
+    ck_assert_int_eq(pikv_explain(kv, ns, &gone, &patient, &x), PIKV_OK);
+    ck_assert_str_eq(x.reason, "late");
+    ck_assert_str_eq(x.tier, "");
+    ck_assert_uint_eq(x.when_ms, 1234);
+    k.key.len = 0;
+    ck_assert_int_eq(pikv_explain(kv, ns, &k, &patient, &x), PIKV_BAD_REQUEST);
+    ck_assert_int_eq(pikv_explain(kv, ns + 1, &gone, &patient, &x),
+                     PIKV_NO_NAMESPACE);
+    end();
+}
+END_TEST
+
+START_TEST(a_session_is_told_to_every_lane)
+{
+    static const char *const words[] = {"open", "idle", "closed"};
+    uint32_t lanes = 3;
+    struct fake_seen seen;
+
+    open_lanes(lanes);
+    for (uint32_t state = 0; state < countof(words); state++) {
+        ck_assert_int_eq(pikv_session(kv, ns, UINT64_MAX - state,
+                                      (enum pikv_session_state)state, &patient),
+                         PIKV_OK);
+        for (uint32_t i = 0; i < lanes; i++) {
+            do
+                fake_seen(fake, i, &seen);
+            while (seen.feedbacks <= state);
+            ck_assert_uint_eq(seen.session, UINT64_MAX - state);
+            ck_assert_str_eq(seen.session_state, words[state]);
+        }
+    }
+    ck_assert_int_eq(pikv_session(kv, ns, 0, PIKV_SESSION_OPEN, NULL),
+                     PIKV_BAD_REQUEST);
+    ck_assert_int_eq(pikv_session(kv, ns, 1, (enum pikv_session_state)3, NULL),
+                     PIKV_BAD_REQUEST);
+    ck_assert_int_eq(pikv_session(kv, ns + 1, 1, PIKV_SESSION_OPEN, NULL),
+                     PIKV_NO_NAMESPACE);
+    end();
+}
+END_TEST
+
+START_TEST(evict_by_pattern_and_demote_say_so_to_every_lane)
+{
+    struct pikv_key k = key_of("user?/*");
+    struct pikv_call call = {.deadline_us = 20000000, .demote = _i == 1};
+    struct pikv_completion done;
+    struct fake_seen seen;
+    uint64_t id;
+
+    open_lanes(3);
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_PATTERN, &k, 1, 0, &call, NULL, &id), PIKV_OK);
+    ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
+    ck_assert_uint_eq(done.count, 3 * 6);
+    for (uint32_t i = 0; i < 3; i++) {
+        fake_seen(fake, i, &seen);
+        ck_assert_str_eq(seen.pattern, "user?/*");
+        ck_assert_uint_eq(seen.select, PIKV_PATTERN);
+        ck_assert_uint_eq(seen.batch_flags, _i == 1 ? 4 : 0);
+    }
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_PATTERN, NULL, 0, 0, &call, NULL, &id),
+        PIKV_BAD_REQUEST);
+    k.key.len = 1025;
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_PATTERN, &k, 1, 0, &call, NULL, &id),
+        PIKV_LIMIT);
+    end();
+}
+END_TEST
+
 Suite *suite(void);
 
 Suite *suite(void)
@@ -683,6 +908,15 @@ Suite *suite(void)
     tcase_add_test(t, more_messages_than_the_ring_holds_go_through_in_time);
     tcase_add_loop_test(t, a_loan_is_read_in_place_and_released, 0, 2);
     tcase_add_test(t, a_loan_taken_back_is_stale_at_release);
+    tcase_add_test(t, a_durable_put_says_what_became_of_it);
+    tcase_add_loop_test(t, lookup_says_tier_and_eta_of_each_key, 0, 3);
+    tcase_add_loop_test(t, prefetch_is_split_over_lanes_and_the_counts_add_up,
+                        0, 4);
+    tcase_add_test(t, a_prefetch_cap_is_shared_out_and_never_exceeded);
+    tcase_add_test(t, explain_asks_the_lane_of_the_key);
+    tcase_add_test(t, a_session_is_told_to_every_lane);
+    tcase_add_loop_test(t, evict_by_pattern_and_demote_say_so_to_every_lane, 0,
+                        2);
     suite_add_tcase(s, t);
     return s;
 }

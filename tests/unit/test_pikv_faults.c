@@ -547,6 +547,169 @@ START_TEST(staging_held_by_late_requests_is_busy_not_shared)
 }
 END_TEST
 
+/* ---- hints ---- */
+
+static int prefetch(uint32_t *count_out)
+{
+    struct pikv_key keys[2] = {key_of("cold1"), key_of("cold2")};
+    struct pikv_result r[2];
+    struct pikv_completion done;
+    uint64_t id;
+    int e = pikv_prefetch(kv, ns, keys, 2, 0, NULL, r, &id);
+
+    ck_assert_int_eq(e, PIKV_OK);
+    e = pikv_wait(kv, id, &done);
+    *count_out = done.count;
+    if (e)
+        ck_assert_int_eq(r[0].status, e);
+    return e;
+}
+
+static const struct {
+    enum fake_mode mode;
+    int status;
+} prefetches[] = {
+    {FAKE_CUTS, PIKV_RETRY},    {FAKE_GARBLES, PIKV_RETRY},
+    {FAKE_DIES, PIKV_RETRY},    {FAKE_BOASTS, PIKV_RETRY},
+    {FAKE_HOLDS, PIKV_TIMEOUT}, {FAKE_REFUSES, PIKV_BUSY},
+};
+
+START_TEST(a_prefetch_that_goes_wrong_ends_with_its_reason)
+{
+    uint32_t count;
+
+    begin(1);
+    ck_assert_int_eq(put("cold1", "x", 1), PIKV_OK);
+    fake_set_mode(fake, prefetches[_i].mode);
+    ck_assert_int_eq(prefetch(&count), prefetches[_i].status);
+    ck_assert_uint_eq(count, 0);
+    fake_set_mode(fake, FAKE_SERVES);
+    await_server();
+    while (prefetch(&count) == PIKV_TIMEOUT) /* sanitizers are slow */
+        ;
+    ck_assert_uint_eq(count, 1);
+    end();
+}
+END_TEST
+
+START_TEST(a_dead_lane_leaves_the_others_prefetching)
+{
+    enum { N = 40 };
+    struct pikv_call call = {.deadline_us = 20000};
+    struct pikv_completion done;
+    struct pikv_key keys[N];
+    struct pikv_result r[N];
+    uint32_t late = 0, begun = 0;
+    char s[N][8];
+    uint64_t id;
+
+    begin(2);
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(s[i], sizeof(s[i]), "cold%u", i);
+        keys[i] = key_of(s[i]);
+        ck_assert_int_eq(put(s[i], "x", 1), PIKV_OK);
+    }
+    fake_set_lane_mode(fake, 1, FAKE_HOLDS);
+    ck_assert_int_eq(pikv_prefetch(kv, ns, keys, N, 0, &call, r, &id), PIKV_OK);
+    ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_TIMEOUT);
+    for (uint32_t i = 0; i < N; i++) {
+        late += r[i].status == PIKV_TIMEOUT;
+        begun += r[i].status == PIKV_OK;
+    }
+    ck_assert_uint_gt(late, 0);
+    ck_assert_uint_eq(late + begun, N);
+    ck_assert_uint_eq(done.count, begun);
+    end();
+}
+END_TEST
+
+static int explain(struct pikv_explanation *x)
+{
+    struct pikv_key k = key_of("k");
+    struct pikv_call call = {.deadline_us = 100000};
+
+    memset(x, 0xee, sizeof(*x));
+    return pikv_explain(kv, ns, &k, &call, x);
+}
+
+/* FLIPS: bytes that are no message. CUTS: no reason in it. */
+static const struct {
+    enum fake_mode mode;
+    int status;
+} explains[] = {
+    {FAKE_FLIPS, PIKV_BAD_REQUEST}, {FAKE_CUTS, PIKV_BAD_REQUEST},
+    {FAKE_GARBLES, PIKV_RETRY},     {FAKE_DIES, PIKV_RETRY},
+    {FAKE_HOLDS, PIKV_TIMEOUT},     {FAKE_REFUSES, PIKV_BUSY},
+};
+
+START_TEST(an_explanation_that_makes_no_sense_is_none)
+{
+    struct pikv_explanation x;
+    int e;
+
+    begin(1);
+    fake_set_mode(fake, explains[_i].mode);
+    ck_assert_int_eq(explain(&x), explains[_i].status);
+    ck_assert_uint_eq((uint8_t)x.reason[0], 0xee); /* written only on OK */
+    fake_set_mode(fake, FAKE_SERVES);
+    await_server();
+    while ((e = explain(&x)) == PIKV_TIMEOUT)
+        ;
+    ck_assert_int_eq(e, PIKV_OK);
+    ck_assert_str_eq(x.reason, "late");
+    end();
+}
+END_TEST
+
+START_TEST(words_of_an_explanation_that_are_too_long_are_cut)
+{
+    struct pikv_explanation x;
+
+    begin(1);
+    fake_set_mode(fake, FAKE_BOASTS);
+    ck_assert_int_eq(explain(&x), PIKV_OK);
+    ck_assert_uint_eq(strlen(x.advice), sizeof(x.advice) - 1);
+    end();
+}
+END_TEST
+
+START_TEST(hints_to_a_gone_server_answer_at_once)
+{
+    struct pikv_explanation x;
+    char buf[10];
+
+    begin(2);
+    fake_stop(fake);
+    while (get("k", buf, sizeof(buf)) != PIKV_NO_SERVER)
+        usleep(1000);
+    while (pikv_session(kv, ns, 5, PIKV_SESSION_IDLE, NULL) != PIKV_NO_SERVER)
+        usleep(1000);
+    while (explain(&x) != PIKV_NO_SERVER)
+        usleep(1000);
+    pikv_close(kv);
+}
+END_TEST
+
+/* What is said while the connection ends is lost, as said in pikv.h. */
+START_TEST(a_session_said_again_after_a_restart_arrives)
+{
+    struct pikv_call call = {.deadline_us = 1000000};
+    struct fake_seen seen = {0};
+
+    begin(2);
+    fake_restart(fake);
+    await_server();
+    for (int i = 0; i < 5000 && seen.session != 9; i++) {
+        (void)pikv_session(kv, ns, 9, PIKV_SESSION_CLOSED, &call);
+        usleep(1000);
+        fake_seen(fake, 1, &seen);
+    }
+    ck_assert_uint_eq(seen.session, 9);
+    ck_assert_str_eq(seen.session_state, "closed");
+    end();
+}
+END_TEST
+
 Suite *suite(void);
 
 Suite *suite(void)
@@ -577,6 +740,14 @@ Suite *suite(void)
     tcase_add_test(t, open_says_why_it_failed);
     tcase_add_test(t, close_with_calls_in_flight_touches_their_buffers_no_more);
     tcase_add_test(t, staging_held_by_late_requests_is_busy_not_shared);
+    tcase_add_loop_test(t, a_prefetch_that_goes_wrong_ends_with_its_reason, 0,
+                        (int)countof(prefetches));
+    tcase_add_test(t, a_dead_lane_leaves_the_others_prefetching);
+    tcase_add_loop_test(t, an_explanation_that_makes_no_sense_is_none, 0,
+                        (int)countof(explains));
+    tcase_add_test(t, words_of_an_explanation_that_are_too_long_are_cut);
+    tcase_add_test(t, hints_to_a_gone_server_answer_at_once);
+    tcase_add_test(t, a_session_said_again_after_a_restart_arrives);
     suite_add_tcase(s, t);
     return s;
 }

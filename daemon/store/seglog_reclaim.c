@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Emptying segments, the oldest first, one at a time.
+ *
+ *   IDLE --few are FREE--> NEXT <------------------------------+
+ *                           | read the header at page          |
+ *                          READ --tombs: go on-----------------+
+ *                           | records: host.reclaim            |
+ *                         SHOWN --seglog_reclaimed: go on------+
+ *                           (end of the segment, or not the next header)
+ *                         DRAIN --no reader--> [FLUSH --> DISCARD] --> FREE
+ *
+ * A segment ends where the table says, or at the first page that is not its
+ * next header; what lies behind an unreadable header is lost, and its blocks
+ * are found out when they are read (their crc). Tombs are not shown: all that
+ * they kill lies in segments that were emptied before.
+ *
+ * Re-insertion: of each header again_pct of its bytes; what the lanes did not
+ * take of it is added to the next one's, so that a whole segment gives at most
+ * again_pct of itself.
+ *
+ * The FLUSH before a DISCARD keeps the order of seglog_head.c: segments lose
+ * their contents in the order of their lives.
+ *
+ * Retiring empties all segments with nothing re-inserted, after the groups in
+ * flight have been written; then a superblock says RETIRED.
+ *
+ * A failure stops all this where it is: an EMPTYING segment stays so. */
+#include <string.h>
+
+#include "store/seglog_impl.h"
+
+static bool is_wanted(const struct seglog *g)
+{
+    if (g->failed || g->closing)
+        return false;
+    if (g->state == SEGLOG_RETIRING)
+        return true;
+    return g->state == SEGLOG_OPEN &&
+           g->free_n < max_u64(LOG_RESERVE + 1, g->segments / 32);
+}
+
+/* The oldest FULL segment, or SEG_NONE; also if groups are in flight in it. */
+static uint32_t oldest_full(const struct seglog *g)
+{
+    uint32_t best = SEG_NONE;
+
+    for (uint32_t i = 0; i < g->segments; i++) {
+        if (g->segs[i].state != SEG_FULL)
+            continue;
+        if (best == SEG_NONE ||
+            g->segs[i].generation < g->segs[best].generation)
+            best = i;
+    }
+    if (best == SEG_NONE || g->segs[best].groups)
+        return SEG_NONE;
+    return best;
+}
+
+static void retired(struct seglog *g, enum err e)
+{
+    if (e == OK && g->state == SEGLOG_RETIRING)
+        seglog_state_set(g, SEGLOG_RETIRED, "retired by the operator");
+}
+
+static void retire_end(struct seglog *g)
+{
+    if (g->super_busy)
+        return;
+    if (g->free_n < g->segments || !seglog_write_idle(g) ||
+        g->super.flags & SEG_RETIRED)
+        return;
+    g->super.flags = SEG_RETIRED;
+    g->super.check_generation = 0;
+    g->super.check_segments = 0;
+    g->super.check_records = 0;
+    seglog_super_write(g, retired);
+}
+
+static bool begin(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+    uint32_t i;
+
+    if (!is_wanted(g))
+        return false;
+    if (g->state == SEGLOG_RETIRING && !seglog_head_end(g))
+        return false;
+    i = oldest_full(g);
+    if (i == SEG_NONE) {
+        if (g->state == SEGLOG_RETIRING)
+            retire_end(g);
+        return false;
+    }
+    seglog_seg_set(g, i, SEG_EMPTYING);
+    c->segment = i;
+    c->page = 1;
+    c->seq = 0;
+    c->allowed = c->taken = 0;
+    c->step = g->segs[i].kind == SEG_CHECKPOINT ? RECLAIM_DRAIN : RECLAIM_NEXT;
+    return true;
+}
+
+/* ---- headers */
+
+static bool read_next(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    if (g->failed || g->closing)
+        return false;
+    if (c->page >= g->segs[c->segment].used) {
+        c->step = RECLAIM_DRAIN;
+        return true;
+    }
+    c->step = RECLAIM_READ;
+    seglog_io(&c->io, DISK_READ,
+              seg_off(g, c->segment) + (uint64_t)c->page * SEG_PAGE, c->buf,
+              SEG_PAGE);
+    return false;
+}
+
+static void show(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    if (g->state == SEGLOG_OPEN)
+        c->allowed += (uint64_t)c->group.pages * SEG_PAGE *
+                      g->cfg.again_pct / 100;
+    c->again_left = c->allowed > c->taken ? c->allowed - c->taken : 0;
+    c->shown = (struct seg_reclaim){
+        .dev = g->cfg.dev,
+        .segment = c->segment,
+        .page = c->buf,
+        .first_page = c->group.page + 1,
+        .again_bytes = c->again_left,
+        .again_left = &c->again_left,
+    };
+    c->step = RECLAIM_SHOWN;
+    g->host.reclaim(g->host.arg, &c->shown);
+}
+
+static void next_header(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    c->page += c->group.pages;
+    c->seq++;
+    c->step = RECLAIM_NEXT;
+    g->kick = true;
+}
+
+void seglog_reclaimed(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    MUST(c->step == RECLAIM_SHOWN);
+    MUST(c->again_left <= c->shown.again_bytes);
+    c->taken += c->shown.again_bytes - c->again_left;
+    next_header(g);
+}
+
+static void header_read(struct log_io *io)
+{
+    struct seglog *g = io->g;
+    struct log_reclaim *c = &g->reclaim;
+    uint32_t page = seg_first_page(g, c->segment) + c->page;
+    enum err e = io->io.err;
+
+    g->kick = true;
+    if (e == OK)
+        e = seg_group_read(c->buf, g->super.uuid,
+                           g->segs[c->segment].generation, page, c->seq,
+                           &c->group);
+    if (e == ERR_CORRUPT)
+        metric_add(&g->metrics->ssd_corrupt, 1);
+    if (e)
+        c->step = RECLAIM_DRAIN;
+    else if (c->group.kind == SEG_GROUP_TOMBS)
+        next_header(g);
+    else
+        show(g);
+}
+
+/* ---- the end of a segment */
+
+static void set_free(struct seglog *g)
+{
+    g->reclaim.step = RECLAIM_IDLE;
+    seglog_seg_set(g, g->reclaim.segment, SEG_FREE);
+    metric_add(&g->metrics->ssd_reclaimed_segments, 1);
+    g->kick = true;
+}
+
+static bool drain(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+    const uint32_t *readers = &g->map->readers[c->segment];
+
+    if (g->failed)
+        return false;
+    if (__atomic_load_n(readers, __ATOMIC_ACQUIRE)) {
+        c->poll_ns = g->env->now_ns + LOG_POLL_US * NS_PER_US;
+        return false;
+    }
+    if (!g->cfg.discard) {
+        set_free(g);
+        return true;
+    }
+    c->step = RECLAIM_FLUSH;
+    seglog_io(&c->io, DISK_FLUSH, 0, NULL, 0);
+    return false;
+}
+
+static void flushed(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    if (g->failed)
+        return;
+    c->step = RECLAIM_DISCARD;
+    seglog_io(&c->io, DISK_DISCARD, seg_off(g, c->segment), NULL,
+              g->segment_bytes);
+}
+
+/* A device that cannot discard is no worse a device. */
+static void discarded(struct seglog *g, enum err e)
+{
+    if (e)
+        g->cfg.discard = false;
+    set_free(g);
+}
+
+/* ---- the machine */
+
+static void reclaim_done(struct log_io *io)
+{
+    struct seglog *g = io->g;
+
+    switch (g->reclaim.step) {
+    case RECLAIM_READ:
+        header_read(io);
+        break;
+    case RECLAIM_FLUSH:
+        flushed(g);
+        break;
+    case RECLAIM_DISCARD:
+        discarded(g, io->io.err);
+        break;
+    case RECLAIM_IDLE:
+    case RECLAIM_SHOWN:
+    case RECLAIM_NEXT:
+    case RECLAIM_DRAIN:
+        MUST(!"an io of reclaim in a step without one");
+    }
+    seglog_reclaim_tick(g);
+}
+
+void seglog_reclaim_init(struct seglog *g)
+{
+    seglog_io_init(g, &g->reclaim.io, reclaim_done, NULL);
+}
+
+/* One edge; false: it waits. */
+static bool move(struct seglog *g)
+{
+    switch (g->reclaim.step) {
+    case RECLAIM_IDLE:
+        return begin(g);
+    case RECLAIM_NEXT:
+        return read_next(g);
+    case RECLAIM_DRAIN:
+        return drain(g);
+    case RECLAIM_READ:
+    case RECLAIM_SHOWN:
+    case RECLAIM_FLUSH:
+    case RECLAIM_DISCARD:
+        break;
+    }
+    return false;
+}
+
+bool seglog_reclaim_tick(struct seglog *g)
+{
+    if (g->opening)
+        return false;
+    while (move(g))
+        ;
+    return false;
+}
+
+uint64_t seglog_reclaim_next_ns(const struct seglog *g)
+{
+    if (g->reclaim.step != RECLAIM_DRAIN || g->failed || g->closing)
+        return DEADLINE_NEVER;
+    return g->reclaim.poll_ns;
+}
+
+void seglog_retire(struct seglog *g)
+{
+    if (g->state != SEGLOG_OPEN || g->closing)
+        return;
+    seglog_state_set(g, SEGLOG_RETIRING, "");
+    seglog_write_refuse(g, ERR_BUSY);
+}
