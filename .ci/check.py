@@ -38,7 +38,7 @@ LAYERS = [
                   "rpc/msg.h", "rpc/ring.h", "rpc/shm_wire.h"]),
     # The bench replays traces through the daemon's own policies.
     ("bench/*", ["bench/", "client/pikv.h", "base/", "proto/",
-                 "store/evict*", "store/catalog.h", "store/disk.h",
+                 "store/evict*", "store/mrc.h", "store/catalog.h", "store/disk.h",
                  "server/disk_open.h"]),
 ]
 

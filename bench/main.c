@@ -16,7 +16,9 @@ static const struct {
     {"replay", bench_replay, "replay a conversation trace, verify every byte"},
     {"rival-replay", bench_rival_replay, "the same against Redis or memcached"},
     {"policy", bench_policy, "hit ratios of the eviction policies on a trace"},
+    {"size", bench_size, "hit ratios by size of memory, from a trace"},
     {"compare", bench_compare, "against Redis, memcached, sockets and memcpy"},
+    {"ssd", bench_ssd, "the daemon's disk layer beside fio"},
     {"lanes", bench_lanes, "lanes with and without sharing: CPU of a LOOKUP"},
 };
 

@@ -398,7 +398,7 @@ static void print_way(enum way way, double *cpu, double *rate)
 
 static void set_up(struct lanes *all)
 {
-    if (catalog_init(&all->shared, all->blocks + 1))
+    if (catalog_init(&all->shared, all->blocks + 1, all->blocks + 1))
         bench_die("out of memory");
     for (uint32_t i = 0; i < STRIPES; i++) {
         pthread_mutex_init(&all->mutex[i], NULL);
@@ -408,7 +408,8 @@ static void set_up(struct lanes *all)
         all->lane[i].all = all;
         all->lane[i].idx = i;
         all->lane[i].seed = 88172645463325252u + i * 977;
-        if (catalog_init(&all->lane[i].catalog, all->blocks + 1))
+        if (catalog_init(&all->lane[i].catalog, all->blocks + 1,
+                         all->blocks + 1))
             bench_die("out of memory");
     }
     for (uint64_t id = 0; id < all->blocks; id++) {

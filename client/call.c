@@ -113,7 +113,8 @@ struct part *part_take(struct pikv *kv, struct call *c, struct conn *conn)
     p->direct = p->replied = p->zombie = p->has_idx = false;
     p->fd = -1;
     p->req = p->bytes = p->staged_bytes = p->inline_bytes = 0;
-    p->n = p->first = p->cap_mib = p->iov_n = p->record_n = p->keys_len = p->msg_len = 0;
+    p->n = p->first = p->cap_mib = p->iov_n = p->record_n = p->keys_len =
+        p->msg_len = 0;
     p->ns = 0;
     p->stage = (struct stage){0, 0};
     p->own = NULL;

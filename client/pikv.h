@@ -328,9 +328,11 @@ enum pikv_select {
     PIKV_PATTERN,   /* blocks whose key bytes match keys[0].key, in which * is
                      * any bytes and ? any one; group and scope do not matter */
 };
-/* With call->demote blocks leave DRAM but stay on the SSD; one that is not
- * there yet is written first. UNSUPPORTED without an SSD. Otherwise a drop is
- * final: a block on an SSD does not come back after a crash either. */
+/* A drop is final: a block that is on an SSD does not come back after a crash.
+ * The call is answered when that is so; NOT_DURABLE: they are gone now, but
+ * some could come back after a crash, because the SSD is failing. With
+ * call->demote blocks leave memory and stay on the SSD, to which those that are
+ * not there are written first; UNSUPPORTED without an SSD. */
 int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
                const struct pikv_key *keys, uint32_t n, uint64_t label,
                const struct pikv_call *call, struct pikv_result *results,
@@ -366,7 +368,7 @@ struct pikv_explanation {
      * newer servers may have other words */
     char reason[32];
     char tier[8];     /* of here: "dram" or "ssd" */
-    uint64_t when_ms; /* so long ago; 0 not known */
+    uint64_t when_ms; /* stored, or gone, so long ago; 0 not known */
     uint32_t eta_us;  /* of here: expected time to read it */
     char advice[256]; /* one sentence for a person */
 };

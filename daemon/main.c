@@ -5,7 +5,9 @@
  *   host      clock of the log, locks, service manager
  *   memory    one arena per pool: DRAM, and one per loan namespace
  *   control   configuration, namespaces
+ *   paths     of the SSDs: opened and locked
  *   lanes     stores and sessions; no threads yet
+ *   ssd       disks, logs; what lies on the SSDs is found again
  *   links     transports: from here on clients may connect
  *   loops     one thread per lane
  *   admin     HTTP on the control loop
@@ -41,8 +43,9 @@
 #include "server/loop_control.h"
 #include "server/loop_links.h"
 #include "server/notify.h"
+#include "server/ssd_boot.h"
 
-enum { LANES_AUTO_MAX = 4 };
+enum { LANES_AUTO_MAX = 4, MAIN_PATH = CONFIG_STRING + 32 };
 
 struct daemon {
     struct args args;
@@ -55,12 +58,13 @@ struct daemon {
     struct unit_pool *pool_list[STORE_POOLS];
     int loan_fds[STORE_POOLS]; /* fd + 1 */
     struct control control;
+    struct ssd_boot ssd;
     struct lane *lanes[UNIT_LANES_MAX];
     uint32_t lane_n;
     struct loop *loops[UNIT_LANES_MAX];
     struct loop_control *loop;
     struct admin *admin;
-    char registry_path[300];
+    char registry_path[MAIN_PATH];
 };
 
 static struct daemon the_daemon; /* one a process: the crash hook needs it */
@@ -131,7 +135,7 @@ static void add_fix(struct errmsg *m, const char *text)
 
 static enum err check_dir(const char *key, const char *file, struct errmsg *m)
 {
-    char path[300];
+    char path[MAIN_PATH];
     const char *dir;
     enum err e;
 
@@ -147,7 +151,7 @@ static enum err check_dir(const char *key, const char *file, struct errmsg *m)
 static enum err host_locks(struct daemon *d, struct errmsg *m)
 {
     const struct config *c = &d->cfg;
-    char path[300];
+    char path[MAIN_PATH];
     enum err e = OK;
 
     if (c->listen.shm.enabled) {
@@ -327,8 +331,10 @@ static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
 {
     struct lane *l = calloc(1, sizeof(*l));
 
-    if (l) /* versions start at the wall clock (store_new) */
+    if (l) { /* versions start at the wall clock (store_new) */
         l->env.boot_us = files_wall_us();
+        l->ssd_bytes = ssd_boot_bytes(&d->ssd);
+    }
     if (!l || lane_init(l, &d->cfg, i, d->lane_n, d->pool_list, &d->control)) {
         free(l);
         return errmsg_set(m, ERR_NO_MEMORY,
@@ -365,6 +371,23 @@ static void tear_down_lanes(struct daemon *d)
             lane_fini(l);
         free(l);
     }
+}
+
+/* ---- SSDs ---- */
+
+static enum err set_up_ssd(struct daemon *d, struct errmsg *m)
+{
+    struct ssd_boot_cfg cfg = {&d->cfg, &d->control, d->arenas, d->arena_n,
+                               &d->notify};
+
+    return ssd_boot_start(&d->ssd, &cfg, m);
+}
+
+static void tear_down_ssd(struct daemon *d)
+{
+    if (!ssd_boot_stop(&d->ssd, d->cfg.ssd.checkpoint,
+                       max_u64(d->cfg.drain.timeout_us, 1000000)))
+        _exit(EX_SOFTWARE); /* it may still write to what would be freed */
 }
 
 /* ---- Links and loops ---- */
@@ -439,7 +462,8 @@ static enum err set_up_admin(struct daemon *d, struct errmsg *m)
     struct admin_cfg cfg = {.control = &d->control,
                             .loop = d->loop,
                             .arenas = d->arenas,
-                            .arena_n = d->arena_n};
+                            .arena_n = d->arena_n,
+                            .ssd = &d->ssd.node};
 
     return d->cfg.listen.admin.enabled ? admin_open(&d->admin, &cfg, m) : OK;
 }
@@ -459,7 +483,9 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
     e = set_up_host(d, m);
     e = e ? e : set_up_memory(d, m);
     e = e ? e : set_up_control(d, m);
+    e = e ? e : ssd_boot_paths(&d->ssd, &d->cfg, m);
     e = e ? e : set_up_lanes(d, m);
+    e = e ? e : set_up_ssd(d, m);
     e = e ? e : set_up_links(d, m);
     e = e ? e : set_up_loops(d, m);
     e = e ? e : set_up_admin(d, m);
@@ -471,6 +497,7 @@ static void tear_down(struct daemon *d)
     tear_down_loops(d);
     tear_down_admin(d);
     tear_down_links(d);
+    tear_down_ssd(d);
     tear_down_lanes(d);
     tear_down_control(d);
     tear_down_memory(d);

@@ -10,7 +10,10 @@
  *   ctl_data.c       put, get, lookup
  *   ctl_evict.c      evict and what it would do
  *   ctl_look.c       stat, inspect, keys, clients, ping, reload
- *   ctl_top.c        top
+ *   ctl_hint.c       explain, prefetch, session
+ *   ctl_size*.c      size: from the daemon, from a trace
+ *   ctl_ssd.c        ssd ...
+ *   ctl_top*.c       top: the loop and screen; the tiers
  *   ctl_namespace.c  namespace ...
  *   ctl_config.c     config ...: runs pikvd
  *   ctl_doctor*.c    doctor
@@ -106,6 +109,10 @@ json_t *out_text(const char *text);
 json_t *out_u64(uint64_t n);
 /* "0x...": for 64-bit names, which JSON numbers cannot hold. */
 json_t *out_hex64(uint64_t n);
+/* A tier's name. */
+const char *ctl_tier(uint8_t tier);
+/* Asks "question ARGUMENT?" unless --yes; any status but CTL_OK: not done. */
+int ctl_confirm(const struct ctl *c, const char *question, const char *verb);
 /* --dry-run: "would ...". */
 int out_would(const struct ctl *c, const char *fmt, ...) printf_like(2, 3);
 /* Writes what is buffered; CTL_ERROR if that failed and somebody reads. */
@@ -170,6 +177,18 @@ int look_clients(struct ctl *c, json_t **rows_out);
 /* All counters as one JSON object. */
 int look_stat(struct ctl *c, const char *prefix, json_t **out);
 
+/* ---- ctl_top_tiers.c ---- */
+
+/* The rows of tiers between two samples of counters, dt seconds apart. */
+json_t *top_tiers(const json_t *before, const json_t *now, double dt);
+/* One row as text; n bytes of buf. tier NULL: the line above the rows. */
+const char *top_tier_line(const json_t *tier, char *buf, size_t n);
+/* A counter of a sample, and its growth per second. */
+uint64_t top_counter(const json_t *stat, const char *name);
+double top_rate(const json_t *before, const json_t *now, const char *name,
+                double dt);
+const char *top_human(uint64_t bytes, char *buf, size_t n);
+
 /* ---- ctl_config.c ---- */
 
 /* The daemon's program; false and an error line if there is none. */
@@ -181,6 +200,13 @@ int verb_put(struct ctl *c);
 int verb_get(struct ctl *c);
 int verb_lookup(struct ctl *c);
 int verb_evict(struct ctl *c);
+int verb_explain(struct ctl *c);
+int verb_prefetch(struct ctl *c);
+int verb_session(struct ctl *c);
+int verb_ssd_list(struct ctl *c);
+int verb_ssd_retire(struct ctl *c);
+int verb_ssd_replace(struct ctl *c);
+int verb_size(struct ctl *c);
 int verb_stat(struct ctl *c);
 int verb_top(struct ctl *c);
 int verb_inspect(struct ctl *c);

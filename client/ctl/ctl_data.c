@@ -88,6 +88,7 @@ static int put_item(const struct ctl *c, struct pikv_put *p)
         return ctl_fail(CTL_USAGE, "--ttl %s: 1ms to 49 days are possible",
                         c->opt[OPT_TTL]);
     p->ttl_ms = (uint32_t)(us / 1000);
+    p->durable = c->opt[OPT_DURABLE] != NULL;
     memcpy(p->labels, c->labels, sizeof(p->labels));
     return CTL_OK;
 }
@@ -281,7 +282,6 @@ int verb_get(struct ctl *c)
 /* ---- lookup ---- */
 
 static const char *const state_names[] = {"MISS", "PENDING", "HIT"};
-static const char *const tier_names[] = {"dram", "ssd", "hbm"};
 
 static json_t *lookup_row(const struct pikv_key *k, const struct pikv_result *r)
 {
@@ -292,8 +292,7 @@ static json_t *lookup_row(const struct pikv_key *k, const struct pikv_result *r)
     json_object_set_new(o, "state",
                         json_string(state_names[r->state < 3 ? r->state : 0]));
     json_object_set_new(o, "tier",
-                        hit && r->tier < 3 ? json_string(tier_names[r->tier])
-                                           : json_null());
+                        hit ? json_string(ctl_tier(r->tier)) : json_null());
     json_object_set_new(o, "len", hit ? out_u64(r->len) : json_null());
     json_object_set_new(o, "version", hit ? out_u64(r->version) : json_null());
     json_object_set_new(o, "eta_us", hit ? out_u64(r->eta_us) : json_null());

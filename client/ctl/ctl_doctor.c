@@ -44,6 +44,8 @@ static const struct {
     {"cpu", doctor_cpu},
     {"clock", doctor_clock},
     {"io_uring", doctor_io_uring},
+    {"ssd paths", doctor_ssd_paths},
+    {"ssd state", doctor_ssd_state},
     {"seccomp", doctor_seccomp},
     {"ucx", doctor_ucx},
 };

@@ -62,5 +62,8 @@ void doctor_clock(struct doctor *d);
 void doctor_io_uring(struct doctor *d);
 void doctor_seccomp(struct doctor *d);
 void doctor_ucx(struct doctor *d);
+/* ctl_doctor_ssd.c */
+void doctor_ssd_paths(struct doctor *d);
+void doctor_ssd_state(struct doctor *d);
 
 #endif

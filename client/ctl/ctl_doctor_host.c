@@ -101,8 +101,12 @@ void doctor_clock(struct doctor *d)
 
 void doctor_io_uring(struct doctor *d)
 {
-    static const char why[] =
-        "a tier on SSD reads by it; DRAM alone does not need it";
+    bool ssd = doctor_text(d, "ssd.paths", "")[0] != '\0';
+    const char *engine = doctor_text(d, "ssd.engine", "auto");
+    bool must = ssd && strcmp(engine, "uring") == 0;
+    const char *why =
+        ssd ? "SSDs are read and written by it; without it threads do, slower"
+            : "a tier on SSD reads by it; DRAM alone does not need it";
     uint64_t params[32] = {0}; /* struct io_uring_params, 120 bytes */
     char text[32] = "";
     long fd = syscall(SYS_io_uring_setup, 1, params);
@@ -115,10 +119,11 @@ void doctor_io_uring(struct doctor *d)
     }
     doctor_read("/proc/sys/kernel/io_uring_disabled", text, sizeof(text));
     if (text[0] == '1' || text[0] == '2')
-        doctor_say(d, DOCTOR_WARN, why, "sysctl -w kernel.io_uring_disabled=0",
+        doctor_say(d, must ? DOCTOR_FAIL : DOCTOR_WARN, why,
+                   "sysctl -w kernel.io_uring_disabled=0",
                    "kernel.io_uring_disabled is %c", text[0]);
     else
-        doctor_say(d, DOCTOR_WARN, why,
+        doctor_say(d, must ? DOCTOR_FAIL : DOCTOR_WARN, why,
                    e == ENOSYS ? "a kernel from 5.10 on"
                                : "allow io_uring_setup in the seccomp filter "
                                  "of the container",

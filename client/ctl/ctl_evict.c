@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * evict: by keys, chains of keys, a label, a scope, or everything. Exactly one
- * of these must be said, so that a forgotten word never drops a namespace.
+ * evict: by keys, chains of keys, a label, a scope, a pattern, or everything.
+ * Exactly one of these must be said, so that a forgotten word never drops a
+ * namespace. --demote takes the same blocks out of memory instead.
  * With --dry-run the blocks are listed with INSPECT and counted here by the
  * same rules; what it names may have changed by the time of the real call. */
 #include <stdio.h>
@@ -20,12 +21,13 @@ struct evict {
 static int evict_select(const struct ctl *c, struct evict *e)
 {
     bool label = c->label_n > 0, all = c->opt[OPT_ALL] != NULL;
+    bool pattern = c->opt[OPT_PATTERN] != NULL;
     bool scope = c->opt[OPT_SCOPE] && c->arg_n == 0;
 
     e->n = c->arg_n;
-    if ((c->arg_n > 0) + label + all + scope != 1)
+    if ((c->arg_n > 0) + label + all + scope + pattern != 1)
         return ctl_fail(CTL_USAGE, "evict: say exactly one of KEY..., --label, "
-                                   "--scope or --all");
+                                   "--scope, --pattern or --all");
     if (c->opt[OPT_CHAIN] && !c->arg_n)
         return ctl_fail(CTL_USAGE, "evict: --chain needs a KEY");
     if (c->label_n > 1)
@@ -34,6 +36,8 @@ static int evict_select(const struct ctl *c, struct evict *e)
         e->select = c->opt[OPT_CHAIN] ? PIKV_CHAIN : PIKV_KEYS;
     else if (label)
         e->select = PIKV_LABEL;
+    else if (pattern)
+        e->select = PIKV_PATTERN;
     else
         e->select = scope ? PIKV_SCOPE : PIKV_NAMESPACE;
     return CTL_OK;
@@ -49,6 +53,8 @@ static int evict_keys(const struct ctl *c, struct evict *e)
         return ctl_fail_code(PIKV_NO_MEMORY, "evict");
     for (uint32_t i = 0; i < e->n && !s; i++)
         s = key_of_args(c, c->args[i], &e->keys[i]);
+    if (!s && e->select == PIKV_PATTERN)
+        return key_parse(c->opt[OPT_PATTERN], &e->keys[0].key);
     return s ? s : e->n ? CTL_OK : opt_scope(c, &e->keys[0].scope);
 }
 
@@ -57,6 +63,7 @@ static int evict_keys(const struct ctl *c, struct evict *e)
 struct dry_block {
     struct pikv_bytes key, parent;
     uint64_t len;
+    bool moves;
     uint32_t lane; /* chains are followed within a lane, as by the daemon */
     size_t up;     /* index of the parent, or NO_PARENT */
     enum { DRY_UNKNOWN, DRY_STAYS, DRY_DROPS } state;
@@ -106,6 +113,12 @@ static struct pikv_bytes copy_bytes(ProtobufCBinaryData from)
     return (struct pikv_bytes){p, from.len};
 }
 
+/* With --demote only blocks in memory count. */
+static bool dry_moves(const struct ctl *c, const char *tier)
+{
+    return !c->opt[OPT_DEMOTE] || strcmp(tier, "dram") == 0;
+}
+
 static bool dry_keep(struct dry_run *d, const Pikv__BlockInfo *b)
 {
     struct dry_block *all, *o;
@@ -121,7 +134,8 @@ static bool dry_keep(struct dry_run *d, const Pikv__BlockInfo *b)
     *o = (struct dry_block){.key = copy_bytes(b->key),
                             .parent = copy_bytes(b->parent),
                             .len = b->len,
-                            .lane = b->lane};
+                            .lane = b->lane,
+                            .moves = dry_moves(d->c, b->tier)};
     if (!o->key.p || !o->parent.p)
         return false;
     for (uint32_t i = 0; i < d->e->n; i++)
@@ -129,6 +143,32 @@ static bool dry_keep(struct dry_run *d, const Pikv__BlockInfo *b)
             o->state = DRY_DROPS;
     d->n++;
     return true;
+}
+
+/* * is any bytes, ? any one, as for the daemon. */
+static bool matches(struct pikv_bytes pattern, ProtobufCBinaryData text)
+{
+    const uint8_t *p = pattern.p;
+    size_t at = 0, i = 0, star = SIZE_MAX, from = 0;
+
+    while (i < text.len) {
+        if (at < pattern.len && p[at] == '*') {
+            star = at++;
+            from = i;
+        } else if (at < pattern.len &&
+                   (p[at] == '?' || p[at] == text.data[i])) {
+            at++;
+            i++;
+        } else if (star != SIZE_MAX) {
+            at = star + 1;
+            i = ++from;
+        } else {
+            return false;
+        }
+    }
+    while (at < pattern.len && p[at] == '*')
+        at++;
+    return at == pattern.len;
 }
 
 static bool dry_visit(const Pikv__BlockInfo *b, void *arg)
@@ -145,8 +185,11 @@ static bool dry_visit(const Pikv__BlockInfo *b, void *arg)
     }
     if (e->select == PIKV_SCOPE)
         drops = same_scope(e->keys[0].scope, b->scope);
+    if (e->select == PIKV_PATTERN)
+        drops = matches(e->keys[0].key, b->key);
     for (size_t i = 0; e->select == PIKV_LABEL && i < b->n_labels; i++)
         drops |= b->labels[i] == d->c->labels[0];
+    drops &= dry_moves(d->c, b->tier);
     d->blocks += drops;
     d->bytes += drops ? b->len : 0;
     return true;
@@ -189,8 +232,10 @@ static void dry_chain(struct dry_run *d)
     dry_find_parents(d);
     for (size_t i = 0; i < d->n; i++) {
         dry_settle(d, i);
-        d->blocks += d->all[i].state == DRY_DROPS;
-        d->bytes += d->all[i].state == DRY_DROPS ? d->all[i].len : 0;
+        if (d->all[i].state == DRY_DROPS && d->all[i].moves) {
+            d->blocks++;
+            d->bytes += d->all[i].len;
+        }
     }
 }
 
@@ -206,7 +251,8 @@ static int dry_keys(struct ctl *c, struct dry_run *d)
     if (code)
         return ctl_fail_code(code, "evict --dry-run");
     for (uint32_t i = 0; i < e->n; i++)
-        if (e->results[i].state == 2) {
+        if (e->results[i].state == 2 &&
+            dry_moves(c, ctl_tier(e->results[i].tier))) {
             d->blocks++;
             d->bytes += e->results[i].len;
         }
@@ -226,7 +272,8 @@ static int evict_dry_run(struct ctl *c, const struct evict *e)
     free(d.all);
     if (s)
         return s;
-    return out_would(c, "drop %llu blocks of %llu bytes in namespace %s",
+    return out_would(c, "%s %llu blocks of %llu bytes in namespace %s",
+                     c->opt[OPT_DEMOTE] ? "demote" : "drop",
                      (unsigned long long)d.blocks, (unsigned long long)d.bytes,
                      link_namespace_name(c));
 }
@@ -237,11 +284,12 @@ static int evict_do(struct ctl *c, const struct evict *e)
 {
     struct pikv_completion done = {0};
     uint64_t id;
-    int s = CTL_OK;
-    int code = pikv_evict(c->kv, c->ns, e->select, e->keys, e->n, c->labels[0],
-                          &c->call, e->results, &id);
+    int code, s = CTL_OK;
     json_t *o;
 
+    c->call.demote = c->opt[OPT_DEMOTE] != NULL;
+    code = pikv_evict(c->kv, c->ns, e->select, e->keys, e->n, c->labels[0],
+                      &c->call, e->results, &id);
     if (!code)
         code = pikv_wait(c->kv, id, &done);
     if (code)
@@ -250,7 +298,8 @@ static int evict_do(struct ctl *c, const struct evict *e)
         if (e->results[i].status)
             s = ctl_fail_code(e->results[i].status, "evict %s", c->args[i]);
     o = json_object();
-    json_object_set_new(o, "dropped", out_u64(done.count));
+    json_object_set_new(o, c->opt[OPT_DEMOTE] ? "demoted" : "dropped",
+                        out_u64(done.count));
     return out_object(c, o) ? CTL_ERROR : s;
 }
 

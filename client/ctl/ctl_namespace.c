@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/ctl/ctl.h"
 
@@ -66,6 +65,7 @@ static json_t *namespace_json(const Pikv__NamespaceInfo *i)
     json_object_set_new(o, "share", out_u64(s ? s->share : 0));
     json_object_set_new(o, "quota_bytes", out_u64(s ? s->quota_bytes : 0));
     json_object_set_new(o, "loans", out_text(s ? s->loans : ""));
+    json_object_set_new(o, "dram", out_text(s ? s->dram : ""));
     json_object_set_new(o, "ttl_ms", out_u64(s ? s->ttl_ms : 0));
     json_object_set_new(o, "fingerprint", fingerprint_json(i->fingerprint));
     json_object_set_new(o, "groups", groups_json(i));
@@ -75,10 +75,10 @@ static json_t *namespace_json(const Pikv__NamespaceInfo *i)
 int verb_ns_list(struct ctl *c)
 {
     static const struct column columns[] = {
-        {"name", false},   {"id", true},    {"generation", true},
-        {"blocks", true},  {"bytes", true}, {"share_bytes", true},
-        {"policy", false}, {"share", true}, {"quota_bytes", true},
-        {"ttl_ms", true},  {"loans", false}};
+        {"name", false},   {"id", true},     {"generation", true},
+        {"blocks", true},  {"bytes", true},  {"share_bytes", true},
+        {"policy", false}, {"share", true},  {"quota_bytes", true},
+        {"ttl_ms", true},  {"loans", false}, {"dram", false}};
     Pikv__NamespaceReply *m;
     json_t *rows;
     int s = link_describe(c, "", &m);
@@ -303,23 +303,6 @@ int verb_ns_set(struct ctl *c)
     return change(c, &m);
 }
 
-static int confirm(const struct ctl *c)
-{
-    char answer[16] = "";
-
-    if (c->opt[OPT_YES])
-        return CTL_OK;
-    if (!isatty(STDIN_FILENO))
-        return ctl_fail(CTL_USAGE,
-                        "namespace bump %s: drops all its blocks; "
-                        "say --yes",
-                        c->args[0]);
-    fprintf(stderr, "drop all blocks of namespace %s? [y/N] ", c->args[0]);
-    if (!fgets(answer, sizeof(answer), stdin) || answer[0] != 'y')
-        return ctl_fail(CTL_ERROR, "namespace bump %s: not done", c->args[0]);
-    return CTL_OK;
-}
-
 int verb_ns_bump(struct ctl *c)
 {
     Pikv__NamespaceRequest m;
@@ -328,7 +311,7 @@ int verb_ns_bump(struct ctl *c)
     pikv__namespace_request__init(&m);
     if (c->opt[OPT_DRY_RUN])
         return dry(c, "flush");
-    s = confirm(c);
+    s = ctl_confirm(c, "drop all blocks of namespace", "namespace bump");
     m.name = c->args[0];
     m.bump = true;
     return s ? s : change(c, &m);

@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/ctl/ctl.h"
 
@@ -98,6 +99,28 @@ int out_would(const struct ctl *c, const char *fmt, ...)
     o = json_object();
     json_object_set_new(o, "would", out_text(text));
     return out_object(c, o);
+}
+
+const char *ctl_tier(uint8_t tier)
+{
+    static const char *const names[] = {"dram", "ssd", "hbm"};
+
+    return tier < countof(names) ? names[tier] : "unknown";
+}
+
+int ctl_confirm(const struct ctl *c, const char *question, const char *verb)
+{
+    char answer[16] = "";
+
+    if (c->opt[OPT_YES])
+        return CTL_OK;
+    if (!isatty(STDIN_FILENO))
+        return ctl_fail(CTL_USAGE, "%s %s: would %s; say --yes", verb,
+                        c->args[0], question);
+    fprintf(stderr, "%s %s? [y/N] ", question, c->args[0]);
+    if (!fgets(answer, sizeof(answer), stdin) || answer[0] != 'y')
+        return ctl_fail(CTL_ERROR, "%s %s: not done", verb, c->args[0]);
+    return CTL_OK;
 }
 
 int out_flush(int status)

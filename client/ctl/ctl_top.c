@@ -42,16 +42,13 @@ static void on_signal(int sig)
 
 static uint64_t counter(const json_t *stat, const char *name)
 {
-    return (uint64_t)json_integer_value(json_object_get(stat, name));
+    return top_counter(stat, name);
 }
 
-/* Growth per second; a restarted daemon counts from 0 again. */
 static double rate(const struct top *t, const json_t *now, const char *name,
                    double dt)
 {
-    uint64_t a = counter(t->before, name), b = counter(now, name);
-
-    return dt > 0 ? (double)(b >= a ? b - a : b) / dt : 0;
+    return top_rate(t->before, now, name, dt);
 }
 
 /* hits / (hits + misses) of the interval; null without any. */
@@ -76,13 +73,18 @@ static json_t *op_rates(const struct top *t, const json_t *now, double dt)
     return o;
 }
 
+static const char *const misses[] = {
+    "get_miss_never",   "get_miss_expired",      "get_miss_evicted",
+    "get_miss_dropped", "get_miss_not_admitted", "get_miss_late",
+    "get_miss_corrupt"};
+
 static void add_rates(json_t *o, const struct top *t, const json_t *now,
                       double dt)
 {
-    double miss = rate(t, now, "get_miss_never", dt) +
-                  rate(t, now, "get_miss_expired", dt) +
-                  rate(t, now, "get_miss_evicted", dt);
-    double lookup_miss = rate(t, now, "lookup_misses", dt);
+    double lookup_miss = rate(t, now, "lookup_misses", dt), miss = 0;
+
+    for (size_t i = 0; i < countof(misses); i++)
+        miss += rate(t, now, misses[i], dt);
 
     /* The reasons count both operations; GET's are what LOOKUP's leave. */
     json_object_set_new(o, "get_hit_ratio",
@@ -157,6 +159,8 @@ static int take_sample(struct top *t, json_t **out)
         for (size_t i = 0; i < countof(gauges); i++)
             json_object_set_new(o, gauges[i], out_u64(counter(now, gauges[i])));
         add_rates(o, t, now, at - t->before_s);
+        json_object_set_new(o, "tiers",
+                            top_tiers(t->before, now, at - t->before_s));
         json_object_set_new(o, "clients", clients);
         json_object_set_new(o, "namespaces", namespaces);
         *out = o;
@@ -186,24 +190,10 @@ static bool line(struct top *t, const char *fmt, ...)
     return true;
 }
 
-static const char *human(uint64_t bytes, char *buf, size_t n)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double v = (double)bytes;
-    size_t u = 0;
-
-    while (v >= 1024 && u + 1 < countof(units)) {
-        v /= 1024;
-        u++;
-    }
-    snprintf(buf, n, u ? "%.1f%s" : "%.0f%s", v, units[u]);
-    return buf;
-}
-
 static const char *member_bytes(const json_t *o, const char *name, char *buf,
                                 size_t n)
 {
-    return human(counter(o, name), buf, n);
+    return top_human(counter(o, name), buf, n);
 }
 
 static const char *percent(const json_t *v, char *buf, size_t n)
@@ -223,8 +213,6 @@ static double member_real(const json_t *o, const char *name)
 static void draw_head(struct top *t, const json_t *o)
 {
     char a[24], b[24], c[24], ops[400] = "";
-    uint64_t cap = counter(o, "dram_capacity_bytes");
-    uint64_t used = counter(o, "extent_bytes");
     const char *name;
     json_t *v;
 
@@ -233,11 +221,7 @@ static void draw_head(struct top *t, const json_t *o)
          (unsigned long long)counter(o, "lanes"),
          (unsigned long long)counter(o, "peers"),
          (unsigned long long)counter(o, "ops_inflight"));
-    line(t,
-         "dram      %s of %s (%.1f%%)  blocks %llu  evicted/s %.0f  age %llus",
-         human(used, a, sizeof(a)), human(cap, b, sizeof(b)),
-         cap ? 100.0 * (double)used / (double)cap : 0,
-         (unsigned long long)counter(o, "blocks"), member_real(o, "evicted_s"),
+    line(t, "evicted   %.0f/s  age %llus", member_real(o, "evicted_s"),
          (unsigned long long)counter(o, "eviction_age_seconds"));
     line(t, "hits      get %s  lookup %s",
          percent(json_object_get(o, "get_hit_ratio"), a, sizeof(a)),
@@ -255,6 +239,18 @@ static void draw_head(struct top *t, const json_t *o)
     line(t, "held      pinned %s  lent %s  busy/s %.0f",
          member_bytes(o, "pinned_bytes", a, sizeof(a)),
          member_bytes(o, "loan_bytes", c, sizeof(c)), member_real(o, "busy_s"));
+}
+
+static void draw_tiers(struct top *t, const json_t *list)
+{
+    char text[200];
+    size_t i;
+    json_t *o;
+
+    if (line(t, "%s", ""))
+        line(t, "%s", top_tier_line(NULL, text, sizeof(text)));
+    json_array_foreach(list, i, o)
+        line(t, "%s", top_tier_line(o, text, sizeof(text)));
 }
 
 static void draw_namespaces(struct top *t, const json_t *list)
@@ -317,6 +313,7 @@ static void draw(struct top *t, const json_t *o)
     if (t->live)
         fputs("\033[H", stdout);
     draw_head(t, o);
+    draw_tiers(t, json_object_get(o, "tiers"));
     draw_namespaces(t, json_object_get(o, "namespaces"));
     draw_clients(t, json_object_get(o, "clients"));
     fputs(t->live ? "\033[J" : "\n", stdout);

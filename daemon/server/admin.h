@@ -32,6 +32,7 @@ struct admin_cfg {
     struct loop_control *loop;
     const struct arena_map *arenas; /* [0]: the shared pool */
     uint32_t arena_n;
+    const struct ssd_node *ssd; /* or NULL; n 0: none */
 };
 
 /* Listens at listen.admin. ERR_BUSY: the port is taken. */

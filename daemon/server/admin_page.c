@@ -163,7 +163,7 @@ static void page_process(const struct page *p)
 
 static struct ctl_usage usage_of(const struct page *p, uint32_t id)
 {
-    struct ctl_usage sum = {0, 0, 0};
+    struct ctl_usage sum = {0};
 
     for (uint32_t l = 0; l < p->cfg->control->lane_n; l++) {
         const struct ctl_usage *u = &p->s->usage[l * p->s->usage_n + id - 1];
@@ -171,6 +171,8 @@ static struct ctl_usage usage_of(const struct page *p, uint32_t id)
         sum.blocks += u->blocks;
         sum.bytes += u->bytes;
         sum.share_bytes += u->share_bytes;
+        sum.ssd_blocks += u->ssd_blocks;
+        sum.ssd_bytes += u->ssd_bytes;
     }
     return sum;
 }
@@ -202,6 +204,9 @@ static void page_namespaces(const struct page *p)
     page_namespace_family(p, "pikvd_namespace_bytes",
                           "bytes of resident blocks, by namespace",
                           offsetof(struct ctl_usage, bytes));
+    page_namespace_family(p, "pikvd_namespace_ssd_bytes",
+                          "bytes of blocks on the SSDs, by namespace",
+                          offsetof(struct ctl_usage, ssd_bytes));
     page_namespace_family(p, "pikvd_namespace_share_bytes",
                           "bytes of the tier that are its share now",
                           offsetof(struct ctl_usage, share_bytes));
@@ -326,10 +331,24 @@ static void check_lanes(struct health *h, const struct admin_cfg *cfg)
     }
 }
 
+/* A device that is out of service does not make the daemon unready: it serves
+ * from memory and the others. The check says so all the same. */
+static void check_ssd(struct health *h, const struct ssd_dev *d)
+{
+    enum seglog_state state = seg_map_state(&d->map);
+    const char *why = __atomic_load_n(&d->why, __ATOMIC_ACQUIRE);
+
+    if (h->verbose)
+        textbuf_add(h->out, "[%c]ssd %s: %s: %s%s%s, %s\n",
+                    state == SEGLOG_OPEN ? '+' : '!',
+                    state == SEGLOG_OPEN ? "ok" : "degraded", d->path,
+                    ssd_state_name(state), *why ? ": " : "", why, d->engine);
+}
+
 static void check_ready(struct health *h, const struct admin_cfg *cfg)
 {
     const struct config *c = cfg->control->cfg;
-    char text[300];
+    char text[CONFIG_STRING + 40];
 
     if (c->listen.shm.enabled)
         check(h, true, "shm", c->listen.shm.path);
@@ -342,6 +361,8 @@ static void check_ready(struct health *h, const struct admin_cfg *cfg)
         snprintf(text, sizeof(text), "%s", cfg->arenas[i].got);
         check(h, true, i ? "loan-memory" : "memory", text);
     }
+    for (uint32_t i = 0; cfg->ssd && i < cfg->ssd->n; i++)
+        check_ssd(h, &cfg->ssd->devs[i]);
     check(h, !loop_control_draining(cfg->loop), "not-draining", "");
 }
 
@@ -399,6 +420,19 @@ static json_t *status_tiers(const struct page *p)
             a, json_pack("{s:s, s:i, s:o, s:s}", "tier", "dram", "pool", (int)i,
                          "capacity_bytes", number(p->cfg->arenas[i].bytes),
                          "memory", p->cfg->arenas[i].got));
+    for (uint32_t i = 0; p->cfg->ssd && i < p->cfg->ssd->n; i++) {
+        const struct ssd_dev *d = &p->cfg->ssd->devs[i];
+
+        json_array_append_new(
+            a, json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:b}", "tier", "ssd",
+                         "path", d->path, "state",
+                         ssd_state_name(seg_map_state(&d->map)), "why",
+                         __atomic_load_n(&d->why, __ATOMIC_ACQUIRE),
+                         "capacity_bytes", number(d->bytes), "engine",
+                         d->engine, "binding",
+                         __atomic_load_n(&d->map.binding, __ATOMIC_RELAXED) !=
+                             0));
+    }
     return a;
 }
 
@@ -421,6 +455,8 @@ static json_t *status_namespace(const struct page *p, uint32_t id)
     json_object_set_new(o, "blocks", number(u.blocks));
     json_object_set_new(o, "bytes", number(u.bytes));
     json_object_set_new(o, "share_bytes", number(u.share_bytes));
+    json_object_set_new(o, "ssd_blocks", number(u.ssd_blocks));
+    json_object_set_new(o, "ssd_bytes", number(u.ssd_bytes));
     return o;
 }
 

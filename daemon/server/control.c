@@ -17,7 +17,8 @@
  *  4. A configuration is freed when every lane has acked its successor.
  *
  * A full pool of jobs answers BUSY. Namespaces read from the file at boot are
- * not sent: their first OPEN does it, so what nobody uses costs lanes nothing.
+ * not sent: their first OPEN does it, so what nobody uses costs lanes nothing;
+ * with an SSD tier they are, for the sake of their blocks there.
  *
  * Thread: control. Only ctl_call_post and ctl_ack run on lanes. */
 #include "server/control.h"
@@ -442,21 +443,18 @@ static void ssd_done(struct ctl_job *job)
         control_job_send(job, lane_ssd_info_mail, ssd_end);
         return;
     }
-    errmsg_set(&call->msg, e,
-               e == ERR_BAD_REQUEST
-                   ? "path: its state does not allow that (pikvctl ssd list)"
-                   : "path: %s; see the log",
-               err_text(e));
+    errmsg_set(&call->msg, e, "path: %s; see `pikvctl ssd list` and the log",
+               e == ERR_BAD_REQUEST ? "not in this state" : err_text(e));
     control_job_end(job);
     call_answer(call, e);
 }
 
 static void ssd_forgotten(struct ctl_job *job)
 {
-    if (job->err)
-        ssd_done(job);
-    else
+    if (!job->err)
         control_job_send(job, lane_ssd_replace_mail, ssd_done);
+    else
+        ssd_done(job);
 }
 
 static enum err ssd_find(const struct control *c, const char *path,
@@ -577,6 +575,22 @@ void control_fini(struct control *c)
     free(c->owned);
     mailbox_fini(&c->mailbox);
     *c = (struct control){0};
+}
+
+enum err control_tell_lanes(struct control *c)
+{
+    struct store_ns_cfg cfg;
+    enum err e = OK;
+
+    for (uint32_t i = 0; i < c->registry.n && !e; i++) {
+        const struct registry_ns *ns = &c->registry.ns[i];
+
+        registry_ns_cfg(ns, c->lane_n, &cfg);
+        for (uint32_t l = 0; l < c->lane_n && !e; l++)
+            e = lane_ns_set(c->lanes[l], ns, &cfg);
+        c->settled[ns->id] = e == OK;
+    }
+    return e;
 }
 
 bool control_turn(struct control *c)

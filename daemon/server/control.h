@@ -49,6 +49,9 @@ must_check enum err control_init(struct control *c, const struct config *cfg,
                                  const struct control_shell *shell);
 /* No job is under way (control_idle) and no lane runs any more. */
 void control_fini(struct control *c);
+/* Tells every lane of every namespace of the registry, directly: before the
+ * first turn, where blocks of them are recovered. */
+must_check enum err control_tell_lanes(struct control *c);
 /* Runs mail; true if there was some. */
 bool control_turn(struct control *c);
 /* Reads the configuration again. Keys that a running daemon can change are

@@ -394,8 +394,7 @@ enum err files_ssds_open(struct files_ssds *out, const struct config *c,
     for (uint32_t i = 0; i < paths.n && e == OK; i++) {
         struct files_ssd_cfg cfg = {.path = paths.path[i],
                                     .capacity = c->ssd.capacity_bytes,
-                                    .segment = c->ssd.segment_bytes,
-                                    .how = FILES_SSD_USE};
+                                    .segment = c->ssd.segment_bytes};
 
         e = ssd_open_checked(&ssds.of[i], &cfg, &ssds, m);
         ssds.n += e == OK;

@@ -26,6 +26,8 @@ enum {
     LANE_REFUSALS = 1024,
     LANE_SPAN_ARRAYS = 256,
     LANE_WAKES_IN_VAIN = 16, /* in a turn: a thousand may be waiting */
+    LANE_MRC_SAMPLES = 1 << 14,
+    LANE_MRC_FADE_S = 1800,
 };
 
 /* What an op needs at most: its copy of the message, results and its own state
@@ -81,6 +83,7 @@ static enum err lane_store(struct lane *l,
         .ghosts = (uint32_t)min_u64(bytes / KIB(16), 1 << 20),
     };
 
+    l->dram_bytes = tier;
     return store_new(&l->store, &cfg, pools, &l->env, &l->metrics, &l->trace);
 }
 
@@ -131,6 +134,9 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     e = l->ns ? lane_pools(l) : ERR_NO_MEMORY;
     if (!e)
         e = lane_store(l, pools);
+    if (!e)
+        e = mrc_init(&l->mrc, LANE_MRC_SAMPLES,
+                     LANE_SIZES * (l->dram_bytes + l->ssd_bytes) / lanes);
     if (e)
         lane_fini(l);
     return e;
@@ -138,6 +144,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
 
 void lane_fini(struct lane *l)
 {
+    mrc_fini(&l->mrc);
     store_free(l->store);
     l->store = NULL;
     ssd_link_fini(&l->link);
@@ -172,6 +179,15 @@ static void lane_wake_memory(struct lane *l)
         vain++;
         first = first ? first : n;
     }
+}
+
+void lane_accessed(struct lane *l, struct hash128 hash, uint64_t len)
+{
+    if (l->env.now_ns >= l->mrc_fade_ns) {
+        l->mrc_fade_ns = l->env.now_ns + LANE_MRC_FADE_S * NS_PER_S;
+        mrc_fade(&l->mrc);
+    }
+    mrc_access(&l->mrc, hash.lo, (uint32_t)((len + KIB(4) - 1) / KIB(4)));
 }
 
 bool lane_turn(struct lane *l)

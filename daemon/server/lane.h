@@ -21,11 +21,16 @@
 #include "server/config.h"
 #include "server/registry.h"
 #include "server/ssd_link.h"
+#include "store/mrc.h"
 #include "store/store.h"
 
 struct control;
 
-enum { LANE_MAGIC = 0x4c414e45, LANE_TRANSPORTS = 2 };
+enum {
+    LANE_MAGIC = 0x4c414e45,
+    LANE_TRANSPORTS = 2,
+    LANE_SIZES = 4, /* times what there is: the largest that SIZE answers */
+};
 
 /* Wakes another lane that holds more memory than its part (unit_pool.h). */
 struct lane_nudge {
@@ -45,6 +50,9 @@ struct lane {
     struct control *control; /* post only */
     struct store *store;
     struct ssd_link link; /* the SSDs; .ssd.n 0: none */
+    struct mrc mrc;       /* what another size would bring (op_size.c) */
+    uint64_t mrc_fade_ns; /* when its counts are halved */
+    uint64_t dram_bytes;  /* of the shared pool */
     struct frame_limits limits;
 
     struct transport *transports[LANE_TRANSPORTS]; /* set by the shell */
@@ -101,6 +109,8 @@ must_check enum err lane_ns_set(struct lane *l, const struct registry_ns *ns,
 must_check enum err lane_ns_find(const struct lane *l, uint32_t id,
                                  uint64_t generation,
                                  const struct registry_ns **ns_out);
+/* A GET found this key, or a PUT stored it because it was not here. */
+void lane_accessed(struct lane *l, struct hash128 hash, uint64_t len);
 /* Asks the lanes that hold more memory than their part to give some back; at
  * most once a millisecond, since waiting ops try again as often. */
 void lane_nudge_others(struct lane *l);

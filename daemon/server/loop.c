@@ -11,7 +11,8 @@
  *             arm --refused--> turn (at most ARM_TRIES times in a row)
  *              | all armed
  *              v
- *            sleep: uv_run until a transport's fd, the mailbox or the timer
+ *            sleep: uv_run until an fd (a transport's, the disk's), the
+ *              v    mailbox or the timer
  *              v
  *            awake, turn
  *
@@ -21,12 +22,13 @@
  *     the wall clock moves on without any client.
  *  3. Idle means idle: no timer and no fd fires without a reason.
  *
- * A transport that refuses to be armed although it reports no work is asked
+ * A transport or disk that refuses to be armed although it reports no work is asked
  * again after ARM_PAUSE_MS, so that it costs latency and not a core.
  *
  * Stop: transports are closed on this thread, which ends their connections;
- * then the lane turns on until the ops that wait for control have ended, and
- * answers control's mail until it is joined. */
+ * then the lane turns on until the ops that wait for control have ended and
+ * nothing is in flight on its disk, and answers control's mail until it is
+ * joined. */
 #include "server/loop.h"
 
 #include <pthread.h>
@@ -37,6 +39,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "server/disk_open.h"
 #include "server/files.h"
 
 enum { ARM_TRIES = 64, ARM_PAUSE_MS = 1 };
@@ -50,7 +53,7 @@ struct loop {
     const struct config *cfg; /* as the transports know it */
     uv_loop_t uv;
     uv_async_t wake;
-    uv_poll_t polls[LANE_TRANSPORTS];
+    uv_poll_t polls[LANE_TRANSPORTS], disk_poll;
     uv_timer_t timer;
     uv_thread_t thread;
     bool started;
@@ -135,16 +138,21 @@ static bool loop_turn(struct loop *lp)
     return l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
 }
 
-/* All transports, or none. */
+/* All transports and the disk, or none. */
 static bool loop_arm(struct loop *lp)
 {
     struct lane *l = lp->lane;
+    struct disk *d = l->link.ssd.disk;
 
+    if (d && !d->ops->arm(d))
+        return false;
     for (uint32_t i = 0; i < l->transport_n; i++) {
         if (l->transports[i]->ops->arm(l->transports[i]))
             continue;
         while (i-- > 0)
             l->transports[i]->ops->awake(l->transports[i]);
+        if (d)
+            d->ops->awake(d);
         return false;
     }
     return true;
@@ -156,6 +164,8 @@ static void loop_awake(struct loop *lp)
 
     for (uint32_t i = 0; i < l->transport_n; i++)
         l->transports[i]->ops->awake(l->transports[i]);
+    if (l->link.ssd.disk)
+        l->link.ssd.disk->ops->awake(l->link.ssd.disk);
 }
 
 /* In whole milliseconds, late rather than early: an early wake-up finds
@@ -209,11 +219,15 @@ static bool loop_stopped(struct loop *lp)
 }
 
 /* Mail is still answered when the last op has ended: control may be asking
- * all lanes on behalf of another one's op. */
+ * all lanes on behalf of another one's op. A lane that has none begins nothing
+ * new on its SSDs; what is in flight there must end before the thread does. */
 static bool loop_over(struct loop *lp)
 {
-    bool empty = lane_drained(lp->lane);
+    struct lane *l = lp->lane;
+    bool empty;
 
+    l->closing |= lane_drained(l);
+    empty = lane_drained(l) && ssd_link_quiet(&l->link);
     if (empty) {
         __atomic_store_n(&lp->drained, true, __ATOMIC_RELEASE);
         __atomic_store_n(&lp->done, true, __ATOMIC_RELEASE);
@@ -262,11 +276,11 @@ static void loop_uv_fini(struct loop *lp)
     MUST(uv_loop_close(&lp->uv) == 0);
 }
 
-static int loop_uv_poll(struct loop *lp, uint32_t i)
+static int loop_uv_poll(struct loop *lp, uv_poll_t *poll, int fd)
 {
-    int rc = uv_poll_init(&lp->uv, &lp->polls[i], lp->transports[i].fd);
+    int rc = uv_poll_init(&lp->uv, poll, fd);
 
-    return rc ? rc : uv_poll_start(&lp->polls[i], UV_READABLE, on_poll);
+    return rc ? rc : uv_poll_start(poll, UV_READABLE, on_poll);
 }
 
 static int loop_uv_init(struct loop *lp)
@@ -279,7 +293,10 @@ static int loop_uv_init(struct loop *lp)
     if (!rc)
         rc = uv_timer_init(&lp->uv, &lp->timer);
     for (uint32_t i = 0; i < lp->transport_n && !rc; i++)
-        rc = loop_uv_poll(lp, i);
+        rc = loop_uv_poll(lp, &lp->polls[i], lp->transports[i].fd);
+    if (!rc && lp->lane->link.ssd.disk)
+        rc = loop_uv_poll(lp, &lp->disk_poll,
+                          disk_fd(lp->lane->link.ssd.disk));
     if (rc)
         loop_uv_fini(lp);
     return rc;

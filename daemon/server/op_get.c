@@ -226,6 +226,7 @@ static enum err get_find_key(struct op *op, struct get *get)
     if (e)
         return e;
     store_use(s, block);
+    lane_accessed(op->lane, k->key.hash, get_result(get, k)->len);
     if (store_where(s, block) != WHERE_MEMORY && (k->len || k->loan)) {
         list_add_tail(&get->cold, &k->node);
     } else if (k->len || k->loan) {

@@ -5,13 +5,29 @@
  *
  *   INSPECT KEY      one block's life
  *   INSPECT KEYS     a page of keys from a cursor
- *   INSPECT CLIENTS  this lane's connections */
+ *   INSPECT CLIENTS  this lane's connections
+ *
+ *   START -> WALK -> REPLY
+ *            |  ^
+ *            +--+ the key bytes of a block on the SSD are read from its record,
+ *                 a few at a time
+ *
+ * Records being read are counted in op->pending. A deadline that passes ends
+ * the page where it is: its cursor says where to go on. */
 #include <string.h>
 
 #include "server/control.h"
 #include "server/peer.h"
 
-enum { STAT_ITEMS = 1024, INSPECT_KEYS_MAX = 256, INSPECT_BUDGET = 4096 };
+enum { START, WALK, REPLY };
+
+enum {
+    STAT_ITEMS = 1024,
+    INSPECT_KEYS_MAX = 256,
+    INSPECT_BUDGET = 4096,
+    INSPECT_PEEKS = 8,
+    INSPECT_RETRY_US = 100,
+};
 
 /* A page of keys holds so many packed bytes, or less if messages are smaller;
  * of one block: its numbers and texts, and with its key and parent. */
@@ -71,10 +87,22 @@ static void stat_tick(struct op *op)
     op_reply_msg(op, OK, &w->rep);
 }
 
+struct inspect_peek {
+    struct store_peek peek;
+    struct inspect *in;
+    bool busy;
+};
+
 struct inspect {
     struct op *op;
-    uint32_t ns, limit;
+    const Pikv__InspectRequest *m;
+    uint32_t ns, limit, seen;
     uint64_t bytes; /* of the page, packed, at most */
+    uint64_t cursor;
+    bool ended; /* nothing more is looked at */
+    bool again; /* a record could not be read now */
+    enum err err;
+    struct inspect_peek peeks[INSPECT_PEEKS];
     Pikv__InspectReply rep;
     Pikv__BlockInfo *blocks[INSPECT_KEYS_MAX];
     Pikv__ClientInfo *clients[INSPECT_KEYS_MAX];
@@ -101,11 +129,12 @@ static void labels_of(Pikv__BlockInfo *b, struct op *op,
             b->labels[b->n_labels++] = labels[i];
 }
 
-static const char *found_name(enum store_found f)
+static const char *state_name(const struct store *s, uint32_t block,
+                              enum store_found f)
 {
     switch (f) {
     case FOUND_HIT:
-        return "LIVE";
+        break;
     case FOUND_PENDING:
         return "OPEN";
     case FOUND_MISS_NEVER:
@@ -115,29 +144,40 @@ static const char *found_name(enum store_found f)
     case FOUND_MISS_LATE:
     case FOUND_MISS_DROPPED:
     case FOUND_MISS_CORRUPT:
-        break;
+        return "GONE";
     }
-    return "GONE";
+    switch (store_where(s, block)) {
+    case WHERE_MEMORY:
+        return "LIVE";
+    case WHERE_LOADING:
+        return "LOADING";
+    case WHERE_SSD:
+        return "COLD";
+    }
+    return "?";
 }
 
-static void block_msg(struct inspect *in, uint32_t block)
+static void block_msg(struct inspect *in, uint32_t block,
+                      const struct store_info *info)
 {
     static const uint8_t no_scope[16];
     struct op *op = in->op;
+    const struct store *s = op->lane->store;
     Pikv__BlockInfo *b = arena_alloc(&op->arena, sizeof *b);
-    struct store_info i;
+    struct store_info i = *info;
 
     MUST(b && in->rep.n_blocks < INSPECT_KEYS_MAX);
-    store_info(op->lane->store, block, &i);
     in->bytes += (uint64_t)INSPECT_FIXED_BYTES + i.key.key_len + i.parent_len;
     pikv__block_info__init(b);
     b->key = bytes_of(op, i.key.key, i.key.key_len);
     b->group = i.key.group;
     b->cls = i.key.cls;
-    if (memcmp(i.key.scope, no_scope, sizeof no_scope) != 0)
+    if (i.key.scope && memcmp(i.key.scope, no_scope, sizeof no_scope) != 0)
         b->scope = bytes_of(op, i.key.scope, sizeof no_scope);
-    b->state = msg_str(&op->arena, found_name(i.found));
-    b->tier = msg_str(&op->arena, "dram");
+    b->state = msg_str(&op->arena, state_name(s, block, i.found));
+    b->tier = msg_str(&op->arena, store_where(s, block) == WHERE_MEMORY
+                                      ? "dram"
+                                      : "ssd");
     b->version = i.version;
     b->len = i.len;
     b->crc = i.crc;
@@ -162,9 +202,57 @@ static void block_msg(struct inspect *in, uint32_t block)
     in->blocks[in->rep.n_blocks++] = b;
 }
 
-static enum err inspect_key(struct inspect *in, const Pikv__InspectRequest *m)
+/* ---- Blocks: in memory at once, on the SSD when their record is read ------ */
+
+static uint32_t inspect_room(const struct inspect *in)
+{
+    return in->limit - (uint32_t)in->rep.n_blocks - in->op->pending;
+}
+
+static void inspect_tick(struct op *op);
+
+static void inspect_peeked(struct store_peek *peek)
+{
+    struct inspect_peek *p = container_of(peek, struct inspect_peek, peek);
+    struct inspect *in = p->in;
+
+    p->busy = false;
+    in->op->pending--;
+    if (!peek->err)
+        block_msg(in, peek->block, &peek->info);
+    else if (in->m->what == PIKV__INSPECT_REQUEST__WHAT__KEY)
+        in->err = ERR_MISS;
+    inspect_tick(in->op);
+}
+
+static void inspect_block(struct inspect *in, uint32_t block)
+{
+    struct store *s = in->op->lane->store;
+    struct inspect_peek *p = in->peeks;
+    struct store_info i;
+
+    if (store_where(s, block) == WHERE_MEMORY) {
+        store_info(s, block, &i);
+        block_msg(in, block, &i);
+        return;
+    }
+    while (p < in->peeks + INSPECT_PEEKS && p->busy)
+        p++;
+    in->again = true;
+    if (p == in->peeks + INSPECT_PEEKS)
+        return;
+    *p = (struct inspect_peek){.peek.done = inspect_peeked, .in = in};
+    if (store_peek(s, block, &p->peek))
+        return;
+    in->again = false;
+    p->busy = true;
+    in->op->pending++;
+}
+
+static enum err inspect_key(struct inspect *in)
 {
     static uint8_t no_scope[16];
+    const Pikv__InspectRequest *m = in->m;
     struct store *s = in->op->lane->store;
     enum store_found why;
     struct store_key k = {.ns = m->ns,
@@ -183,7 +271,8 @@ static enum err inspect_key(struct inspect *in, const Pikv__InspectRequest *m)
     block = store_find(s, &k, &why);
     if (!block)
         return why == FOUND_PENDING ? ERR_PENDING : ERR_MISS;
-    block_msg(in, block);
+    inspect_block(in, block);
+    in->ended = !in->again;
     return OK;
 }
 
@@ -194,23 +283,27 @@ static void inspect_visit(struct store *s, uint32_t block, void *arg)
 
     store_info(s, block, &i);
     if (i.key.ns == in->ns && i.found == FOUND_HIT)
-        block_msg(in, block);
+        inspect_block(in, block);
 }
 
 /* A page is what a bounded walk finds: it may be empty and not the last. */
-static enum err inspect_keys(struct inspect *in, const Pikv__InspectRequest *m)
+static enum err inspect_keys(struct inspect *in)
 {
     uint64_t room = min_u64(in->op->lane->limits.message_bytes,
                             INSPECT_PAGE_BYTES);
-    uint64_t cursor = m->cursor;
-    uint32_t seen = 0;
 
-    do {
-        cursor = store_walk(in->op->lane->store, cursor, 1, inspect_visit, in);
-        seen++;
-    } while (cursor && seen < INSPECT_BUDGET && in->rep.n_blocks < in->limit &&
-             in->bytes + INSPECT_BLOCK_BYTES <= room);
-    in->rep.next_cursor = cursor;
+    while (!in->ended && inspect_room(in) > 0 &&
+           in->bytes + (in->op->pending + 1) * (uint64_t)INSPECT_BLOCK_BYTES <=
+               room) {
+        uint64_t next =
+            store_walk(in->op->lane->store, in->cursor, 1, inspect_visit, in);
+
+        if (in->again)
+            return OK;
+        in->cursor = next;
+        in->ended = next == 0 || ++in->seen == INSPECT_BUDGET;
+    }
+    in->ended |= in->op->pending == 0; /* full */
     return OK;
 }
 
@@ -252,51 +345,105 @@ static enum err inspect_clients(struct inspect *in)
         if (c->engine && c->transport)
             in->clients[in->rep.n_clients++] = c;
     }
+    in->ended = true;
     return OK;
 }
 
-static enum err inspect_do(struct inspect *in, const Pikv__InspectRequest *m)
+static enum err inspect_do(struct inspect *in)
 {
+    const Pikv__InspectRequest *m = in->m;
     const struct registry_ns *ns;
     enum err e;
 
+    in->again = false;
     if (m->what == PIKV__INSPECT_REQUEST__WHAT__CLIENTS)
         return inspect_clients(in);
     e = lane_ns_find(in->op->lane, m->ns, m->generation, &ns);
     if (e)
         return e;
     in->ns = ns->id;
-    in->limit = m->limit ? (uint32_t)min_u64(m->limit, INSPECT_KEYS_MAX)
-                         : INSPECT_KEYS_MAX;
     if (m->what == PIKV__INSPECT_REQUEST__WHAT__KEY)
-        return inspect_key(in, m);
+        return inspect_key(in);
     if (m->what == PIKV__INSPECT_REQUEST__WHAT__KEYS)
-        return inspect_keys(in, m);
+        return inspect_keys(in);
     return ERR_UNSUPPORTED;
 }
 
-static void inspect_tick(struct op *op)
+static bool inspect_start(struct op *op)
 {
     const Pikv__InspectRequest *m =
         op_unpack(op, &pikv__inspect_request__descriptor);
     struct inspect *in = arena_zalloc(&op->arena, sizeof *in);
-    enum err e;
 
-    if (!m) {
-        op_reply(op, ERR_BAD_REQUEST);
-        return;
-    }
+    if (!m)
+        return false;
     MUST(in);
+    op->body = in;
     in->op = op;
+    in->m = m;
+    in->cursor = m->cursor;
+    in->limit = m->limit ? (uint32_t)min_u64(m->limit, INSPECT_KEYS_MAX)
+                         : INSPECT_KEYS_MAX;
     pikv__inspect_reply__init(&in->rep);
     in->rep.blocks = in->blocks;
     in->rep.clients = in->clients;
-    e = inspect_do(in, m);
-    if (e)
-        op_reply(op, e);
-    else
-        op_reply_msg(op, OK, &in->rep);
+    return true;
+}
+
+/* true: nothing is being read and no more is wanted. */
+static bool inspect_walk(struct op *op, struct inspect *in)
+{
+    if (!in->ended && !in->err && !op->late && !op->gone)
+        in->err = inspect_do(in);
+    if (op->pending)
+        return false;
+    if (in->again && !in->err && !op->late && !op->gone) {
+        op_again(op, INSPECT_RETRY_US * NS_PER_US);
+        return false;
+    }
+    return true;
+}
+
+static void inspect_tick(struct op *op)
+{
+    struct inspect *in = op->body;
+
+    for (;;) {
+        switch (op->state) {
+        case START:
+            if (!inspect_start(op)) {
+                op_reply(op, ERR_BAD_REQUEST);
+                return;
+            }
+            in = op->body;
+            op_goto(op, WALK);
+            break;
+        case WALK:
+            if (!inspect_walk(op, in))
+                return;
+            op_goto(op, REPLY);
+            break;
+        case REPLY:
+            if (in->m->what == PIKV__INSPECT_REQUEST__WHAT__KEYS)
+                in->rep.next_cursor = in->cursor;
+            else if (!in->err && in->again)
+                in->err = ERR_TIMEOUT;
+            if (in->err)
+                op_reply(op, in->err);
+            else
+                op_reply_msg(op, OK, &in->rep);
+            return;
+        }
+    }
 }
 
 const struct op_machine stat_machine = {stat_tick, {{"DO", 0}}};
-const struct op_machine inspect_machine = {inspect_tick, {{"DO", 0}}};
+const struct op_machine inspect_machine = {
+    .tick = inspect_tick,
+    .states =
+        {
+            [START] = {"START", NEXT(WALK)},
+            [WALK] = {"WALK", NEXT(REPLY)},
+            [REPLY] = {"REPLY", 0},
+        },
+};

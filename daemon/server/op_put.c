@@ -43,6 +43,7 @@ struct put_key {
     uint32_t idx;  /* place in the batch */
     uint32_t crc, pin_ttl_ms;
     bool has_crc, durable;
+    struct hash128 hash;
 };
 
 /* A block to be made durable, with a ref. */
@@ -75,25 +76,48 @@ static void put_pulled(struct tp_xfer *x, enum err e)
     op_done_one(xfer_record(x, e));
 }
 
-static void put_sync_add(struct put *put, struct op *op, uint32_t block,
-                         uint32_t idx)
+static struct put_sync *put_sync_add(struct put *put, struct op *op,
+                                     uint32_t block, uint32_t idx)
 {
-    put->syncs[put->sync_n++] =
-        (struct put_sync){.op = op, .block = block, .idx = idx};
+    struct put_sync *y = &put->syncs[put->sync_n++];
+
+    *y = (struct put_sync){.op = op, .block = block, .idx = idx};
+    list_init(&y->wait.node);
+    return y;
 }
 
-/* The key is stored already, maybe by a PUT that could not make it durable. On
- * the SSD alone it has been written whole before its memory was given up. */
-static void put_exists(struct op *op, struct put *put)
+static void put_loaded(struct store_wait *w)
+{
+    struct put_sync *y = container_of(w, struct put_sync, wait);
+
+    y->block = w->err ? 0 : w->block;
+    op_done_one(y->op);
+}
+
+/* The key is stored already, maybe by a PUT that could not make it durable, or
+ * did not want to. One on the SSD alone is brought to memory first, so that it
+ * stays while it is flushed. BUSY: no memory for that. */
+static enum err put_exists(struct op *op, struct put *put)
 {
     struct store *s = op->lane->store;
     enum store_found why;
     uint32_t block = store_find(s, &put->walk.key, &why);
+    struct put_sync *y;
 
-    if (!block || store_where(s, block) != WHERE_MEMORY)
-        return;
-    store_ref(s, block);
-    put_sync_add(put, op, block, put->walk.idx);
+    if (!block)
+        return ERR_EXISTS;
+    y = put_sync_add(put, op, block, put->walk.idx);
+    if (store_where(s, block) == WHERE_MEMORY) {
+        store_ref(s, block);
+        return ERR_EXISTS;
+    }
+    y->wait.done = put_loaded;
+    if (store_load(s, block, &put->walk.key, LOAD_DEMAND, &y->wait)) {
+        put->sync_n--;
+        return ERR_BUSY;
+    }
+    op->pending++;
+    return ERR_EXISTS;
 }
 
 static enum err put_reserve_key(struct op *op, struct put *put)
@@ -111,7 +135,7 @@ static enum err put_reserve_key(struct op *op, struct put *put)
                       ref->has_attr ? &ref->attr : NULL, ref->parent,
                       ref->rec.parent_len, ref->rec.len, &block);
     if (e == ERR_EXISTS && durable)
-        put_exists(op, put);
+        e = put_exists(op, put);
     if (e)
         return e;
     memset(k, 0, sizeof *k);
@@ -119,6 +143,7 @@ static enum err put_reserve_key(struct op *op, struct put *put)
     k->crc = ref->rec.crc;
     k->has_crc = ref->rec.flags & KEY_CRC;
     k->durable = durable;
+    k->hash = put->walk.key.hash;
     k->pin_ttl_ms = ref->has_attr ? ref->attr.pin_ttl_ms : 0;
     if (!xfer_init(&k->x, op, k->idx, block, 0, ref->rec.len)) {
         store_abort(op->lane->store, block);
@@ -187,7 +212,7 @@ static void put_pull(struct op *op, struct put *put)
     put->pull_ns = env_fresh_ns(&op->lane->env);
     if (op->msg.data) /* copied when it was reserved */
         return;
-    op->pending = put->n; /* all counted before the first is started */
+    op->pending += put->n; /* all counted before the first is started */
     for (uint32_t i = 0; i < put->n; i++) {
         put->keys[i].x.flying = true;
         tp->t->ops->pull(tp, &put->keys[i].x.tp);
@@ -211,6 +236,7 @@ static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
         return;
     }
     store_commit(s, k->x.block, k->x.tp.crc);
+    lane_accessed(op->lane, k->hash, k->x.tp.len);
     metric_add(&m->bytes_in, k->x.tp.len);
     op->peer->bytes_in += k->x.tp.len;
     result_of_block(op, k->x.block, r);
@@ -239,7 +265,8 @@ static void put_sync_end(struct put *put, struct put_sync *y, enum err e)
 {
     if (e) /* EXISTS or OK, and not durable */
         put->r->results[y->idx].status = ERR_NOT_DURABLE;
-    store_unref(y->op->lane->store, y->block);
+    if (y->block)
+        store_unref(y->op->lane->store, y->block);
 }
 
 /* Ticks after each, so that one that found the queue full can begin. */
@@ -258,13 +285,17 @@ static bool put_persist(struct op *op, struct put *put)
 {
     enum err ended = put_ended(op, put), e;
 
+    if (op->pending && put->sync_begun == 0)
+        return false; /* some are being brought to memory */
     while (put->sync_begun < put->sync_n) {
         struct put_sync *y = &put->syncs[put->sync_begun];
 
-        y->wait.done = put_synced;
+        y->wait = (struct store_wait){.done = put_synced};
         list_init(&y->wait.node);
-        e = ended ? ended
-                  : store_persist(op->lane->store, y->block, &y->wait);
+        e = ended;
+        if (!e)
+            e = y->block ? store_persist(op->lane->store, y->block, &y->wait)
+                         : ERR_MISS; /* could not be read */
         if (e == ERR_BUSY && !ended)
             break;
         put->sync_begun++;

@@ -11,8 +11,6 @@
 #include "server/ctl_mail.h"
 #include "server/lane.h"
 
-enum { GAUGES_MS = 20 };
-
 const char *ssd_state_name(enum seglog_state state)
 {
     switch (state) {
@@ -467,33 +465,8 @@ void lane_ssd_replace_mail(struct mail *m, void *lane)
 
 /* ---- Turns --------------------------------------------------------------- */
 
-/* Of the logs that this lane owns; those of all lanes are added up. */
-static void link_gauges(struct ssd_link *k)
-{
-    struct metrics *m = &k->lane->metrics;
-    uint64_t capacity = 0, free_bytes = 0, queued = 0, down = 0, binding = 0;
-    struct seglog_info i;
-
-    for (uint32_t d = 0; d < k->ssd.n; d++) {
-        if (!k->logs[d].log)
-            continue;
-        seglog_info(k->logs[d].log, &i);
-        capacity += (uint64_t)i.segments * i.segment_bytes;
-        free_bytes += (uint64_t)i.free_segments * i.segment_bytes;
-        queued += i.queued;
-        down += i.state != SEGLOG_OPEN && i.state != SEGLOG_OPENING;
-        binding += __atomic_load_n(&k->ssd.maps[d]->binding, __ATOMIC_RELAXED);
-    }
-    metric_set(&m->ssd_capacity_bytes, capacity);
-    metric_set(&m->ssd_free_bytes, free_bytes);
-    metric_set(&m->ssd_queued_bytes, queued);
-    metric_set(&m->ssd_devices_down, down);
-    metric_set(&m->ssd_binding, binding);
-}
-
 bool ssd_link_turn(struct ssd_link *k)
 {
-    uint64_t now = k->lane->env.now_ns;
     bool more;
 
     if (k->ssd.n == 0)
@@ -502,10 +475,6 @@ bool ssd_link_turn(struct ssd_link *k)
     for (uint32_t d = 0; d < k->ssd.n; d++)
         if (k->logs[d].log)
             more |= seglog_tick(k->logs[d].log);
-    if (now >= k->gauges_ns) {
-        k->gauges_ns = now + GAUGES_MS * NS_PER_MS;
-        link_gauges(k);
-    }
     return more;
 }
 

@@ -102,7 +102,6 @@ struct ssd_link {
     uint32_t away;       /* own requests with other lanes */
     struct list waiting; /* seg_req.node: own ones that have no room yet */
     struct ssd_ask *shows, *losts; /* [dev * lanes + lane] */
-    uint64_t gauges_ns;
 };
 
 /* disk: the lane's own over all devices of the node; both stay the caller's

@@ -101,7 +101,6 @@ enum hot_flag {
     HOT_LEAVE = 16,    /* leaves memory when nobody uses it and it may */
     HOT_AGAIN = 32,    /* to be written again: its segment was reclaimed */
     HOT_RECORDED = 64, /* a record of it is, or was, on the device of its tag */
-    HOT_STAYS = 128,   /* LOADING: its bytes are wanted in memory for long */
 };
 
 struct cold {

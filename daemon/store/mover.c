@@ -58,7 +58,8 @@ enum err store_ssd_set(struct store *s, struct ssd *ssd)
     m->head_pages = mem_reserve((size_t)MOVER_HEADS * SEG_PAGE);
     list_init(&m->writes);
     list_init(&m->loading);
-    list_init(&m->heads);
+    for (uint32_t i = 0; i < HEAD_BUCKETS; i++)
+        list_init(&m->heads[i]);
     list_init(&m->missed);
     list_init(&m->ended);
     for (uint32_t i = 0; i < LOAD_CLASSES; i++)

@@ -33,6 +33,7 @@ enum {
     MOVER_READS = 256,     /* reads under way */
     MOVER_HEADS = 1024,    /* header pages being read */
     MOVER_PEEKS = 16,
+    HEAD_BUCKETS = 256,
     READ_PARTS = 64,        /* of one read */
     READ_MERGE = 2 << 20,   /* bytes up to which neighbours are merged */
     FLUSH_PARTS = 256,      /* sorted at a time */
@@ -70,7 +71,7 @@ enum head_state { HEAD_FRESH, HEAD_READING, HEAD_DONE };
 
 struct head {
     struct mover *m;
-    struct list node;  /* mover.heads, until it is done */
+    struct list node;  /* of its bucket, until it is done */
     struct list loads; /* struct load by head_node */
     struct list peeks;
     enum head_state state;
@@ -90,9 +91,8 @@ struct load {
     uint32_t pages;
     enum store_load_class cls;
     uint32_t ios;   /* reads and header that have not ended */
-    uint32_t sent;  /* pages handed to reads so far */
     bool flying;    /* not FRESH any more */
-    bool alone;     /* a merged read failed: to be read again by itself */
+    bool dead;      /* its device went and all were told */
     bool prefetch;  /* nobody waited when it began */
     enum err err;
     uint64_t began_ns;
@@ -135,7 +135,7 @@ struct mover {
     uint32_t orders; /* under way */
 
     struct list fresh[LOAD_CLASSES], loading;
-    struct list heads;
+    struct list heads[HEAD_BUCKETS];
     uint64_t load_bytes, fresh_bytes; /* under way; of these not yet read */
     struct pool load_pool, read_pool, head_pool, peek_pool;
     uint8_t *head_pages;
@@ -196,6 +196,8 @@ bool head_record(const struct head *h, uint32_t idx, struct hash128 hash,
 bool reads_flush(struct mover *m);
 struct head *head_get(struct mover *m, uint32_t dev, uint32_t page); /* NULL */
 void head_put(struct head *h);
+/* Reads it at once; false: no read is free. */
+bool head_send(struct head *h);
 
 /* ---- mover_again.c */
 void peeks_done(struct head *h);

@@ -79,7 +79,7 @@ struct log_group {
     uint32_t at_span;
     uint64_t at_off, sent, payload_bytes;
     uint32_t ios; /* payload ios in flight */
-    bool header_sent, ended;
+    bool header_sent, header_busy, ended;
 };
 
 struct log_payload { /* one payload io */

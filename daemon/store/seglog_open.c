@@ -344,7 +344,6 @@ bool seglog_open_tick(struct seglog *g)
             seglog_scan_check(g);
         } else {
             o->step = OPEN_SCAN;
-            seglog_scan_give_up(g);
             seglog_scan_groups(g);
         }
         return true;
@@ -352,9 +351,9 @@ bool seglog_open_tick(struct seglog *g)
         g->from_checkpoint = !o->check_bad;
         o->step = o->check_bad ? OPEN_SCAN : OPEN_SUPER;
         if (o->check_bad) {
-            seglog_scan_give_up(g);
             seglog_scan_groups(g);
         } else {
+            seglog_scan_none(g);
             super_begin(g);
         }
         return true;

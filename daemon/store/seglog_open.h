@@ -9,10 +9,9 @@
 #include "store/seglog_impl.h"
 
 enum {
-    OPEN_SCANNERS = 64,          /* pages read at once */
-    OPEN_BUF = 1 << 20,          /* their pages; then pieces of a checkpoint */
-    OPEN_PIECE = 128 << 10,      /* of the checkpoint, read at once */
-    OPEN_FREE = LOG_RESERVE + 2, /* segments a log must have to go on */
+    OPEN_SCANNERS = 64,     /* pages read at once */
+    OPEN_BUF = 1 << 20,     /* their pages; then pieces of a checkpoint */
+    OPEN_PIECE = 128 << 10, /* of the checkpoint, read at once */
 };
 
 enum open_step {
@@ -22,7 +21,7 @@ enum open_step {
     OPEN_HEADS,  /* head page of each segment */
     OPEN_CHECK,  /* the checkpoint */
     OPEN_SCAN,   /* group headers of each segment */
-    OPEN_WIPE,   /* heads of segments that are given up */
+    OPEN_WIPE,   /* heads that could not be read */
     OPEN_SUPER,  /* the superblock of this life */
     OPEN_ENDED,  /* to be told by the next tick */
 };
@@ -54,7 +53,7 @@ struct log_open {
     uint32_t busy;  /* scanners with a read in flight */
     uint32_t next;  /* segment to be looked at next */
     uint64_t off;   /* how far the device is blank; page of a checkpoint */
-    uint32_t *free; /* segments whose heads are wiped; of a checkpoint */
+    uint32_t *free; /* segments to be wiped; those of a checkpoint */
     uint32_t free_n;
     bool second;    /* format: superblock A is written */
     bool check_bad; /* the checkpoint cannot be used */
@@ -74,10 +73,10 @@ struct log_open {
 void seglog_scan_heads(struct seglog *g);
 void seglog_scan_check(struct seglog *g);
 void seglog_scan_groups(struct seglog *g);
+/* Instead of it, when the checkpoint was good. */
+void seglog_scan_none(struct seglog *g);
 /* Can the checkpoint that the superblock names be read? After the heads. */
 bool seglog_scan_has_check(struct seglog *g);
-/* Gives up the oldest segments until there are enough to go on with. */
-void seglog_scan_give_up(struct seglog *g);
 void seglog_scan_wipe(struct seglog *g);
 
 #endif

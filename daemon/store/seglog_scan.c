@@ -325,33 +325,16 @@ void seglog_scan_groups(struct seglog *g)
         group_segment(&o->scan[i], g);
 }
 
-/* ---- segments that are given up */
-
-static uint32_t oldest_full(const struct seglog *g)
+/* How far a segment is written is not known without a walk: maybe to its end.
+ */
+void seglog_scan_none(struct seglog *g)
 {
-    uint32_t oldest = SEG_NONE;
-
     for (uint32_t i = 0; i < g->segments; i++)
-        if (g->segs[i].state == SEG_FULL &&
-            (oldest == SEG_NONE ||
-             g->segs[i].generation < g->segs[oldest].generation))
-            oldest = i;
-    return oldest;
+        if (g->segs[i].state == SEG_FULL)
+            g->segs[i].used = g->segment_pages;
 }
 
-void seglog_scan_give_up(struct seglog *g)
-{
-    struct log_open *o = g->open;
-
-    while (g->free_n < OPEN_FREE) {
-        uint32_t i = oldest_full(g);
-
-        if (i == SEG_NONE)
-            break;
-        seglog_seg_set(g, i, SEG_FREE);
-        o->free[o->free_n++] = i;
-    }
-}
+/* ---- heads that could not be read */
 
 static void wipe_next(struct seglog *g);
 
@@ -375,9 +358,9 @@ static void wipe_next(struct seglog *g)
     seglog_io(&s->io, DISK_WRITE, seg_off(g, s->segment), s->page, SEG_PAGE);
 }
 
-/* Their blocks are not known to the host, so that a drop of one leaves no
- * tomb: no later scan may find them. Those with nothing in them are as good as
- * new. The flush of the superblock makes it durable. */
+/* What is behind them is not known to the host, so that a drop of it leaves no
+ * tomb: no later scan may find it. The flush of the superblock makes it
+ * durable. Segments with nothing in them are as good as new. */
 void seglog_scan_wipe(struct seglog *g)
 {
     struct log_open *o = g->open;

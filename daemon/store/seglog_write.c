@@ -126,9 +126,6 @@ static enum log_q older(const struct seglog *g)
         return LOG_Q_PUT;
     if (list_empty(p))
         return LOG_Q_AGAIN;
-    /* Below the reserve an ordinary request would only be in the way. */
-    if (g->free_n < LOG_RESERVE)
-        return LOG_Q_AGAIN;
     return req_of(a->next)->queued_ns <= req_of(p->next)->queued_ns
                ? LOG_Q_AGAIN
                : LOG_Q_PUT;
@@ -213,28 +210,22 @@ static void settle(struct seglog *g, struct log_group *w)
     w->at = w->reqs.next;
     w->at_span = 0;
     w->at_off = w->sent = 0;
-    w->header_sent = w->ended = false;
+    w->header_sent = w->header_busy = w->ended = false;
     list_add_tail(&g->groups, &w->node);
 }
 
-/* The first n of a class become a group. A request whose record does not fit
- * an empty header page cannot be stored. */
+/* The first n of a class become a group, as many as its header page holds: one
+ * at least, whatever its key and parent are. */
 static void make_group(struct seglog *g, enum log_q q, uint32_t n)
 {
     struct log_group *w =
         container_of(list_pop(&g->groups_free), struct log_group, node);
-    struct seg_req *first = req_of(g->queue[q].next);
 
     w->kind = q == LOG_Q_TOMB ? SEG_GROUP_TOMBS : SEG_GROUP_RECORDS;
-    w->record_pages = req_pages(first);
+    w->record_pages = req_pages(req_of(g->queue[q].next));
     gather(g, w, q, n);
-    if (w->n) {
-        settle(g, w);
-        return;
-    }
-    unqueue(g, first);
-    seglog_end(g, first, ERR_LIMIT);
-    list_add_tail(&g->groups_free, &w->node);
+    MUST(w->n);
+    settle(g, w);
 }
 
 /* There is no room for the first of this class. While closing none will come,
@@ -307,7 +298,7 @@ static void group_abort(struct seglog *g, struct log_group *w)
     while ((n = list_pop(&w->reqs)))
         seglog_end(g, req_of(n), ERR_IO);
     w->ended = true;
-    if (list_empty(&w->header_io.node))
+    if (!w->header_busy)
         group_free(g, w);
 }
 
@@ -354,6 +345,7 @@ static void header_done(struct log_io *io)
     struct seglog *g = io->g;
     struct log_group *w = io->arg;
 
+    w->header_busy = false;
     if (io->io.err || w->ended || g->failed)
         group_abort(g, w);
     else
@@ -440,7 +432,7 @@ static void send_header(struct seglog *g)
     w = container_of(g->groups.next, struct log_group, node);
     if (w->header_sent || w->ios || w->sent < w->payload_bytes)
         return;
-    w->header_sent = true;
+    w->header_sent = w->header_busy = true;
     io = &w->header_io;
     io->span = (struct span){w->header, SEG_PAGE};
     io->io.off = (uint64_t)w->page * SEG_PAGE;
@@ -486,8 +478,10 @@ void seglog_write_step(struct seglog *g)
         (g->state != SEGLOG_OPEN && g->state != SEGLOG_RETIRING))
         return;
     if (g->state == SEGLOG_OPEN) {
+        /* The last call: an ordinary PUT may wait for room that the
+         * re-insertions behind it may use. */
         while (serve(g, LOG_Q_TOMB) || serve(g, LOG_Q_DURABLE) ||
-               serve(g, older(g)))
+               serve(g, older(g)) || serve(g, LOG_Q_AGAIN))
             ;
         seglog_head_tick(g);
     }
@@ -540,22 +534,32 @@ bool seglog_write_idle(const struct seglog *g)
            list_empty(&g->flush_now) && !g->flushing;
 }
 
+/* The next of: linger is over, the queue becomes binding. What is overdue
+ * waits for tokens, or for a completion. */
+static uint64_t queue_next_ns(const struct seglog *g, enum log_q q)
+{
+    uint64_t next = DEADLINE_NEVER, now = g->env->now_ns, came;
+
+    if (list_empty(&g->queue[q]))
+        return next;
+    came = req_of(g->queue[q].next)->queued_ns;
+    if (came + LOG_BIND_MS * NS_PER_MS > now)
+        next = came + LOG_BIND_MS * NS_PER_MS;
+    if (came + g->cfg.linger_ns > now)
+        next = min_u64(next, came + g->cfg.linger_ns);
+    return next;
+}
+
 uint64_t seglog_write_next_ns(const struct seglog *g)
 {
-    uint64_t next = DEADLINE_NEVER;
+    uint64_t next;
 
-    if (g->failed || g->state != SEGLOG_OPEN || list_empty(&g->groups_free))
+    if (g->failed || g->state != SEGLOG_OPEN)
+        return DEADLINE_NEVER;
+    next = min_u64(queue_next_ns(g, LOG_Q_AGAIN),
+                   queue_next_ns(g, LOG_Q_PUT));
+    if (list_empty(&g->groups_free))
         return next;
-    for (uint32_t q = LOG_Q_AGAIN; q < LOG_Q_N; q++) {
-        uint64_t due;
-
-        if (list_empty(&g->queue[q]))
-            continue;
-        due = req_of(g->queue[q].next)->queued_ns + g->cfg.linger_ns;
-        /* What is overdue waits for tokens, or for a completion. */
-        if (due > g->env->now_ns)
-            next = min_u64(next, due);
-    }
     return min_u64(next, seglog_budget_next_ns(g));
 }
 

@@ -117,6 +117,14 @@ void cold_children(struct store *s, uint32_t block, int by)
     side_set(s, block, c);
 }
 
+void cold_expires(struct store *s, uint32_t block, uint32_t expires_s)
+{
+    struct cold c = cold_side(s, entry_at(s, block));
+
+    c.expires_s = expires_s;
+    side_set(s, block, c);
+}
+
 static void cold_count(struct store *s, struct entry *e, int by)
 {
     s->cold_n += (uint64_t)(int64_t)by;

@@ -244,6 +244,7 @@ void cold_new(struct store *s, uint32_t block, uint32_t crc, struct cold c);
 /* The end of a COLD block; a TOMB stays if it has children. */
 void cold_gone(struct store *s, uint32_t block);
 void cold_children(struct store *s, uint32_t block, int by);
+void cold_expires(struct store *s, uint32_t block, uint32_t expires_s);
 struct cold cold_side(const struct store *s, const struct entry *e);
 /* A COLD block found by its hash: drops it if it expired or its device is
  * lost; false then. */

@@ -61,7 +61,8 @@ Namespace = struct("Namespace", name=C.c_char_p, model=C.c_char_p,
                    loans=C.c_char_p, share=u32, ttl_ms=u32, quota_bytes=u64)
 CallOptions = struct("CallOptions", deadline_us=u32, soft_us=u32,
                      pin_ttl_ms=u32, promote=C.c_bool, verify=C.c_bool,
-                     accept_lossy=u8, max_err=C.c_float, trace=u64, user=ptr)
+                     accept_lossy=u8, demote=C.c_bool, max_err=C.c_float,
+                     trace=u64, user=ptr)
 Bytes = struct("Bytes", p=ptr, len=size_t)
 Key_ = struct("Key_", key=Bytes, route=Bytes, scope=ptr, group=u16, cls=u8)
 Put_ = struct("Put_", key=Key_, data=Bytes, iov=C.POINTER(Bytes), iov_n=u32,
@@ -76,6 +77,8 @@ Result_ = struct("Result_", status=C.c_int, state=u8, tier=u8,
                  moved=u64, crc32c=u32, eta_us=u32, loan=ptr, loan_id=u64)
 Completion = struct("Completion", id=u64, user=ptr, status=C.c_int, n=u32,
                     prefix=u32, count=u32, results=ptr)
+Explanation = struct("Explanation", reason=C.c_char * 32, tier=C.c_char * 8,
+                     when_ms=u64, eta_us=u32, advice=C.c_char * 256)
 Column = struct("Column", rule=u8, trailing=u16)
 
 lib.pikv_crc32c.argtypes = [u32, C.c_char_p, size_t]
@@ -158,10 +161,8 @@ class Call:
         self.completion = Completion()
         self.stops = None
 
-    def options(self, deadline_ms=0, soft_us=0, pin_ttl_ms=0, verify=False):
-        self.call = CallOptions(deadline_us=deadline_ms * 1000,
-                                soft_us=soft_us, pin_ttl_ms=pin_ttl_ms,
-                                verify=verify)
+    def options(self, deadline_ms=0, **options):
+        self.call = CallOptions(deadline_us=deadline_ms * 1000, **options)
         return C.byref(self.call)
 
     def bytes_(self, data):
@@ -341,17 +342,34 @@ class Client:
         bits = [bool(stops[p // 8] >> p % 8 & 1) for p in range(len(rows))]
         return r, c.completion.prefix, bits
 
-    def evict(self, ns, select, keys=(), label=0, deadline_ms=20000):
-        """How many blocks were dropped."""
+    def evict(self, ns, select, keys=(), label=0, deadline_ms=20000,
+              **options):
+        """How many blocks were dropped, or demoted."""
         which = {"keys": 0, "chain": 1, "label": 2, "scope": 3,
-                 "namespace": 4}[select]
+                 "namespace": 4, "pattern": 5}[select]
         c = Call(self, len(keys))
         items = (Key_ * max(len(keys), 1))(*[c.key(k) for k in keys])
         c.started(lib.pikv_evict(
             self.h, ns, which, items, len(keys), u64(label),
-            c.options(deadline_ms=deadline_ms), c.results_,
+            c.options(deadline_ms=deadline_ms, **options), c.results_,
             C.byref(c.id))).wait()
         return c.completion.count
+
+    def prefetch(self, ns, keys, cap_mib=0, deadline_ms=20000, **options):
+        c = Call(self, len(keys))
+        items = (Key_ * len(keys))(*[c.key(k) for k in keys])
+        return c.started(lib.pikv_prefetch(
+            self.h, ns, items, len(keys), cap_mib,
+            c.options(deadline_ms=deadline_ms, **options), c.results_,
+            C.byref(c.id))).wait()
+
+    def explain(self, ns, key):
+        c, out = Call(self, 1), Explanation()
+        code = lib.pikv_explain(self.h, ns, C.byref(c.key(key)), None,
+                                C.byref(out))
+        if code:
+            raise KvError(code)
+        return out
 
     def release(self, ns, result):
         return NAME[lib.pikv_loan_release(self.h, ns, C.byref(result.raw))]

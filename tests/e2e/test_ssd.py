@@ -4,9 +4,6 @@ warm after SIGTERM and kill -9, devices that fail, stores that are not ours."""
 
 import os
 import random
-import re
-import shutil
-import socket
 import statistics
 import struct
 import subprocess
@@ -15,9 +12,8 @@ import time
 import unittest
 
 from kv import Client, Get, KvError, Put
-from node import BUILD, LIMIT_S, SANITIZED, until
-from ssd import (MIB, SUPER_MAJOR, IoFaults, SsdNode, disk_dir, on_tmpfs,
-                 value)
+from node import SANITIZED, until
+from ssd import MIB, SUPER_MAJOR, IoFaults, SsdNode, on_tmpfs, value
 
 CONFIG, UNAVAILABLE, OSERR = 78, 69, 71
 SIZE = 65536
@@ -77,6 +73,40 @@ class Tiers(unittest.TestCase):
             self.assertEqual([x.raw.tier for x in r], [1, 0])
             self.assertGreater(r[0].raw.eta_us, 0)
             self.assertEqual(r[1].raw.eta_us, 0)
+
+    def test_demote_and_prefetch_move_blocks_between_tiers(self):
+        with SsdNode(lanes=2) as d, Client(d.address) as kv:
+            ns = kv.open("e2e")
+            keys = names(40)
+
+            def tiers():
+                return {kv.lookup(ns, [[k]])[0][0].raw.tier for k in keys}
+
+            store(kv, ns, keys)
+            d.written()
+            self.assertEqual(tiers(), {0})
+            self.assertEqual(kv.evict(ns, "keys", keys, demote=True), 40)
+            self.assertTrue(until(lambda: tiers() == {1}))
+            r = kv.prefetch(ns, keys + [b"none"])
+            self.assertEqual([x.status for x in r], ["OK"] * 40 + ["MISS"])
+            self.assertTrue(until(lambda: tiers() == {0}))
+            self.assertEqual(found(kv, ns, keys), keys)
+            self.assertEqual(d.metrics()["prefetched_blocks"], 40)
+
+    def test_a_pattern_drops_and_explain_says_so(self):
+        with SsdNode(lanes=2) as d, Client(d.address) as kv:
+            ns = kv.open("e2e")
+            keys = names(30)
+            store(kv, ns, keys, durable=True)
+            self.assertEqual(kv.explain(ns, keys[3]).reason, b"here")
+            self.assertEqual(kv.evict(ns, "pattern", [b"k1*"]), 11)
+            self.assertEqual(kv.explain(ns, b"k1").reason, b"dropped")
+            self.assertEqual(kv.explain(ns, b"xyz").reason, b"never_seen")
+            d.kill()
+            d.start()
+            ns = kv.open("e2e")
+            self.assertEqual(found(kv, ns, keys),
+                             [k for k in keys if not k.startswith(b"k1")])
 
     def test_ranges_parents_and_attributes_of_cold_blocks(self):
         with SsdNode() as d, Client(d.address) as kv:

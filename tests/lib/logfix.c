@@ -206,7 +206,7 @@ void logfix_run(struct logfix *f, uint64_t until_ns)
         MUST(++stuck < 1000000);
         f->env.now_ns = max_u64(f->env.now_ns, next);
     }
-    if (until_ns != DEADLINE_NEVER)
+    if (until_ns < DEADLINE_NEVER - 1)
         f->env.now_ns = max_u64(f->env.now_ns, until_ns);
 }
 
@@ -238,7 +238,7 @@ static void make_spans(struct logreq *q, uint32_t len)
     uint64_t off = 0, bytes = (uint64_t)seg_pages(len) * SEG_PAGE, n = 1;
 
     q->mem_bytes = bytes;
-    q->mem = mem_reserve(bytes);
+    q->mem = aligned_alloc(SEG_PAGE, bytes);
     q->spans = calloc(seg_pages(len), sizeof(*q->spans));
     MUST(q->mem && q->spans);
     for (; off < bytes; n += 2) {
@@ -261,6 +261,9 @@ static void req_done(struct seg_req *r)
     MUST(q->busy && !q->dones);
     q->busy = false;
     q->dones++;
+    if (r->place.page)
+        q->generation =
+            f->g->segs[seg_map_segment(&f->map, r->place.page)].generation;
     q->ended_tick = f->media->ticks;
     q->ended_ns = f->env.now_ns;
     if (f->ended)
@@ -329,7 +332,7 @@ void logfix_forget(struct logreq *q)
 {
     MUST(!q->busy);
     list_del(&q->node);
-    mem_release(q->mem, q->mem_bytes);
+    free(q->mem);
     free(q->spans);
     free(q);
 }

@@ -18,6 +18,7 @@ struct logreq {
     uint32_t span_n;
     bool busy;  /* submitted and not ended */
     uint32_t dones;
+    uint64_t generation; /* of its segment when it was written */
     uint64_t ended_tick; /* media->ticks when done() ran */
     uint64_t ended_ns;
     char key[24];

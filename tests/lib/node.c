@@ -3,6 +3,7 @@
  * The test's transport and request builder (node.h). */
 #include "lib/node.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,10 +201,39 @@ static uint64_t node_random(void *arg)
     return env_random(&n->lane.env);
 }
 
+static enum err node_save(void *arg, const char *text, size_t len)
+{
+    struct node *n = arg;
+
+    free(n->registry);
+    n->registry = malloc(len + 1);
+    MUST(n->registry);
+    memcpy(n->registry, text, len);
+    n->registry[len] = '\0';
+    return OK;
+}
+
+void node_again(struct node *n, struct mem_media *media)
+{
+    char *registry = n->registry;
+
+    node_config(n, n->dram_bytes);
+    n->registry = registry;
+    n->media = media;
+}
+
+void node_forget(struct node *n)
+{
+    free(n->registry);
+    n->registry = NULL;
+}
+
 void node_config(struct node *n, uint64_t dram_bytes)
 {
     memset(n, 0, sizeof *n);
     config_defaults(&n->cfg);
+    n->cfg.ssd.segment_bytes = MIB(1);
+    n->cfg.ssd.scrub_bytes = 0;
     n->dram_bytes = dram_bytes;
     n->cfg.dram.low_water_pct = 0; /* no eviction but for a PUT */
     n->cfg.dram.high_water_pct = 0;
@@ -213,10 +243,49 @@ void node_config(struct node *n, uint64_t dram_bytes)
     n->cfg.limits.batch_keys = NODE_KEYS;
 }
 
+/* As ssd_boot.c, over disks in memory. */
+static void node_start_ssd(struct node *n)
+{
+    static const uint8_t uuid[16] = {1};
+    struct errmsg m = {""};
+
+    n->ssd = (struct ssd_node){
+        .n = n->media->dev_n, .lanes = n->lanes, .lane_n = 1};
+    for (uint32_t d = 0; d < n->ssd.n; d++) {
+        n->ssd.devs[d].engine = "memory";
+        n->ssd.devs[d].why = "";
+        n->ssd.devs[d].bytes = n->media->bytes;
+        snprintf(n->ssd.devs[d].path, CONFIG_STRING, "/ssd%u", d);
+    }
+    n->disk_cfg.env = &n->lane.env;
+    disk_mem_init(&n->disk, n->media, &n->disk_cfg);
+    MUST(!control_tell_lanes(&n->control));
+    MUST(!ssd_link_init(&n->lane.link, &n->lane, &n->ssd, &n->disk.disk));
+    for (uint32_t d = 0; d < n->ssd.n; d++)
+        MUST(!ssd_link_open(&n->lane.link, d, SEGLOG_OPEN_OR_FORMAT, uuid, &m));
+    for (uint32_t d = 0; d < n->ssd.n; d++) {
+        while (!n->lane.link.logs[d].opened)
+            node_sleep(n, NS_PER_MS);
+        MUST(n->lane.link.logs[d].err == OK);
+    }
+    store_adopted(n->lane.store);
+}
+
+static void node_stop_ssd(struct node *n)
+{
+    n->lane.closing = true;
+    ssd_link_close(&n->lane.link, n->cfg.ssd.checkpoint);
+    while (!ssd_link_closed(&n->lane.link) || !ssd_link_quiet(&n->lane.link))
+        node_sleep(n, NS_PER_MS);
+}
+
 void node_start(struct node *n)
 {
-    struct control_shell shell = {
-        .random = node_random, .arg = n, .wall_us = 1700000000};
+    struct control_shell shell = {.save = node_save,
+                                  .random = node_random,
+                                  .arg = n,
+                                  .wall_us = 1700000000};
+    struct errmsg m;
     struct unit_pool *pools[STORE_POOLS] = {&n->pool};
 
     n->lanes[0] = &n->lane;
@@ -226,7 +295,14 @@ void node_start(struct node *n)
     MUST(!unit_pool_init(&n->pool, n->memory, n->dram_bytes, 1));
     n->lane.env =
         (struct env){.now_ns = NS_PER_S, .wall_s = 1700000001, .rng = {1, 2}};
+    if (n->media) {
+        snprintf(n->cfg.ssd.paths, sizeof n->cfg.ssd.paths, "/ssd0");
+        n->lane.ssd_bytes = n->media->bytes * n->media->dev_n;
+    }
     MUST(!control_init(&n->control, &n->cfg, n->lanes, 1, &shell));
+    if (n->registry)
+        MUST(!registry_load(&n->control.registry, n->registry,
+                            strlen(n->registry), &m));
     MUST(!lane_init(&n->lane, &n->cfg, 0, 1, pools, &n->control));
     n->t = (struct transport){.ops = &node_tp,
                               .events = &lane_events,
@@ -237,6 +313,14 @@ void node_start(struct node *n)
                               .limits = &n->lane.limits};
     n->lane.transports[0] = &n->t;
     n->lane.transport_n = 1;
+    if (n->media)
+        node_start_ssd(n);
+}
+
+static uint64_t node_next_ns(const struct node *n)
+{
+    return min_u64(lane_next_ns(&n->lane),
+                   n->media ? disk_mem_next_ns(&n->disk) : DEADLINE_NEVER);
 }
 
 void node_settle(struct node *n)
@@ -247,6 +331,7 @@ void node_settle(struct node *n)
         more = control_turn(&n->control);
         more |= lane_turn(&n->lane);
         more |= n->lane.mailbox.n > 0 || !list_empty(&n->done);
+        more |= n->media && disk_mem_next_ns(&n->disk) <= n->lane.env.now_ns;
     }
 }
 
@@ -255,9 +340,8 @@ void node_sleep(struct node *n, uint64_t ns)
     uint64_t until = n->lane.env.now_ns + ns;
 
     node_settle(n);
-    while (lane_next_ns(&n->lane) <= until) {
-        n->lane.env.now_ns =
-            max_u64(n->lane.env.now_ns, lane_next_ns(&n->lane));
+    while (node_next_ns(n) <= until) {
+        n->lane.env.now_ns = max_u64(n->lane.env.now_ns, node_next_ns(n));
         node_settle(n);
     }
     n->lane.env.now_ns = until;
@@ -281,10 +365,14 @@ void node_stop(struct node *n)
     MUST(pool_used(&n->lane.refusals) == 0);
     MUST(pool_used(&n->lane.spans) == 0);
     store_check(n->lane.store);
+    if (n->media)
+        node_stop_ssd(n);
     lane_fini(&n->lane);
     control_fini(&n->control);
     unit_pool_fini(&n->pool);
     mem_release(n->memory, n->dram_bytes);
+    if (n->media)
+        disk_mem_fini(&n->disk);
 }
 
 struct node_peer *node_connect(struct node *n, bool hello)

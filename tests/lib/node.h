@@ -3,10 +3,14 @@
  * One lane with its control and a transport that a test holds in its hand: for
  * tests of single operations. Requests are built record by record, run to rest,
  * and their replies read back; bytes move at once, or when the test lets them.
- */
+ *
+ * With a media (lib/disk_mem.h) set before node_start the node has an SSD, or as
+ * many as the media has devices. What outlives a node, as it outlives a daemon,
+ * are the media and the registry's text: node_again starts the next life. */
 #ifndef TESTS_NODE_H
 #define TESTS_NODE_H
 
+#include "lib/disk_mem.h"
 #include "rpc/msg.h"
 #include "server/control.h"
 #include "server/lane.h"
@@ -50,13 +54,22 @@ struct node {
     struct node_reply reply; /* the last one read */
     uint32_t replies;
     uint32_t skips; /* tp_ops.skip calls */
+    struct mem_media *media;      /* the test's; NULL: no SSD */
+    struct disk_mem_cfg disk_cfg; /* node_config: no latency */
+    struct disk_mem disk;
+    struct ssd_node ssd;
+    char *registry; /* saved text, or NULL */
 };
 
 /* dram_bytes of memory; change cfg between node_config and node_start. */
 void node_config(struct node *n, uint64_t dram_bytes);
 void node_start(struct node *n);
-/* Closes all peers, MUSTs that every pool is full again, frees. */
+/* Closes all peers, MUSTs that every pool is full again, closes the SSDs in
+ * order (checkpoint by cfg.ssd.checkpoint), frees. */
 void node_stop(struct node *n);
+/* After node_stop: as node_config, and the namespaces are still there. */
+void node_again(struct node *n, struct mem_media *media);
+void node_forget(struct node *n); /* the registry's text */
 /* Turns until nothing is left at this instant. */
 void node_settle(struct node *n);
 /* Lets time pass, timers included. */

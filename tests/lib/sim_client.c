@@ -381,9 +381,9 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
     struct builder b;
 
     build_begin(&b, c, call);
-    b.head.select = (uint8_t)(sim_random(s, 3) ? SELECT_KEYS
-                                               : sim_random(s, 3));
-    if (sim_random(s, 12) == 0)
+    /* What drops much leaves nothing that must be found. */
+    b.head.select = SELECT_KEYS;
+    if (sim_random(s, s->media ? 16 : 4) == 0)
         b.head.select = (uint8_t)sim_random(s, 6);
     if (sim_random(s, 4) == 0)
         b.head.flags = BATCH_DEMOTE;
@@ -437,7 +437,7 @@ static void do_namespace(struct sim_client *c)
     struct sim_call *call;
 
     m.name = name;
-    if (sim_random(c->s, 8) == 0) {
+    if (sim_random(c->s, c->s->media ? 24 : 8) == 0) {
         m.bump = true;
     } else {
         snprintf(policy, sizeof policy, "%s",

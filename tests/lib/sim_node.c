@@ -158,7 +158,7 @@ static bool node_is_open(const struct sim *s)
     return true;
 }
 
-/* Only the links turn: the stores are being filled. */
+/* Only mail and the links turn: the stores are being filled. */
 static void node_ssd_open(struct sim *s)
 {
     uint8_t uuid[16];
@@ -181,25 +181,17 @@ static void node_ssd_open(struct sim *s)
         s->now_ns = more ? s->now_ns : max_u64(next, s->now_ns);
         more = false;
         for (uint32_t i = 0; i < s->lane_n; i++) {
-            s->lanes[i]->env.now_ns = s->now_ns;
-            more |= ssd_link_turn(&s->lanes[i]->link);
+            struct lane *l = s->lanes[i];
+
+            l->env.now_ns = s->now_ns;
+            more |= mailbox_run(&l->mailbox, l, 64) > 0;
+            more |= ssd_link_turn(&l->link);
         }
     }
+    for (uint32_t i = 0; i < s->cfg.ssds; i++)
+        MUST(s->lanes[ssd_owner(&s->ssds, i)]->link.logs[i].err == OK);
     for (uint32_t i = 0; i < s->lane_n; i++)
         store_adopted(s->lanes[i]->store);
-}
-
-/* Every lane knows every namespace before the first record is found. */
-static void node_namespaces(struct sim *s)
-{
-    for (uint32_t i = 0; i < s->control.registry.n; i++) {
-        const struct registry_ns *ns = &s->control.registry.ns[i];
-        struct store_ns_cfg cfg;
-
-        registry_ns_cfg(ns, s->lane_n, &cfg);
-        for (uint32_t k = 0; k < s->lane_n; k++)
-            MUST(lane_ns_set(s->lanes[k], ns, &cfg) == OK);
-    }
 }
 
 void sim_node_start(struct sim *s)
@@ -216,7 +208,7 @@ void sim_node_start(struct sim *s)
     if (!s->media)
         return;
     node_ssd_init(s);
-    node_namespaces(s);
+    MUST(control_tell_lanes(&s->control) == OK);
     node_ssd_open(s);
 }
 
@@ -417,12 +409,18 @@ void sim_node_restart(struct sim *s)
 
 /* ---- faults ---------------------------------------------------------------*/
 
+/* Where something was written, if a few tries find it. One superblock may be
+ * hit, not both. */
 static void fault_flip(struct sim *s)
 {
     uint64_t dev = sim_random(s, s->media->dev_n);
-    uint64_t at = sim_random(s, s->media->bytes);
+    uint64_t room = s->media->bytes - SEG_DATA, at = 0;
     uint8_t bit = (uint8_t)(1u << sim_random(s, 8));
 
+    for (int i = 0; i < 20 && !s->media->image[dev][at]; i++)
+        at = SEG_DATA + sim_random(s, room);
+    if (sim_random(s, 40) == 0)
+        at = sim_random(s, DISK_PAGE);
     s->media->image[dev][at] ^= bit;
     s->media->stable[dev][at] ^= bit;
 }

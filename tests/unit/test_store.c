@@ -203,7 +203,7 @@ START_TEST(what_was_evicted_and_what_expired_are_told_from_never_seen)
     ck_assert_int_eq(sfix_put(&f, 1, "a", NULL, 2 << 20), OK);
     ck_assert_int_eq(sfix_why(&f, 1, "a"), FOUND_HIT);
     store_drop(f.s, sfix_find(&f, 1, "a"));
-    ck_assert_int_eq(sfix_why(&f, 1, "a"), FOUND_MISS_NEVER);
+    ck_assert_int_eq(sfix_why(&f, 1, "a"), FOUND_MISS_DROPPED);
     k = sfix_key(&f, 1, "t");
     ck_assert_int_eq(store_reserve(f.s, &k, &attr, NULL, 0, 100, &b), OK);
     store_commit(f.s, b, 0);

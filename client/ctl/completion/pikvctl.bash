@@ -7,7 +7,7 @@ _pikvctl()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--limit|--count|-n|--interval|--config) ((i++)) ;;
+        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--pattern|--cap|--limit|--count|-n|--interval|--config|--trace|--block|--dram|--ssd) ((i++)) ;;
         -*) ;;
         *)
             if [[ -z $verb ]]; then verb=$word
@@ -21,11 +21,17 @@ _pikvctl()
     esac
     case $verb in
     "")
-        COMPREPLY=($(compgen -W "put get lookup evict stat top inspect keys clients namespace reload ping config doctor completion" -- "$cur"))
+        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
         return ;;
     namespace)
         if [[ -z $second ]]; then
             COMPREPLY=($(compgen -W "list show create set bump" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    ssd)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "list retire replace" -- "$cur"))
             return
         fi
         verb+=" $second" ;;
@@ -37,12 +43,16 @@ _pikvctl()
         verb+=" $second" ;;
     esac
     case $verb in
-    "put") word="--output --address --deadline --help --version --namespace --group --scope --route --parent --ttl --label --no-create --dry-run" ;;
+    "put") word="--output --address --deadline --help --version --namespace --group --scope --route --parent --ttl --label --no-create --durable --dry-run" ;;
     "get") word="--output --address --deadline --help --version --namespace --group --scope --route --offset --length --verify" ;;
     "lookup") word="--output --address --deadline --help --version --namespace --group --scope --route" ;;
-    "evict") word="--output --address --deadline --help --version --namespace --group --scope --route --label --chain --all --dry-run" ;;
+    "evict") word="--output --address --deadline --help --version --namespace --group --scope --route --label --chain --pattern --demote --all --dry-run" ;;
+    "prefetch") word="--output --address --deadline --help --version --namespace --group --scope --route --cap" ;;
+    "explain") word="--output --address --deadline --help --version --namespace --group --scope --route" ;;
+    "session") word="--output --address --deadline --help --version --namespace" ;;
     "stat") word="--output --address --deadline --help --version" ;;
     "top") word="--output --address --deadline --help --version --count --batch --interval" ;;
+    "size") word="--output --address --deadline --help --version --namespace --trace --block --dram --ssd" ;;
     "inspect") word="--output --address --deadline --help --version --namespace --group --scope" ;;
     "keys") word="--output --address --deadline --help --version --namespace --limit" ;;
     "clients") word="--output --address --deadline --help --version" ;;
@@ -51,6 +61,9 @@ _pikvctl()
     "namespace create") word="--output --address --deadline --help --version --dry-run" ;;
     "namespace set") word="--output --address --deadline --help --version --dry-run" ;;
     "namespace bump") word="--output --address --deadline --help --version --dry-run --yes" ;;
+    "ssd list") word="--output --address --deadline --help --version" ;;
+    "ssd retire") word="--output --address --deadline --help --version --dry-run" ;;
+    "ssd replace") word="--output --address --deadline --help --version --dry-run --yes" ;;
     "reload") word="--output --address --deadline --help --version" ;;
     "ping") word="--output --address --deadline --help --version" ;;
     "config check") word="--output --address --deadline --help --version" ;;
