@@ -58,6 +58,7 @@ struct sim {
     uint8_t *heat;
     uint32_t *ring; /* block + 1 */
     uint32_t segment, segments, head;
+    uint32_t storing; /* parent of what is being stored: in use */
     uint64_t used_pages, ops, tokens; /* tokens: hundredths of a block */
     struct policy_result r;
 };
@@ -177,12 +178,22 @@ static void sim_left(struct sim *s, uint32_t id)
     sim_unlink(s, s->t->parent[id]);
 }
 
-/* False if everything is held. */
+static bool sim_held_by_children(void *arg, uint32_t id)
+{
+    const struct sim *s = arg;
+
+    return s->cfg->ssd_blocks > 0 && id != s->storing;
+}
+
+/* False if everything is held. With an SSD a block that only its children hold
+ * goes when nothing else can, as in the daemon. */
 static bool sim_make_room(struct sim *s)
 {
     while (s->used_pages + BLOCK_PAGES > s->e.capacity_pages) {
         uint32_t id = evict_victim(&s->e);
 
+        if (id == EVICT_NONE)
+            id = evict_held_victim(&s->e, sim_held_by_children, s);
         if (id == EVICT_NONE)
             return false;
         evict_remove(&s->e, id, EVICT_PRESSURE);
@@ -257,7 +268,11 @@ static void ssd_admit(struct sim *s, uint32_t id)
 {
     bool binding = s->tokens < BUDGET_BURST * 100 / 2;
 
+    uint32_t parent = s->t->parent[id];
+
     if (s->cfg->ssd_blocks == 0 || s->place[id])
+        return;
+    if (parent != BENCH_TRACE_NONE && !s->place[parent])
         return;
     if (s->cfg->budget_pct < 100) {
         if (s->tokens < 100 || (binding && !s->used[id] && !s->gone[id]))
@@ -294,6 +309,7 @@ static bool sim_store(struct sim *s, uint32_t id)
 
     if (s->in_dram[id])
         return true;
+    s->storing = s->t->parent[id];
     if (!known)
         sim_link(s, s->t->parent[id]);
     if (!sim_make_room(s)) {

@@ -224,7 +224,8 @@ static void ssd_open(struct ssd_run *r)
     cfg.mem_n = r->a->registered;
     if (disk_open(&r->disk, &cfg, &m) != OK)
         bench_die("%s", m.text);
-    if (r->a->registered && !disk_registered(r->disk))
+    if (r->a->registered && (disk_register(r->disk, UINT64_MAX) ||
+                             disk_registered_bytes(r->disk) != mem_bytes))
         bench_die("--registered: refused, raise the memlock limit");
 }
 

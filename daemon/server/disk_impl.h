@@ -24,13 +24,14 @@ struct disk_queues {
 struct disk_shell {
     struct disk base;
     int fd;
-    bool registered;
+    uint64_t registered_bytes;
     struct env *env;
     int fds[DISK_DEVS];
     bool is_block[DISK_DEVS];
     struct disk_queues queues;
     struct list refused; /* past the end: told by progress() */
     void (*close)(struct disk_shell *s);
+    bool (*register_step)(struct disk_shell *s); /* or NULL */
 };
 
 static inline struct disk_shell *disk_shell_of(struct disk *d)

@@ -111,9 +111,23 @@ int disk_fd(struct disk *d)
     return disk_shell_of(d)->fd;
 }
 
-bool disk_registered(struct disk *d)
+bool disk_register(struct disk *d, uint64_t bytes)
 {
-    return disk_shell_of(d)->registered;
+    struct disk_shell *s = disk_shell_of(d);
+    uint64_t before = s->registered_bytes;
+
+    if (!s->register_step)
+        return false;
+    do {
+        if (!s->register_step(s))
+            return false;
+    } while (s->registered_bytes - before < bytes);
+    return true;
+}
+
+uint64_t disk_registered_bytes(struct disk *d)
+{
+    return disk_shell_of(d)->registered_bytes;
 }
 
 /* ---- Ios ---- */

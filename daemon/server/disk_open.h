@@ -29,6 +29,7 @@ enum {
     DISK_DEPTH = 32,              /* ios of a device and direction under way */
     DISK_WINDOW_BYTES = 32 << 20, /* and bytes of them, beyond the first */
     DISK_MEMS = 32,               /* ranges of memory that may be registered */
+    DISK_MEM_STEP = 64 << 20,     /* bytes registered as one piece */
 };
 
 struct disk_cfg {
@@ -36,9 +37,8 @@ struct disk_cfg {
     uint32_t dev_n;
     int fds[DISK_DEVS]; /* stay the caller's; open until disk_close */
     uint64_t bytes[DISK_DEVS];
-    /* Where most spans lie: pinned and registered with the kernel, which saves
-     * the work of doing so for each io. All of it becomes resident. When that
-     * is refused the disk works without, and says so once. */
+    /* Where most spans lie: disk_register pins them and registers them with
+     * the kernel, which saves doing so for each io. */
     const struct span *mems;
     uint32_t mem_n;
     struct env *env;
@@ -50,7 +50,12 @@ must_check enum err disk_open(struct disk **out, const struct disk_cfg *cfg,
 void disk_close(struct disk *d); /* NULL ok; nothing may be in flight */
 /* Readable when an armed disk has something to do. */
 int disk_fd(struct disk *d);
-/* Did the kernel take cfg.mems? */
-bool disk_registered(struct disk *d);
+/* Registers up to so many bytes more of cfg.mems, in order; true while some
+ * are left. About 50 ms per GiB of 4 KiB pages that are resident, and the time
+ * to make them so for those that are not: boot may do all at once, a lane goes
+ * step by step after its memory was touched. When the kernel refuses, the disk
+ * goes on with what it has, and it is said once. Owner's thread. */
+bool disk_register(struct disk *d, uint64_t bytes);
+uint64_t disk_registered_bytes(struct disk *d);
 
 #endif

@@ -22,7 +22,7 @@
  *  4. Entries that the kernel did not take (EAGAIN: no memory) stay in the ring
  *     and are offered again by every progress().
  *
- * A transfer within one range of registered memory goes as READ_FIXED or
+ * A transfer within one piece of registered memory goes as READ_FIXED or
  * WRITE_FIXED, whose pages are pinned already. DISCARD is an asynchronous
  * fallocate for files and for devices. */
 #include <errno.h>
@@ -39,10 +39,8 @@
 enum {
     URING_REAP = 64,    /* completions told by one progress() */
     URING_TRIES = 1000, /* of a step that the kernel wants again */
-    URING_MEMS = 16384, /* ranges that the kernel registers at most */
+    URING_MEMS = 16384, /* pieces that the kernel registers at most */
 };
-
-#define URING_MEM_BYTES GIB(1) /* of such a range at most */
 
 struct uring_slot {
     struct disk_io *io;
@@ -54,7 +52,7 @@ struct uring_slot {
 struct uring_mem {
     uint8_t *p;
     uint64_t len;
-    uint32_t first; /* number of its first registered range */
+    uint32_t first; /* number of its first piece */
 };
 
 struct disk_uring {
@@ -62,7 +60,8 @@ struct disk_uring {
     struct io_uring ring;
     struct uring_slot *slots, *free;
     struct uring_mem mems[DISK_MEMS];
-    uint32_t mem_n;
+    uint32_t mem_n, pieces; /* DISK_MEM_STEP each, but the last of a range */
+    uint32_t registered;    /* the first so many of them */
 };
 
 static struct disk_uring *uring_of(struct disk *d)
@@ -72,19 +71,20 @@ static struct disk_uring *uring_of(struct disk *d)
 
 /* ---- Starting ---- */
 
-/* The number of the registered range that holds all of it, or -1. */
+/* The number of the registered piece that holds all of it, or -1. */
 static int uring_mem_find(const struct disk_uring *u, const struct iovec *v)
 {
     for (uint32_t i = 0; i < u->mem_n; i++) {
         const struct uring_mem *mem = &u->mems[i];
         uint64_t off = (uint64_t)((uint8_t *)v->iov_base - mem->p);
+        uint64_t piece = mem->first + off / DISK_MEM_STEP;
 
         if ((uint8_t *)v->iov_base < mem->p || off >= mem->len)
             continue;
-        if (v->iov_len > mem->len - off ||
-            off / URING_MEM_BYTES != (off + v->iov_len - 1) / URING_MEM_BYTES)
+        if (v->iov_len > mem->len - off || piece >= u->registered ||
+            off / DISK_MEM_STEP != (off + v->iov_len - 1) / DISK_MEM_STEP)
             return -1;
-        return (int)(mem->first + off / URING_MEM_BYTES);
+        return (int)piece;
     }
     return -1;
 }
@@ -268,56 +268,75 @@ static int uring_ring_init(struct disk_uring *u, uint32_t entries)
     return rc;
 }
 
-/* Cuts the ranges to what the kernel takes, in order. Returns how many. */
-static uint32_t uring_mem_cut(struct disk_uring *u, const struct disk_cfg *cfg,
-                              struct iovec *iov, uint32_t max)
-{
-    uint32_t n = 0;
+/* ---- Registered memory ---- */
 
-    for (uint32_t i = 0; i < cfg->mem_n; i++) {
-        const struct span *from = &cfg->mems[i];
-
-        u->mems[i] = (struct uring_mem){from->p, from->len, n};
-        for (uint64_t at = 0; at < from->len; at += URING_MEM_BYTES) {
-            if (n == max)
-                return 0;
-            iov[n++] = (struct iovec){from->p + at,
-                                      min_u64(from->len - at, URING_MEM_BYTES)};
-        }
-    }
-    return n;
-}
-
-static int uring_mem_register(struct disk_uring *u, const struct disk_cfg *cfg)
-{
-    struct iovec *iov =
-        fault_here("disk_mem_calloc") ? NULL : calloc(URING_MEMS, sizeof(*iov));
-    uint32_t n;
-    int rc = -ENOMEM;
-
-    if (!iov)
-        return rc;
-    n = uring_mem_cut(u, cfg, iov, URING_MEMS);
-    if (n > 0 && !fault_here("disk_mem_register"))
-        rc = io_uring_register_buffers(&u->ring, iov, n);
-    free(iov);
-    return rc;
-}
-
-static void uring_mems(struct disk_uring *u, const struct disk_cfg *cfg)
+static void uring_mem_refused(struct disk_uring *u, int rc)
 {
     static bool said; /* by the first lane for all */
-    int rc = cfg->mem_n > 0 ? uring_mem_register(u, cfg) : 0;
 
-    if (rc == 0) {
-        u->mem_n = cfg->mem_n;
-        u->shell.registered = cfg->mem_n > 0;
-        return;
-    }
+    u->pieces = u->registered;
     if (__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))
         return;
     LOG(LOG_NOTICE, "ssd_memory_not_registered", "error=%s fix=%s",
         LOG_STR(strerror(-rc)), LOG_STR("LimitMEMLOCK=infinity"));
+}
+
+/* Numbers for all pieces; none is registered yet. */
+static void uring_mems_init(struct disk_uring *u, const struct disk_cfg *cfg)
+{
+    int rc;
+
+    for (uint32_t i = 0; i < cfg->mem_n; i++) {
+        const struct span *from = &cfg->mems[i];
+
+        u->mems[i] = (struct uring_mem){from->p, from->len, u->pieces};
+        u->pieces +=
+            (uint32_t)((from->len + DISK_MEM_STEP - 1) / DISK_MEM_STEP);
+    }
+    u->mem_n = cfg->mem_n;
+    if (u->pieces == 0)
+        return;
+    u->pieces = (uint32_t)min_u64(u->pieces, URING_MEMS);
+    rc = fault_here("disk_mem_sparse")
+             ? -ENOMEM
+             : io_uring_register_buffers_sparse(&u->ring, u->pieces);
+    if (rc != 0)
+        uring_mem_refused(u, rc);
+}
+
+static struct iovec uring_piece(const struct disk_uring *u, uint32_t piece)
+{
+    uint32_t i = u->mem_n - 1;
+    uint64_t off;
+
+    while (u->mems[i].first > piece)
+        i--;
+    off = (uint64_t)(piece - u->mems[i].first) * DISK_MEM_STEP;
+    return (struct iovec){u->mems[i].p + off,
+                          min_u64(u->mems[i].len - off, DISK_MEM_STEP)};
+}
+
+static bool uring_register_step(struct disk_shell *s)
+{
+    struct disk_uring *u = container_of(s, struct disk_uring, shell);
+    struct iovec iov;
+    __u64 tag = 0;
+    int rc;
+
+    if (u->registered == u->pieces)
+        return false;
+    iov = uring_piece(u, u->registered);
+    rc = fault_here("disk_mem_register")
+             ? -ENOMEM
+             : io_uring_register_buffers_update_tag(&u->ring, u->registered,
+                                                    &iov, &tag, 1);
+    if (rc < 0) {
+        uring_mem_refused(u, rc);
+        return false;
+    }
+    u->registered++;
+    s->registered_bytes += iov.iov_len;
+    return u->registered < u->pieces;
 }
 
 /* The ring with its files, whole or not at all; 0 or a negative errno. */
@@ -378,7 +397,8 @@ enum err disk_uring_new(struct disk_shell **out, const struct disk_cfg *cfg,
     u->shell.base.ops = &uring_ops;
     u->shell.fd = u->ring.ring_fd;
     u->shell.close = uring_close;
-    uring_mems(u, cfg);
+    u->shell.register_step = uring_register_step;
+    uring_mems_init(u, cfg);
     *out = &u->shell;
     return OK;
 }

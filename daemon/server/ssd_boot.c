@@ -31,6 +31,13 @@ static struct lane *lane_at(const struct ssd_boot *b, uint32_t i)
     return b->node.lanes[i];
 }
 
+static void boot_clock(struct lane *l)
+{
+    l->env.clock_ns = boot_clock_ns;
+    l->env.now_ns = files_mono_ns();
+    l->env.wall_s = files_wall_us() / 1000000;
+}
+
 /* true: there is more to do now. */
 static bool boot_turn(const struct ssd_boot *b)
 {
@@ -39,9 +46,7 @@ static bool boot_turn(const struct ssd_boot *b)
     for (uint32_t i = 0; i < b->node.lane_n; i++) {
         struct lane *l = lane_at(b, i);
 
-        l->env.clock_ns = boot_clock_ns;
-        l->env.now_ns = files_mono_ns();
-        l->env.wall_s = files_wall_us() / 1000000;
+        boot_clock(l);
         more |= mailbox_run(&l->mailbox, l, MAIL_PER_TURN) > 0;
         if (b->disks[i])
             more |= ssd_link_turn(&l->link);
@@ -136,6 +141,7 @@ static enum err start_disk(struct ssd_boot *b, const struct ssd_boot_cfg *cfg,
     };
     enum err e;
 
+    boot_clock(l); /* logs measure from their first io on */
     for (uint32_t d = 0; d < b->files.n; d++) {
         dc.fds[d] = b->files.of[d].fd;
         dc.bytes[d] = b->files.of[d].bytes;
@@ -203,7 +209,8 @@ static enum err start_judge(struct ssd_boot *b, uint32_t dev, struct errmsg *m)
 
     seglog_info(g->log, &i);
     if (g->err == ERR_IO) {
-        d->why = "it could not be opened";
+        if (!*d->why)
+            d->why = "it could not be opened";
         LOG(LOG_ERROR, "ssd_not_opened", "ssd=%s error=%s", LOG_STR(d->path),
             LOG_STR(g->msg.text));
         return OK;

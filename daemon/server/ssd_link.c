@@ -495,9 +495,13 @@ static size_t asks_bytes(const struct ssd_link *k)
     return (size_t)DISK_DEVS * k->node->lane_n * sizeof(struct ssd_ask);
 }
 
+/* Blocks being written and loaded cannot be evicted: a slow SSD must not hold
+ * so much memory that PUTs wait for it, whatever the windows are. */
 enum err ssd_link_init(struct ssd_link *k, struct lane *l,
                        struct ssd_node *node, struct disk *disk)
 {
+    uint64_t part = l->dram_bytes / l->lanes;
+
     MUST(node->n > 0 && node->n <= DISK_DEVS && node->lane_n == l->lanes);
     *k = (struct ssd_link){
         .ssd = {.disk = disk,
@@ -506,8 +510,8 @@ enum err ssd_link_init(struct ssd_link *k, struct lane *l,
                 .lanes = l->lanes,
                 .submit = link_submit,
                 .arg = k,
-                .write_window = l->cfg->ssd.write_window_bytes,
-                .load_window = l->cfg->ssd.load_window_bytes},
+                .write_window = min_u64(l->cfg->ssd.write_window_bytes, part / 4),
+                .load_window = min_u64(l->cfg->ssd.load_window_bytes, part / 2)},
         .node = node,
         .lane = l,
     };

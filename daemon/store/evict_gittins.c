@@ -45,8 +45,8 @@ enum {
     HIT = 64, /* a hit as counted, so that fading has digits */
     P_ONE = 1 << 16,
     P_MAX = P_ONE * 9 / 10,
-    P_START = P_ONE / 16, /* of age class 0 when nothing is known */
-    PRIOR = 16 * HIT,     /* as many lives weigh what is only assumed */
+    P_START = P_ONE / 8, /* of age class 0 when nothing is known */
+    PRIOR = 16 * HIT,    /* as many lives weigh what is only assumed */
     SAMPLES = 768,
     SAMPLE_WAYS = 8,
     SAMPLE_SWEEP = 2, /* looked at for each access */
@@ -117,7 +117,8 @@ static void row_chances(struct gittins *g, uint32_t u)
         uint64_t p = hits / (lives + g->hits[u][a] / 2 + PRIOR);
 
         g->p[u][a] = (uint16_t)min_u64(p, P_MAX);
-        before = g->p[u][a] * UINT64_C(9) / 10;
+        /* Age class 0 is twice as wide as the next. */
+        before = g->p[u][a] * UINT64_C(9) / (a ? 10 : 20);
     }
 }
 

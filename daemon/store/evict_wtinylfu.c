@@ -4,26 +4,27 @@
  * front of a segmented LRU that a block only enters by having been used more
  * often than the block that leaves for it.
  *
- *   new --> WINDOW (1 %) --oldest--> more uses than PROBATION's oldest?
- *                                      | yes              | no
- *                                      v                  v
- *           PROTECTED (80 %) <--hit-- PROBATION         victim
+ *   new --> WINDOW (1 %) --oldest--> CANDIDATES --oldest--> more uses than
+ *                                                          PROBATION's oldest?
+ *                                      | yes                  | no
+ *                                      v                      v
+ *           PROTECTED (80 %) <--hit-- PROBATION             victim
  *               +------oldest---------> ^ |
  *                                         +--when it loses--> victim
+ *
+ * While the cache fills, what leaves the window is not a candidate: it goes to
+ * PROBATION at once.
  *
  * Uses are those of the recent past, of blocks that are gone too: a count-min
  * sketch of 4-bit counters, four for each block, that is halved once in ten
  * accesses for each block of the cache. The halving is spread over the
  * accesses. Blocks count as 16 pages for the size of the sketch.
  *
- * As in arc a victim is named before the block is known that comes for it: the
- * window's oldest competes when the window is full, not when it overflows.
- *
- * node.freq holds the chances left by priority. State: three lists and half a
+ * node.freq holds the chances left by priority. State: four lists and half a
  * byte a page. Integers, nothing at random, nothing fails. */
 #include "store/evict_list.h"
 
-enum { WT_WINDOW = 1, WT_PROBATION, WT_PROTECTED, WT_QUEUES };
+enum { WT_WINDOW = 1, WT_CANDIDATES, WT_PROBATION, WT_PROTECTED, WT_QUEUES };
 enum {
     ROWS = 4,
     WORD_COUNTERS = 16,
@@ -128,6 +129,25 @@ static void wtinylfu_move(struct evict *e, uint32_t id, uint8_t to)
     n->queue = to;
 }
 
+/* Held blocks are moved like others: their pages are as real. */
+static void window_overflow(struct evict *e)
+{
+    struct wtinylfu *w = e->state;
+    uint32_t id;
+
+    for (uint32_t i = 0; i < EVICT_PASS_MAX; i++) {
+        uint64_t all = e->member_pages + e->held_pages;
+        uint8_t to = WT_CANDIDATES;
+
+        id = w->list[WT_WINDOW].oldest;
+        if (id == EVICT_NONE || w->pages[WT_WINDOW] <= window_pages(e))
+            return;
+        if (all + 2 * evict_node_at(&e->host, id)->weight <= e->capacity_pages)
+            to = WT_PROBATION;
+        wtinylfu_move(e, id, to);
+    }
+}
+
 static void wtinylfu_insert(struct evict *e, uint32_t id)
 {
     struct wtinylfu *w = e->state;
@@ -138,6 +158,7 @@ static void wtinylfu_insert(struct evict *e, uint32_t id)
     n->freq = evict_level(n);
     w->pages[WT_WINDOW] += n->weight;
     evict_list_push(e, &w->list[WT_WINDOW], id);
+    window_overflow(e);
 }
 
 static void wtinylfu_hit(struct evict *e, uint32_t id)
@@ -178,43 +199,24 @@ static void wtinylfu_remove(struct evict *e, uint32_t id, enum evict_why why)
     w->pages[n->queue] -= n->weight;
 }
 
-static uint32_t main_victim(struct evict *e)
-{
-    struct wtinylfu *w = e->state;
-    uint32_t id = evict_list_victim(e, &w->list[WT_PROBATION]);
-
-    return id != EVICT_NONE ? id : evict_list_victim(e, &w->list[WT_PROTECTED]);
-}
-
-/* While there is room behind a full window its oldest move on; then they
- * compete, and who loses is the victim. */
+/* Who has fewer recent uses goes; the candidate if neither. */
 static uint32_t wtinylfu_victim(struct evict *e)
 {
     struct wtinylfu *w = e->state;
-    uint64_t main_max = e->capacity_pages - window_pages(e);
-    uint32_t id = EVICT_NONE, old;
+    uint32_t id = evict_list_victim(e, &w->list[WT_CANDIDATES]);
+    uint32_t old = evict_list_victim(e, &w->list[WT_PROBATION]);
 
-    for (uint32_t i = 0; i < EVICT_PASS_MAX; i++) {
-        if (w->pages[WT_WINDOW] < window_pages(e))
-            break;
-        id = evict_list_victim(e, &w->list[WT_WINDOW]);
-        if (id == EVICT_NONE || w->pages[WT_PROBATION] +
-                                        w->pages[WT_PROTECTED] +
-                                        evict_node_at(&e->host, id)->weight >
-                                    main_max)
-            break;
-        wtinylfu_move(e, id, WT_PROBATION);
-        id = EVICT_NONE;
-    }
-    old = main_victim(e);
-    if (id == EVICT_NONE)
-        id = old;
-    else if (old != EVICT_NONE && sketch_count(w, wtinylfu_hash(e, id)) >
-                                      sketch_count(w, wtinylfu_hash(e, old))) {
-        wtinylfu_move(e, id, WT_PROBATION);
-        id = old;
-    }
-    return id != EVICT_NONE ? id : evict_list_victim(e, &w->list[WT_WINDOW]);
+    if (old == EVICT_NONE)
+        old = evict_list_victim(e, &w->list[WT_PROTECTED]);
+    if (id == EVICT_NONE && old == EVICT_NONE)
+        return evict_list_victim(e, &w->list[WT_WINDOW]);
+    if (id == EVICT_NONE || old == EVICT_NONE)
+        return id == EVICT_NONE ? old : id;
+    if (sketch_count(w, wtinylfu_hash(e, id)) <=
+        sketch_count(w, wtinylfu_hash(e, old)))
+        return id;
+    wtinylfu_move(e, id, WT_PROBATION);
+    return old;
 }
 
 const struct evict_ops evict_wtinylfu = {

@@ -102,7 +102,6 @@ void store_reclaim(struct store *s, const struct seg_reclaim *r)
         else
             again_hot(s, b, r);
     }
-    ssd_gauges(s);
 }
 
 /* ---- peek */

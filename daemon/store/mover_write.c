@@ -148,7 +148,6 @@ static void written(struct store *s, uint32_t block, struct seg_place p)
     hot_unset(h, HOT_DEFERRED | HOT_AGAIN);
     if (ns_at(s, e)->cfg.write_buffer)
         hot_set(h, HOT_LEAVE);
-    ssd_gauges(s);
 }
 
 /* Something of it may be on the device all the same. */

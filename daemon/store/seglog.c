@@ -87,9 +87,9 @@ static void new_init(struct seglog *g)
 }
 
 enum err seglog_new(struct seglog **out, const struct seglog_cfg *cfg,
-                    struct disk *disk, struct env *env,
-                    struct metrics *metrics, struct trace *trace,
-                    struct seg_map *map, const struct seglog_host *host)
+                    struct disk *disk, struct env *env, struct metrics *metrics,
+                    struct trace *trace, struct seg_map *map,
+                    const struct seglog_host *host)
 {
     struct seglog *g;
     enum err e;
@@ -97,8 +97,7 @@ enum err seglog_new(struct seglog **out, const struct seglog_cfg *cfg,
     MUST(cfg->dev < disk->dev_n);
     MUST(cfg->write_burst <= INT64_MAX && cfg->again_pct <= 100);
     if (cfg->segment_bytes < SEG_BYTES_MIN ||
-        cfg->segment_bytes > SEG_BYTES_MAX ||
-        cfg->segment_bytes % SEG_PAGE ||
+        cfg->segment_bytes > SEG_BYTES_MAX || cfg->segment_bytes % SEG_PAGE ||
         cfg->bytes < SEG_DATA + LOG_SEGMENTS_MIN * cfg->segment_bytes)
         return ERR_LIMIT;
     g = mem_reserve(sizeof(*g));
@@ -403,8 +402,7 @@ static uint64_t hang_at(const struct seglog *g)
 {
     const struct log_io *io;
 
-    if (list_empty(&g->flying) || !g->cfg.hang_ns ||
-        g->state == SEGLOG_FAILED)
+    if (list_empty(&g->flying) || !g->cfg.hang_ns || g->state == SEGLOG_FAILED)
         return DEADLINE_NEVER;
     io = container_of(g->flying.next, struct log_io, node);
     return io->io.began_ns + g->cfg.hang_ns;
@@ -505,7 +503,7 @@ void seglog_check(const struct seglog *g)
     if (g->state == SEGLOG_OPEN && !g->opening)
         MUST(g->next_generation <= g->generation_end);
     MUST(g->failed ==
-         (g->state == SEGLOG_READ_ONLY || g->state == SEGLOG_FAILED) ||
+             (g->state == SEGLOG_READ_ONLY || g->state == SEGLOG_FAILED) ||
          g->opening || g->closing || g->state == SEGLOG_CLOSED);
     MUST(g->map->binding <= 1);
     MUST((uint32_t)g->state == g->map->state);

@@ -70,8 +70,8 @@ uint64_t seglog_budget_next_ns(const struct seglog *g)
         return g->tokens_ns;
     ns = (unsigned __int128)((__int128)g->tokens_need - g->tokens) * NS_PER_S;
     ns = (ns - g->tokens_carry + g->cfg.write_rate - 1) / g->cfg.write_rate;
-    return g->tokens_ns + (ns > UINT32_MAX * NS_PER_S ? UINT32_MAX * NS_PER_S
-                                                      : (uint64_t)ns);
+    return g->tokens_ns +
+           (ns > UINT32_MAX * NS_PER_S ? UINT32_MAX * NS_PER_S : (uint64_t)ns);
 }
 
 /* When the oldest request of this queue came; now if there is none. */

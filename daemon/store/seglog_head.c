@@ -137,8 +137,7 @@ static void head_switch(struct seglog *g)
 
 static uint32_t head_left(const struct seglog *g)
 {
-    return g->head == SEG_NONE ? 0
-                               : g->segment_pages - g->segs[g->head].used;
+    return g->head == SEG_NONE ? 0 : g->segment_pages - g->segs[g->head].used;
 }
 
 uint32_t seglog_head_room(struct seglog *g, uint32_t pages, bool reserve)

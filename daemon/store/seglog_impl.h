@@ -32,15 +32,15 @@
 #include "store/seglog.h"
 
 enum {
-    LOG_GROUPS = 4,          /* in flight */
-    LOG_IOS = 4,             /* payload ios in flight: best depth at 1 MiB */
-    LOG_IO_BYTES = 1 << 20,  /* aimed at for a payload io */
-    LOG_GENERATIONS = 1024,  /* promised by a superblock ahead of their use */
-    LOG_RESERVE = 2,         /* segments for re-insertion, see seglog_head.c */
-    LOG_SCAN = 128,          /* queued requests looked at to fill a group */
+    LOG_GROUPS = 4,         /* in flight */
+    LOG_IOS = 4,            /* payload ios in flight: best depth at 1 MiB */
+    LOG_IO_BYTES = 1 << 20, /* aimed at for a payload io */
+    LOG_GENERATIONS = 1024, /* promised by a superblock ahead of their use */
+    LOG_RESERVE = 2,        /* segments for re-insertion, see seglog_head.c */
+    LOG_SCAN = 128,         /* queued requests looked at to fill a group */
     LOG_SEGMENTS_MIN = 8,
-    LOG_BIND_MS = 200,       /* a queue this late is binding */
-    LOG_POLL_US = 500,       /* between two looks at a segment's readers */
+    LOG_BIND_MS = 200, /* a queue this late is binding */
+    LOG_POLL_US = 500, /* between two looks at a segment's readers */
 };
 #define SEG_NONE UINT32_MAX
 
@@ -51,10 +51,10 @@ struct log_seg {
      * FREE segments are reused in this order, so that no tomb is overwritten
      * before the records that it kills. */
     uint64_t generation;
-    uint32_t used;       /* pages written, head page included; 0 FREE */
-    uint8_t state;       /* enum log_seg_state */
-    uint8_t kind;        /* enum seg_kind */
-    uint16_t groups;     /* in flight */
+    uint32_t used;   /* pages written, head page included; 0 FREE */
+    uint8_t state;   /* enum log_seg_state */
+    uint8_t kind;    /* enum seg_kind */
+    uint16_t groups; /* in flight */
 };
 
 struct log_io {
@@ -94,6 +94,8 @@ enum log_next { NEXT_NONE, NEXT_FLUSH, NEXT_HEAD, NEXT_READY };
 
 enum log_reclaim_step {
     RECLAIM_IDLE,
+    RECLAIM_WIPE,  /* its head page is being overwritten */
+    RECLAIM_WIPED, /* and flushed */
     RECLAIM_READ,  /* a header page is being read */
     RECLAIM_SHOWN, /* the lanes look at it */
     RECLAIM_NEXT,  /* the next page is to be read */
@@ -162,7 +164,7 @@ struct seglog {
 
     /* Requests and groups. */
     struct list queue[LOG_Q_N];
-    uint64_t queued_bytes; /* of PUTs in the queues */
+    uint64_t queued_bytes;             /* of PUTs in the queues */
     struct list flush_wait, flush_now; /* written; under the flush in flight */
     struct list ended;                 /* to be answered by seglog_deliver */
     struct log_group group[LOG_GROUPS];

@@ -2,13 +2,21 @@
  *
  * Emptying segments, the oldest first, one at a time.
  *
- *   IDLE --few are FREE--> NEXT <------------------------------+
+ *   IDLE --few are FREE--> WIPE --flush--> WIPED --+
+ *                           +----------------------+
+ *                           v
+ *                          NEXT <------------------------------+
  *                           | read the header at page          |
  *                          READ --tombs: go on-----------------+
  *                           | records: host.reclaim            |
  *                         SHOWN --seglog_reclaimed: go on------+
  *                           (end of the segment, or not the next header)
  *                         DRAIN --no reader--> [FLUSH --> DISCARD] --> FREE
+ *
+ * Its head page is overwritten with zeros and flushed before the first block
+ * loses its place. From then on no scan finds the segment, so that a block that
+ * is in memory but has no place any more needs no tomb when it is dropped: it
+ * could come back after a crash otherwise.
  *
  * A segment ends where the table says, or at the first page that is not its
  * next header; what lies behind an unreadable header is lost, and its blocks
@@ -97,8 +105,14 @@ static bool begin(struct seglog *g)
     c->page = 1;
     c->seq = 0;
     c->allowed = c->taken = 0;
-    c->step = g->segs[i].kind == SEG_CHECKPOINT ? RECLAIM_DRAIN : RECLAIM_NEXT;
-    return true;
+    if (g->segs[i].kind == SEG_CHECKPOINT) {
+        c->step = RECLAIM_DRAIN;
+        return true;
+    }
+    memset(c->buf, 0, SEG_PAGE);
+    c->step = RECLAIM_WIPE;
+    seglog_io(&c->io, DISK_WRITE, seg_off(g, i), c->buf, SEG_PAGE);
+    return false;
 }
 
 /* ---- headers */
@@ -125,8 +139,8 @@ static void show(struct seglog *g)
     struct log_reclaim *c = &g->reclaim;
 
     if (g->state == SEGLOG_OPEN)
-        c->allowed += (uint64_t)c->group.pages * SEG_PAGE *
-                      g->cfg.again_pct / 100;
+        c->allowed +=
+            (uint64_t)c->group.pages * SEG_PAGE * g->cfg.again_pct / 100;
     c->again_left = c->allowed > c->taken ? c->allowed - c->taken : 0;
     c->shown = (struct seg_reclaim){
         .dev = g->cfg.dev,
@@ -192,6 +206,20 @@ static void set_free(struct seglog *g)
     g->kick = true;
 }
 
+/* After the write of the head page, and after its flush. A failure of either
+ * has ended the log's writing. */
+static void wiped(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+    bool flush = c->step == RECLAIM_WIPE;
+
+    if (g->failed)
+        return;
+    c->step = flush ? RECLAIM_WIPED : RECLAIM_NEXT;
+    if (flush)
+        seglog_io(&c->io, DISK_FLUSH, 0, NULL, 0);
+}
+
 static bool drain(struct seglog *g)
 {
     struct log_reclaim *c = &g->reclaim;
@@ -238,6 +266,10 @@ static void reclaim_done(struct log_io *io)
     struct seglog *g = io->g;
 
     switch (g->reclaim.step) {
+    case RECLAIM_WIPE:
+    case RECLAIM_WIPED:
+        wiped(g);
+        break;
     case RECLAIM_READ:
         header_read(io);
         break;
@@ -271,6 +303,8 @@ static bool move(struct seglog *g)
         return read_next(g);
     case RECLAIM_DRAIN:
         return drain(g);
+    case RECLAIM_WIPE:
+    case RECLAIM_WIPED:
     case RECLAIM_READ:
     case RECLAIM_SHOWN:
     case RECLAIM_FLUSH:

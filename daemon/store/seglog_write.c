@@ -84,7 +84,8 @@ static bool kills(const struct seg_tomb *t, const struct seg_meta *m)
 static void queue_tomb(struct seglog *g, struct seg_req *r)
 {
     for (uint32_t q = LOG_Q_DURABLE; q < LOG_Q_N; q++) {
-        LIST_FOREACH_SAFE(n, &g->queue[q]) {
+        LIST_FOREACH_SAFE(n, &g->queue[q])
+        {
             struct seg_req *put = req_of(n);
 
             if (!kills(&r->tomb, &put->meta))
@@ -151,7 +152,8 @@ static uint32_t count_alike(const struct seglog *g, enum log_q q,
 {
     uint32_t n = 0, seen = 0;
 
-    LIST_FOREACH(p, &g->queue[q]) {
+    LIST_FOREACH(p, &g->queue[q])
+    {
         if (n == most || ++seen > LOG_SCAN)
             break;
         n += req_pages(req_of(p)) == pages;
@@ -174,7 +176,8 @@ static void gather(struct seglog *g, struct log_group *w, enum log_q q,
     w->n = 0;
     w->payload_bytes = 0;
     seg_group_begin(w->header, w->kind);
-    LIST_FOREACH_SAFE(p, &g->queue[q]) {
+    LIST_FOREACH_SAFE(p, &g->queue[q])
+    {
         struct seg_req *r = req_of(p);
 
         if (w->n == n)
@@ -405,7 +408,8 @@ static struct log_payload *payload_free(struct seglog *g)
 
 static void send_payloads(struct seglog *g)
 {
-    LIST_FOREACH(n, &g->groups) {
+    LIST_FOREACH(n, &g->groups)
+    {
         struct log_group *w = container_of(n, struct log_group, node);
 
         while (w->sent < w->payload_bytes) {
@@ -522,7 +526,7 @@ void seglog_write_abort(struct seglog *g, enum err e)
     end_all(g, &g->flush_now, e);
     end_all(g, &g->flush_wait, e);
     LIST_FOREACH_SAFE(n, &g->groups)
-        group_abort(g, container_of(n, struct log_group, node));
+    group_abort(g, container_of(n, struct log_group, node));
 }
 
 bool seglog_write_idle(const struct seglog *g)
@@ -556,8 +560,7 @@ uint64_t seglog_write_next_ns(const struct seglog *g)
 
     if (g->failed || g->state != SEGLOG_OPEN)
         return DEADLINE_NEVER;
-    next = min_u64(queue_next_ns(g, LOG_Q_AGAIN),
-                   queue_next_ns(g, LOG_Q_PUT));
+    next = min_u64(queue_next_ns(g, LOG_Q_AGAIN), queue_next_ns(g, LOG_Q_PUT));
     if (list_empty(&g->groups_free))
         return next;
     return min_u64(next, seglog_budget_next_ns(g));
@@ -570,9 +573,10 @@ void seglog_write_check(const struct seglog *g)
 
     for (uint32_t q = 0; q < LOG_Q_N; q++)
         LIST_FOREACH(n, &g->queue[q])
-            bytes += req_bytes(req_of(n));
+    bytes += req_bytes(req_of(n));
     MUST(bytes == g->queued_bytes);
-    LIST_FOREACH(n, &g->groups) {
+    LIST_FOREACH(n, &g->groups)
+    {
         const struct log_group *w = container_of(n, struct log_group, node);
 
         groups++;
@@ -583,7 +587,7 @@ void seglog_write_check(const struct seglog *g)
         MUST(g->segs[w->segment].groups);
     }
     LIST_FOREACH(n, &g->groups_free)
-        freed++;
+    freed++;
     for (uint32_t i = 0; i < LOG_IOS; i++)
         busy += g->payload[i].group != NULL;
     MUST(groups + freed == LOG_GROUPS);

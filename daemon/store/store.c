@@ -89,7 +89,7 @@ enum err store_new(struct store **out, const struct store_cfg *cfg,
     s->metrics = metrics;
     s->trace = trace;
     s->version = env->boot_us << 4;
-    s->sweep = s->cold_sweep = s->cold_hand = 1;
+    s->sweep = s->cold_sweep = s->cold_hand = s->session_hand = 1;
     e = tables_init(s);
     if (!e)
         e = pools_init(s, pools);

@@ -273,7 +273,6 @@ void store_adopted(struct store *s)
     for (uint32_t i = 0; i < STORE_POOLS; i++)
         if (s->pools[i].ready)
             ns_shares(s, i);
-    ssd_gauges(s);
 }
 
 /* ---- the checkpoint */

@@ -35,6 +35,15 @@ bool block_placed(const struct store *s, const struct entry *e)
     return e->ssd && mover_readable(s, seg_dev(e->tag));
 }
 
+static void ssd_gauges(struct store *s)
+{
+    struct metrics *m = s->metrics;
+
+    metric_set(&m->cold_blocks, s->cold_n);
+    metric_set(&m->ssd_blocks, s->ssd_blocks);
+    metric_set(&m->ssd_block_bytes, s->ssd_bytes);
+}
+
 static void place_count(struct store *s, const struct entry *e, int by)
 {
     struct store_ns *n = ns_at(s, e);
@@ -44,6 +53,7 @@ static void place_count(struct store *s, const struct entry *e, int by)
     s->ssd_bytes += bytes;
     n->ssd_blocks += blocks;
     n->ssd_bytes += bytes;
+    ssd_gauges(s);
 }
 
 void place_set(struct store *s, uint32_t block, uint32_t page, uint8_t tag)
@@ -80,15 +90,6 @@ enum store_where store_where(const struct store *s, uint32_t block)
     if (e->state == BLOCK_COLD)
         return WHERE_SSD;
     return e->state == BLOCK_LOADING ? WHERE_LOADING : WHERE_MEMORY;
-}
-
-void ssd_gauges(struct store *s)
-{
-    struct metrics *m = s->metrics;
-
-    metric_set(&m->cold_blocks, s->cold_n);
-    metric_set(&m->ssd_blocks, s->ssd_blocks);
-    metric_set(&m->ssd_block_bytes, s->ssd_bytes);
 }
 
 /* ---- what an entry without hot record keeps beside it */
@@ -131,6 +132,7 @@ static void cold_count(struct store *s, struct entry *e, int by)
     if (ns_at(s, e)->condemned)
         s->condemned_cold += (uint64_t)(int64_t)by;
     ns_cold_changed(s, e->ns, by);
+    ssd_gauges(s);
 }
 
 void cold_new(struct store *s, uint32_t block, uint32_t crc, struct cold c)
@@ -192,7 +194,6 @@ uint64_t block_chill(struct store *s, uint32_t block, enum evict_why why)
     cold_new(s, block, crc, c);
     s->freed++;
     block_gauges(s);
-    ssd_gauges(s);
     return bytes;
 }
 
@@ -262,7 +263,6 @@ void cold_gone(struct store *s, uint32_t block)
     e->links = c.children;
     if (!c.children)
         block_detach(s, block);
-    ssd_gauges(s);
 }
 
 static bool dev_lost(const struct store *s, const struct entry *e)

@@ -256,7 +256,6 @@ bool cold_evict(struct store *s);
 /* Forgets the COLD blocks of a condemned slot at once. */
 void cold_sweep_slot(struct store *s, uint32_t slot);
 bool cold_tick(struct store *s);
-void ssd_gauges(struct store *s);
 
 /* ---- store_adopt.c */
 must_check enum err adopt_new(struct store *s);

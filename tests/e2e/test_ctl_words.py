@@ -62,7 +62,11 @@ class Words(Case):
                      ["namespace", "show", "n"], ["namespace", "create", "n"],
                      ["namespace", "set", "n", "share=1"],
                      ["namespace", "bump", "n", "--yes"], ["reload"],
-                     ["ping"]):
+                     ["ping"], ["prefetch", "k"], ["explain", "k"],
+                     ["session", "1", "idle"], ["size"], ["ssd", "list"],
+                     ["ssd", "retire", "/d"],
+                     ["ssd", "replace", "/d", "--yes"],
+                     ["evict", "--pattern", "*"]):
             with self.subTest(args=args):
                 self.expect(Run(*args, address="shm:/nowhere/pikvd.sock"),
                             NO_SERVER, "no server.*; is pikvd running")
@@ -74,8 +78,8 @@ class Words(Case):
     def test_help_is_there_for_each_verb(self):
         self.expect(Run("--version"), OK)
         out = self.expect(Run("--help"), OK).out
-        verbs = re.findall(r"(?m)^  ((?:namespace |config )?[a-z]+) ", out)
-        self.assertEqual(len(verbs), 21)
+        verbs = re.findall(r"(?m)^  ((?:namespace |config |ssd )?[a-z]+) ", out)
+        self.assertEqual(len(verbs), 28)
         for verb in verbs:
             text = self.expect(Run(*verb.split(), "--help"), OK).out
             self.assertTrue(text.startswith(f"usage: pikvctl {verb}"), text)
@@ -148,8 +152,8 @@ class Config(Case):
 class Doctor(Case):
     CHECKS = ["config", "daemon", "socket directory", "socket", "admin port",
               "ucx port", "memory", "cgroup", "hugepages", "thp", "/dev/shm",
-              "memlock", "open files", "cpu", "clock", "io_uring", "seccomp",
-              "ucx"]
+              "memlock", "open files", "cpu", "clock", "io_uring",
+              "ssd paths", "ssd state", "seccomp", "ucx"]
 
     def doctor(self, d, *args):
         run = Run("-o", "json", "doctor", *args, address=d and d.address)

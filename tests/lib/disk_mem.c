@@ -87,8 +87,11 @@ static uint32_t event_new(struct mem_media *m, const struct disk_io *io)
         MUST(m->events);
     }
     e = &m->events[m->event_n];
-    *e = (struct mem_event){.what = io->what, .dev = io->dev, .off = io->off,
-                            .len = io->len, .began = ++m->ticks};
+    *e = (struct mem_event){.what = io->what,
+                            .dev = io->dev,
+                            .off = io->off,
+                            .len = io->len,
+                            .began = ++m->ticks};
     if (io->what == DISK_WRITE) {
         e->data = malloc(io->len);
         MUST(e->data);
@@ -122,6 +125,18 @@ static void apply_part(uint8_t *image, const struct mem_event *e, uint64_t pct,
         else
             memset(image + e->off + off, 0, 512);
     }
+}
+
+bool mem_media_flushed(const struct mem_media *m, uint64_t from, uint64_t to)
+{
+    for (uint32_t i = 0; i < m->event_n; i++) {
+        const struct mem_event *e = &m->events[i];
+
+        if (e->what == DISK_FLUSH && e->err == OK && e->began > from &&
+            e->done && e->done <= to)
+            return true;
+    }
+    return false;
 }
 
 static bool is_change(const struct mem_event *e)
@@ -196,11 +211,13 @@ static void check_io(struct disk_mem *d, const struct disk_io *io)
         }
         MUST(sum == io->len);
     }
-    LIST_FOREACH(n, &d->queue) {
+    LIST_FOREACH(n, &d->queue)
+    {
         const struct disk_io *o = container_of(n, struct disk_io, node);
 
         MUST(o != io);
-        if (o->dev == io->dev && (o->what != DISK_READ || io->what != DISK_READ))
+        if (o->dev == io->dev &&
+            (o->what != DISK_READ || io->what != DISK_READ))
             MUST(o->off + o->len <= io->off || io->off + io->len <= o->off);
     }
 }
@@ -309,7 +326,8 @@ static struct disk_io *take_due(struct disk_mem *d)
     struct disk_io *best = NULL;
     uint32_t n = 0;
 
-    LIST_FOREACH(p, &d->queue) {
+    LIST_FOREACH(p, &d->queue)
+    {
         struct disk_io *io = container_of(p, struct disk_io, node);
 
         if (due_of(io) > now)
@@ -384,13 +402,14 @@ uint64_t disk_mem_next_ns(const struct disk_mem *d)
     uint64_t next = DEADLINE_NEVER;
 
     LIST_FOREACH(n, &d->queue)
-        next = min_u64(next, due_of(container_of(n, struct disk_io, node)));
+    next = min_u64(next, due_of(container_of(n, struct disk_io, node)));
     return next;
 }
 
 void disk_mem_unhang(struct disk_mem *d)
 {
-    LIST_FOREACH(n, &d->queue) {
+    LIST_FOREACH(n, &d->queue)
+    {
         struct disk_io *io = container_of(n, struct disk_io, node);
 
         if (due_of(io) == DEADLINE_NEVER)

@@ -48,6 +48,9 @@ void mem_media_free(struct mem_media *m); /* NULL ok */
 /* Forgets the events so far (not what a crash needs to know). */
 void mem_media_forget(struct mem_media *m);
 
+/* Did a FLUSH begin after tick from and complete until tick to? */
+bool mem_media_flushed(const struct mem_media *m, uint64_t from, uint64_t to);
+
 enum mem_crash {
     MEM_CRASH_KILL,  /* kill -9: what completed is there, of what was in
                         flight any part of 512-byte sectors */
@@ -60,10 +63,10 @@ struct mem_media *mem_media_crash(const struct mem_media *m, enum mem_crash how,
                                   uint32_t keep_pct, uint64_t seed);
 
 struct disk_mem_cfg {
-    struct env *env; /* now_ns is its clock */
+    struct env *env;                /* now_ns is its clock */
     uint64_t latency_ns, spread_ns; /* each io: latency + random(spread) */
     uint64_t ns_per_mib; /* and the device is busy for so long with its bytes */
-    bool shuffle; /* those that are due complete in random order */
+    bool shuffle;        /* those that are due complete in random order */
     uint64_t seed;
     uint32_t batch; /* completions per progress() at most; 0: 64 */
 };
@@ -74,9 +77,9 @@ struct disk_mem_cfg {
 struct disk_mem_fault {
     uint32_t mask, nth;
     bool forever;
-    bool hang;    /* never completes (until disk_mem_unhang) */
-    bool partial; /* a failed WRITE left its first half */
-    enum err err; /* ERR_IO or ERR_NO_SPACE */
+    bool hang;     /* never completes (until disk_mem_unhang) */
+    bool partial;  /* a failed WRITE left its first half */
+    enum err err;  /* ERR_IO or ERR_NO_SPACE */
     uint32_t hits; /* out */
 };
 enum {

@@ -11,8 +11,7 @@
 
 /* ---- the host */
 
-static void host_record(void *arg, const struct seg_meta *m,
-                        struct seg_place p)
+static void host_record(void *arg, const struct seg_meta *m, struct seg_place p)
 {
     struct logfix *f = arg;
 
@@ -109,9 +108,8 @@ static const struct seglog_host host = {
 
 void logfix_on(struct logfix *f, struct mem_media *m, uint64_t segment_bytes)
 {
-    struct disk_mem_cfg dc = {.env = &f->env,
-                              .latency_ns = 50 * NS_PER_US,
-                              .seed = 1};
+    struct disk_mem_cfg dc = {
+        .env = &f->env, .latency_ns = 50 * NS_PER_US, .seed = 1};
 
     memset(f, 0, sizeof(*f));
     list_init(&f->reqs);
@@ -145,8 +143,8 @@ void logfix_open(struct logfix *f, enum seglog_open_how how)
     uint8_t uuid[16] = "a store of tests";
 
     h.arg = f;
-    MUST(seglog_new(&f->g, &f->cfg, &f->d.disk, &f->env, &f->metrics,
-                    &f->trace, &f->map, &h) == OK);
+    MUST(seglog_new(&f->g, &f->cfg, &f->d.disk, &f->env, &f->metrics, &f->trace,
+                    &f->map, &h) == OK);
     seglog_open(f->g, how, uuid);
     while (!f->opened)
         logfix_run(f, f->env.now_ns + NS_PER_S);
@@ -281,11 +279,13 @@ struct logreq *logfix_make(struct logfix *f, enum seg_req_what what, uint64_t n,
     q->n = n;
     q->r.what = what;
     q->r.done = req_done;
-    q->r.tomb = (struct seg_tomb){.hash = hash, .version = version,
-                                  .ns_generation = 1, .ns = 1};
+    q->r.tomb = (struct seg_tomb){
+        .hash = hash, .version = version, .ns_generation = 1, .ns = 1};
     snprintf(q->key, sizeof(q->key), "block %llu", (unsigned long long)n);
-    q->r.meta.key = (struct store_key){.ns = 1, .hash = hash,
-        .key = (const uint8_t *)q->key, .key_len = (uint16_t)strlen(q->key)};
+    q->r.meta.key = (struct store_key){.ns = 1,
+                                       .hash = hash,
+                                       .key = (const uint8_t *)q->key,
+                                       .key_len = (uint16_t)strlen(q->key)};
     q->r.meta.version = version;
     q->r.meta.ns_generation = 1;
     q->r.meta.len = len;

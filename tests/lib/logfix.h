@@ -16,7 +16,7 @@ struct logreq {
     struct logfix *fix;
     uint64_t n; /* its number: key, hash and bytes follow from it */
     uint32_t span_n;
-    bool busy;  /* submitted and not ended */
+    bool busy; /* submitted and not ended */
     uint32_t dones;
     uint64_t generation; /* of its segment when it was written */
     uint64_t ended_tick; /* media->ticks when done() ran */

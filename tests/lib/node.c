@@ -216,9 +216,11 @@ static enum err node_save(void *arg, const char *text, size_t len)
 void node_again(struct node *n, struct mem_media *media)
 {
     char *registry = n->registry;
+    uint64_t lives = n->lives + 1;
 
     node_config(n, n->dram_bytes);
     n->registry = registry;
+    n->lives = lives;
     n->media = media;
 }
 
@@ -294,7 +296,10 @@ void node_start(struct node *n)
     MUST(n->memory);
     MUST(!unit_pool_init(&n->pool, n->memory, n->dram_bytes, 1));
     n->lane.env =
-        (struct env){.now_ns = NS_PER_S, .wall_s = 1700000001, .rng = {1, 2}};
+        (struct env){.now_ns = NS_PER_S,
+                     .boot_us = 1700000000000000 + n->lives * 1000000000,
+                     .wall_s = 1700000001,
+                     .rng = {1, 2}};
     if (n->media) {
         snprintf(n->cfg.ssd.paths, sizeof n->cfg.ssd.paths, "/ssd0");
         n->lane.ssd_bytes = n->media->bytes * n->media->dev_n;

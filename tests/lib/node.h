@@ -59,6 +59,7 @@ struct node {
     struct disk_mem disk;
     struct ssd_node ssd;
     char *registry; /* saved text, or NULL */
+    uint64_t lives; /* before this one */
 };
 
 /* dram_bytes of memory; change cfg between node_config and node_start. */

@@ -453,10 +453,12 @@ void sim_node_fault(struct sim *s)
         f.mask = MEM_WRITES;
         f.err = ERR_NO_SPACE;
         break;
-    case SIM_DISK_HANG:
+    case SIM_DISK_HANG: /* for every lane at the same time */
         f.mask = MEM_ALL;
-        f.hang = true;
-        break;
+        f.hang = f.forever = true;
+        for (uint32_t i = 0; i < s->lane_n; i++)
+            s->disks[i].fault = f;
+        return;
     }
     d->fault = f;
 }

@@ -2,7 +2,7 @@
  *
  * A store with an SSD for tests: an sfix, a disk in memory, and instead of the
  * segment log one that does as it is told: it groups what was submitted, writes
- * payloads and headers into the image at once and answers in fake_run. So a
+ * payloads and headers into the image at once and answers in fssd_run. So a
  * test says what is held back, what fails, when the budget binds and which
  * segment is to be emptied. Blocks are filled with bytes that follow from their
  * key, and have the crc32c that PUT would give them. */
@@ -39,48 +39,48 @@ struct fake_ssd {
 };
 
 /* A pool of so many units and so many SSDs; namespace 1, generation 1. */
-void fake_open(struct fake_ssd *x, uint32_t units, uint32_t devs,
+void fssd_open(struct fake_ssd *x, uint32_t units, uint32_t devs,
                const struct evict_ops *policy);
 /* In steps, for another f.cfg and for what may fail. */
-void fake_init(struct fake_ssd *x, uint32_t units, uint32_t devs);
-enum err fake_start(struct fake_ssd *x);
-void fake_close(struct fake_ssd *x);
+void fssd_init(struct fake_ssd *x, uint32_t units, uint32_t devs);
+enum err fssd_start(struct fake_ssd *x);
+void fssd_close(struct fake_ssd *x);
 /* As after kill -9: a fresh store over what is on the device. Nothing is
  * adopted yet. */
-void fake_restart(struct fake_ssd *x);
+void fssd_restart(struct fake_ssd *x);
 /* Hands every record on the devices to store_adopt, in order, and ends it. */
-void fake_adopt(struct fake_ssd *x);
+void fssd_adopt(struct fake_ssd *x);
 
 /* Turns until nothing moves any more; time passes. */
-void fake_run(struct fake_ssd *x);
+void fssd_run(struct fake_ssd *x);
 /* One turn. */
-void fake_turn(struct fake_ssd *x);
+void fssd_turn(struct fake_ssd *x);
 
-enum err fake_put(struct fake_ssd *x, const char *name, const char *parent,
+enum err fssd_put(struct fake_ssd *x, const char *name, const char *parent,
                   const struct wire_attr *attr, uint64_t len);
 /* The same, and it is on the SSD. */
-void fake_put_written(struct fake_ssd *x, const char *name, const char *parent,
+void fssd_put_written(struct fake_ssd *x, const char *name, const char *parent,
                       uint64_t len);
 /* On the SSD and nowhere else. */
-uint32_t fake_put_cold(struct fake_ssd *x, const char *name, const char *parent,
+uint32_t fssd_put_cold(struct fake_ssd *x, const char *name, const char *parent,
                        uint64_t len);
-bool fake_same(struct fake_ssd *x, uint32_t block);
+bool fssd_same(struct fake_ssd *x, uint32_t block);
 
 /* Begins a load of this key with w; OK or BUSY. */
-enum err fake_load(struct fake_ssd *x, const char *name, struct store_wait *w);
+enum err fssd_load(struct fake_ssd *x, const char *name, struct store_wait *w);
 /* A whole GET: found, used, loaded, compared, let go. OK, or MISS. */
-enum err fake_get(struct fake_ssd *x, const char *name);
+enum err fssd_get(struct fake_ssd *x, const char *name);
 /* Counts done() calls in w->block's stead: */
-extern uint32_t fake_dones;
-void fake_done(struct store_wait *w);
+extern uint32_t fssd_dones;
+void fssd_done(struct store_wait *w);
 
 /* Shows the headers of a segment to the store; bytes it may take along. */
-uint64_t fake_reclaim(struct fake_ssd *x, uint32_t dev, uint32_t segment,
+uint64_t fssd_reclaim(struct fake_ssd *x, uint32_t dev, uint32_t segment,
                       uint64_t again_bytes);
-uint32_t fake_segment_of(struct fake_ssd *x, uint32_t block);
+uint32_t fssd_segment_of(struct fake_ssd *x, uint32_t block);
 /* The bytes of a block's payload, or of its header, on the device. */
-uint8_t *fake_payload(struct fake_ssd *x, uint32_t block);
-uint8_t *fake_header(struct fake_ssd *x, uint32_t block);
-struct seg_place fake_place(struct fake_ssd *x, uint32_t block);
+uint8_t *fssd_payload(struct fake_ssd *x, uint32_t block);
+uint8_t *fssd_header(struct fake_ssd *x, uint32_t block);
+struct seg_place fssd_place(struct fake_ssd *x, uint32_t block);
 
 #endif

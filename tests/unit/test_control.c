@@ -61,7 +61,7 @@ void lane_usage_mail(struct mail *m, void *lane)
 
     for (uint32_t i = 0; i < job->usage_n; i++)
         job->usage[idx * job->usage_n + i] =
-            (struct ctl_usage){i + 1, 10 * (i + 1), 100};
+            (struct ctl_usage){i + 1, 10 * (i + 1), 100, 1, 2};
     ctl_ack(ctl_ask_of(m), OK);
 }
 
@@ -81,6 +81,47 @@ void lane_drain_mail(struct mail *m, void *lane)
 {
     ((struct lane *)lane)->draining = true;
     ctl_ack(ctl_ask_of(m), OK);
+}
+
+enum err lane_ns_set(struct lane *l, const struct registry_ns *ns,
+                     const struct store_ns_cfg *store)
+{
+    known[l->idx].told++;
+    known[l->idx].ns[ns->id] = *ns;
+    known[l->idx].store[ns->id] = *store;
+    return known[l->idx].answer;
+}
+
+/* What was asked of each lane about SSDs, in order. */
+static char ssd_asked[LANES][16];
+static enum err ssd_answer;
+
+static void ssd_ask(struct mail *m, void *lane, char what)
+{
+    char *to = ssd_asked[((struct lane *)lane)->idx];
+
+    to[strlen(to)] = what;
+    ctl_ack(ctl_ask_of(m), ssd_answer);
+}
+
+void lane_ssd_info_mail(struct mail *m, void *lane)
+{
+    ssd_ask(m, lane, 'i');
+}
+
+void lane_ssd_retire_mail(struct mail *m, void *lane)
+{
+    ssd_ask(m, lane, 'r');
+}
+
+void lane_ssd_forget_mail(struct mail *m, void *lane)
+{
+    ssd_ask(m, lane, 'f');
+}
+
+void lane_ssd_replace_mail(struct mail *m, void *lane)
+{
+    ssd_ask(m, lane, 'n');
 }
 
 static uint64_t counting(void *arg)
@@ -127,7 +168,8 @@ static void set_up(void)
     cfg.namespaces.max = 4;
     next_cfg = cfg;
     memset(known, 0, sizeof(known));
-    save_answer = reload_answer = OK;
+    save_answer = reload_answer = ssd_answer = OK;
+    memset(ssd_asked, 0, sizeof(ssd_asked));
     saves = 0;
     for (uint32_t i = 0; i < LANES; i++) {
         lane_list[i] = &lanes[i];

@@ -504,26 +504,66 @@ START_TEST(a_discard_keeps_the_space_and_leaves_the_rest)
 }
 END_TEST
 
+/* Writes and reads a MiB that starts there. */
+static void check_at(uint8_t *p)
+{
+    fill(p, MIB(1), 5);
+    ck_assert_int_eq(do_io(DISK_WRITE, MIB(1), p, MIB(1)), OK);
+    memset(p, 0, MIB(1));
+    ck_assert_int_eq(do_io(DISK_READ, MIB(1), p, MIB(1)), OK);
+    ck_assert(is_filled(p, MIB(1), 5));
+}
+
 START_TEST(registered_memory_reads_and_writes_the_same)
 {
     struct disk_cfg cfg = cfg_of(_i);
+    struct span two[] = {{mem + MIB(80), MIB(8)}, {mem, MIB(72)}};
+    bool uring = _i == 0;
+
+    cfg.mems = two;
+    cfg.mem_n = 2;
+    if (fds[0] < 0 || disk_open(&disk, &cfg, &msg) != OK)
+        return;
+    check_at(mem);
+    ck_assert(disk_register(disk, 1) == uring);
+    if (uring && disk_registered_bytes(disk) == 0) {
+        fputs("skipped: memory cannot be registered\n", stderr);
+        return;
+    }
+    /* In pieces of DISK_MEM_STEP, range by range. */
+    ck_assert_uint_eq(disk_registered_bytes(disk), uring ? MIB(8) : 0);
+    check_at(mem);
+    check_at(mem + MIB(80));
+    ck_assert(!disk_register(disk, UINT64_MAX));
+    ck_assert_uint_eq(disk_registered_bytes(disk), uring ? MIB(80) : 0);
+    ck_assert(!disk_register(disk, UINT64_MAX));
+    /* Within, across the border of two pieces and of what is registered, and
+     * outside. */
+    check_at(mem + MIB(2));
+    check_at(mem + DISK_MEM_STEP - KIB(512));
+    check_at(mem + MIB(72) - KIB(4));
+    check_at(mem + MIB(76));
+    check_at(mem + MIB(88) - MIB(1));
+}
+END_TEST
+
+START_TEST(memory_that_is_refused_is_told_once_and_all_goes_on)
+{
+    struct disk_cfg cfg = cfg_of(0);
 
     cfg.mems = &mem_span;
     cfg.mem_n = 1;
     if (fds[0] < 0 || disk_open(&disk, &cfg, &msg) != OK)
         return;
-    if (_i == 0 && !disk_registered(disk))
-        fprintf(stderr, "skipped: memory is not registered\n");
-    /* Inside, across the end, and outside of what is registered. */
-    for (uint32_t i = 0; i < 3; i++) {
-        uint8_t *p = mem + MEM_BYTES / 2 + i * MIB(1) - MIB(1) - KIB(512);
-
-        fill(p, MIB(1), i);
-        ck_assert_int_eq(do_io(DISK_WRITE, i * MIB(1), p, MIB(1)), OK);
-        memset(p, 0, MIB(1));
-        ck_assert_int_eq(do_io(DISK_READ, i * MIB(1), p, MIB(1)), OK);
-        ck_assert(is_filled(p, MIB(1), i));
-    }
+    fault_arm(1);
+    ck_assert(!disk_register(disk, UINT64_MAX));
+    ck_assert_str_eq(fault_point(), "disk_mem_register");
+    fault_arm(0);
+    ck_assert_uint_eq(log_lines, 1);
+    ck_assert(!disk_register(disk, UINT64_MAX));
+    ck_assert_uint_eq(disk_registered_bytes(disk), 0);
+    ck_assert_uint_eq(log_lines, 1);
+    check_at(mem);
 }
 END_TEST
 
@@ -696,6 +736,7 @@ Suite *suite(void)
                         files);
     tcase_add_loop_test(t, registered_memory_reads_and_writes_the_same, 0,
                         files);
+    tcase_add_test(t, memory_that_is_refused_is_told_once_and_all_goes_on);
     tcase_add_loop_test(t, a_completion_may_submit_again, 0, n);
     tcase_add_loop_test(t, an_idle_disk_can_be_armed_and_has_nothing_to_say, 0,
                         files);

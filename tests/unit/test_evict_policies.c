@@ -4,7 +4,9 @@
  * What each eviction policy decides: LRU's order is exact; S3-FIFO and ARC name
  * the same victims as references written here from the papers (ARC with its
  * floor for new blocks) with arrays and linear searches; LHD beats LRU where
- * age tells; the ghost list is a FIFO of hashes against a plain array.
+ * age tells; Gittins keeps a part of what does not fit, knows blocks again and
+ * is LRU while it has learnt nothing; W-TinyLFU admits by frequency; the ghost
+ * list is a FIFO of hashes against a plain array.
  *
  * The references take blocks of one page and use the daemon's order of events:
  * evict first, then insert. */
@@ -284,8 +286,7 @@ struct arc_ref {
 
 static uint32_t arc_ref_evict(struct arc_ref *r)
 {
-    bool from_t1 =
-        r->t1.n > max_u64(r->p, r->c / 10) || r->t2.n == 0;
+    bool from_t1 = r->t1.n > max_u64(r->p, r->c / 10) || r->t2.n == 0;
     uint32_t id = queue_pop(from_t1 ? &r->t1 : &r->t2);
 
     queue_push(from_t1 ? &r->b1 : &r->b2, id);
@@ -386,6 +387,129 @@ START_TEST(lhd_evicts_the_larger_of_two_equal_blocks)
     evict_hit(&b->e, 1);
     evict_hit(&b->e, 0);
     ck_assert_uint_eq(evict_victim(&b->e), 1);
+    bed_free(b);
+}
+END_TEST
+
+/* ---- Gittins */
+
+/* The cold blocks come again as well, and to wait for one that is due soon pays
+ * as much as to keep a hot one: it serves some of both. */
+START_TEST(gittins_learns_which_ages_are_used_again)
+{
+    ck_assert_uint_gt(hits_between_scans(&evict_gittins), 9000);
+}
+END_TEST
+
+/* Round and round through half as many blocks again as the cache has: who
+ * keeps any part of them in peace serves up to two thirds of the uses. */
+static uint32_t hits_of_a_loop(const struct evict_ops *ops)
+{
+    struct bed *b = bed_new(ops, 100);
+    uint32_t hits = 0;
+    bool hit;
+
+    for (uint32_t i = 0; i < 60000; i++) {
+        bed_access(b, i % 150, &hit);
+        hits += hit;
+    }
+    bed_free(b);
+    return hits;
+}
+
+START_TEST(gittins_keeps_a_part_of_a_loop_that_does_not_fit)
+{
+    ck_assert_uint_eq(hits_of_a_loop(&evict_lru), 0);
+    ck_assert_uint_gt(hits_of_a_loop(&evict_gittins), 30000);
+}
+END_TEST
+
+/* Fewer blocks than one victim draws: the order is exact. */
+START_TEST(gittins_is_lru_while_it_has_learnt_nothing)
+{
+    struct bed *b = bed_new(&evict_gittins, 100);
+
+    for (uint32_t id = 0; id < 30; id++)
+        evict_insert(&b->e, id);
+    for (uint32_t id = 0; id < 30; id++) {
+        ck_assert_uint_eq(evict_victim(&b->e), id);
+        evict_remove(&b->e, id, EVICT_GONE);
+    }
+    bed_free(b);
+}
+END_TEST
+
+START_TEST(gittins_knows_the_use_count_of_a_block_that_was_evicted)
+{
+    struct bed *b = bed_new(&evict_gittins, 100);
+
+    evict_insert(&b->e, 7);
+    for (uint32_t i = 0; i < 3; i++)
+        evict_hit(&b->e, 7);
+    evict_remove(&b->e, 7, EVICT_PRESSURE);
+    evict_insert(&b->e, 7);
+    ck_assert_uint_eq(b->nodes[7].freq, 4);
+    evict_remove(&b->e, 7, EVICT_GONE); /* dropped: nothing to remember */
+    evict_insert(&b->e, 7);
+    ck_assert_uint_eq(b->nodes[7].freq, 0);
+    bed_free(b);
+}
+END_TEST
+
+/* What was learnt with one clock holds after a switch moved another in. */
+START_TEST(gittins_goes_on_learning_when_the_clock_jumps)
+{
+    struct bed *b = bed_new(&evict_gittins, 100);
+    uint32_t hits = 0;
+    bool hit;
+
+    for (uint32_t i = 0; i < 60000; i++) {
+        if (i % 10000 == 5000)
+            b->e.clock += i % 20000 < 10000 ? 1u << 31 : 1u << 30;
+        bed_access(b, i % 150, &hit);
+        hits += hit;
+    }
+    ck_assert_uint_gt(hits, 25000);
+    bed_free(b);
+}
+END_TEST
+
+/* ---- W-TinyLFU */
+
+START_TEST(wtinylfu_keeps_the_often_used_through_a_scan)
+{
+    struct bed *b = bed_new(&evict_wtinylfu, 100);
+    uint32_t kept = 0;
+    bool hit;
+
+    for (uint32_t i = 0; i < 4; i++) {
+        for (uint32_t id = 0; id < 80; id++)
+            bed_access(b, id, &hit);
+    }
+    for (uint32_t id = 100; id < IDS; id++)
+        bed_access(b, id, &hit);
+    for (uint32_t id = 0; id < 80; id++)
+        kept += b->resident[id];
+    ck_assert_uint_eq(kept, 80);
+    bed_free(b);
+}
+END_TEST
+
+START_TEST(wtinylfu_forgets_what_was_used_long_ago)
+{
+    struct bed *b = bed_new(&evict_wtinylfu, 100);
+    uint32_t kept = 0;
+    bool hit;
+
+    for (uint32_t i = 0; i < 15; i++) {
+        for (uint32_t id = 0; id < 100; id++)
+            bed_access(b, id, &hit);
+    }
+    for (uint32_t i = 0; i < 3000000; i++)
+        bed_access(b, 200 + bed_random(b, 120), &hit);
+    for (uint32_t id = 0; id < 100; id++)
+        kept += b->resident[id];
+    ck_assert_uint_le(kept, 10);
     bed_free(b);
 }
 END_TEST
@@ -501,6 +625,13 @@ Suite *suite(void)
                         countof(capacities));
     tcase_add_test(tc, lhd_learns_which_ages_are_used_again);
     tcase_add_test(tc, lhd_evicts_the_larger_of_two_equal_blocks);
+    tcase_add_test(tc, gittins_learns_which_ages_are_used_again);
+    tcase_add_test(tc, gittins_keeps_a_part_of_a_loop_that_does_not_fit);
+    tcase_add_test(tc, gittins_is_lru_while_it_has_learnt_nothing);
+    tcase_add_test(tc, gittins_knows_the_use_count_of_a_block_that_was_evicted);
+    tcase_add_test(tc, gittins_goes_on_learning_when_the_clock_jumps);
+    tcase_add_test(tc, wtinylfu_keeps_the_often_used_through_a_scan);
+    tcase_add_test(tc, wtinylfu_forgets_what_was_used_long_ago);
     suite_add_tcase(s, tc);
     tc = tcase_create("ghost");
     tcase_add_test(tc, ghosts_are_forgotten_oldest_first);

@@ -41,7 +41,8 @@ static uint32_t count_reqs(bool busy, enum err e)
 {
     uint32_t n = 0;
 
-    LIST_FOREACH(p, &f.reqs) {
+    LIST_FOREACH(p, &f.reqs)
+    {
         const struct logreq *q = container_of(p, struct logreq, node);
 
         n += busy ? q->busy : !q->busy && q->r.err == e;
@@ -54,7 +55,7 @@ static uint32_t all_reqs(void)
     uint32_t n = 0;
 
     LIST_FOREACH(p, &f.reqs)
-        n++;
+    n++;
     return n;
 }
 
@@ -71,7 +72,8 @@ static void after_failure(uint64_t writes)
     logfix_run(&f, f.env.now_ns + NS_PER_S);
     ck_assert_uint_eq(count_reqs(true, OK), 0);
     ck_assert_uint_eq(f.media->writes + f.media->flushes, writes);
-    LIST_FOREACH(p, &f.reqs) {
+    LIST_FOREACH(p, &f.reqs)
+    {
         const struct logreq *q = container_of(p, struct logreq, node);
         uint32_t seg;
 
@@ -130,8 +132,7 @@ START_TEST(a_failed_read_ends_a_segment_and_nothing_else)
 {
     for (uint32_t nth = 1;; nth++) {
         open_for_faults();
-        f.d.fault =
-            (struct disk_mem_fault){.mask = MEM_READS, .nth = nth};
+        f.d.fault = (struct disk_mem_fault){.mask = MEM_READS, .nth = nth};
         scenario();
         ck_assert_int_eq(f.g->state, SEGLOG_OPEN);
         ck_assert_uint_eq(f.metrics.ssd_read_errors, f.d.fault.hits);
@@ -150,11 +151,13 @@ static uint32_t held_by_disk(void)
 {
     uint32_t n = 0;
 
-    LIST_FOREACH(p, &f.d.queue) {
+    LIST_FOREACH(p, &f.d.queue)
+    {
         const struct disk_io *io = container_of(p, struct disk_io, node);
 
         for (uint32_t i = 0; i < io->span_n; i++)
-            LIST_FOREACH(o, &f.reqs) {
+            LIST_FOREACH(o, &f.reqs)
+            {
                 const struct logreq *q = container_of(o, struct logreq, node);
 
                 if (io->spans[i].p < q->mem ||
@@ -175,8 +178,8 @@ START_TEST(an_io_that_hangs_makes_the_log_fail)
         uint64_t writes;
 
         open_for_faults();
-        f.d.fault = (struct disk_mem_fault){.mask = MEM_ALL, .nth = nth,
-                                            .hang = true};
+        f.d.fault =
+            (struct disk_mem_fault){.mask = MEM_ALL, .nth = nth, .hang = true};
         scenario();
         if (!f.d.fault.hits)
             break;
@@ -190,12 +193,13 @@ START_TEST(an_io_that_hangs_makes_the_log_fail)
             ck_assert_uint_eq(count_reqs(true, OK), 0);
         writes = f.media->writes + f.media->flushes;
         for (uint32_t i = 0; f.d.fault.hits && i < 1; i++)
-            writes += disk_mem_next_ns(&f.d) == DEADLINE_NEVER &&
-                      f.d.disk.in_flight &&
-                      container_of(f.d.queue.next, struct disk_io, node)
-                              ->what != DISK_READ &&
-                      container_of(f.d.queue.next, struct disk_io, node)
-                              ->what != DISK_DISCARD;
+            writes +=
+                disk_mem_next_ns(&f.d) == DEADLINE_NEVER &&
+                f.d.disk.in_flight &&
+                container_of(f.d.queue.next, struct disk_io, node)->what !=
+                    DISK_READ &&
+                container_of(f.d.queue.next, struct disk_io, node)->what !=
+                    DISK_DISCARD;
         disk_mem_unhang(&f.d);
         logfix_run(&f, f.env.now_ns + NS_PER_S);
         after_failure(writes);
@@ -257,9 +261,9 @@ END_TEST
 enum { KEYS = 40, VERSIONS = 64 };
 
 static struct {
-    uint64_t version;  /* given out last */
-    uint64_t durable;  /* newest version known to be durable */
-    uint64_t dropped;  /* newest version whose tomb is durable */
+    uint64_t version;       /* given out last */
+    uint64_t durable;       /* newest version known to be durable */
+    uint64_t dropped;       /* newest version whose tomb is durable */
     struct seg_place place; /* of the durable one */
     uint64_t generation;
 } model[KEYS];
@@ -375,8 +379,8 @@ START_TEST(after_a_crash_the_durable_is_there_and_the_dropped_is_not)
     logfix_open(&f, SEGLOG_FORMAT);
     for (uint32_t i = 0; i < 150 + (uint32_t)_i * 5; i++)
         crash_step(env_random(&rng));
-    crash = mem_media_crash(f.media, how, (uint32_t)_i % 4 * 30,
-                            env_random(&rng));
+    crash =
+        mem_media_crash(f.media, how, (uint32_t)_i % 4 * 30, env_random(&rng));
     memcpy(segs, f.g->segs, f.g->segments * sizeof(*segs));
     before.map = f.map;
     logfix_kill(&f);
