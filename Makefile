@@ -177,6 +177,7 @@ test_libs = $(foreach l,$(call layers_of,$(1)),$(O)/lib$(l).a)
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libtest.a \
   $$(call test_libs,tests/unit/$$*.c)
 	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
+$(O)/unit/test_fsck: | $(O)/pikv-fsck
 $(O)/sim_%: $(O)/obj/tests/sim/%.o $(O)/libtest.a $(LAYER_LIBS)
 	$(link) -pie -o $@ $< $(call group,$(filter %.a,$^)) $(TEST_LIBS)
 $(O)/e2e_%: $(O)/obj/tests/e2e/%.o $(O)/libpikv.a $(O)/libtest.a $(LAYER_LIBS)

@@ -142,17 +142,17 @@ int bench_size(int argc, char **argv)
     double ns;
 
     for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 
         if (strcmp(argv[i], "--json") == 0)
             json = true;
-        else if (strcmp(argv[i], "--trace") == 0 && argv[++i])
-            path = value;
-        else if (strcmp(argv[i], "--samples") != 0 ||
-                 !size_samples(value, &samples))
-            return size_usage(argv[i] ? argv[i] : "--trace");
-        else
+        else if (strcmp(argv[i], "--trace") == 0 && value)
+            path = argv[++i];
+        else if (strcmp(argv[i], "--samples") == 0 && value &&
+                 size_samples(value, &samples))
             i++;
+        else
+            return size_usage(argv[i]);
     }
     if (bench_trace_load(path, &t, &m) != OK) {
         fprintf(stderr, "pikv-bench size: %s\n", m.text);

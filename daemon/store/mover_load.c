@@ -385,7 +385,7 @@ static void load_end(struct load *l)
 void load_io_done(struct load *l, enum err e)
 {
     if (e && !l->err)
-        l->err = ERR_IO;
+        l->err = e == ERR_BUSY ? e : ERR_IO;
     MUST(l->ios > 0);
     if (--l->ios == 0)
         load_end(l);

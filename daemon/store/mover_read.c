@@ -13,7 +13,8 @@
  *
  * Invariants: 1. between seg_read_begin and _end of a load or head its segment
  * is not used again. 2. A load is handed to reads whole, in one tick, or not at
- * all. Failure: without a free read everything waits for the next tick. */
+ * all. Failure: without a free read loads wait for a later tick; a part that
+ * finds none when it is repeated is BUSY: its block stays on the SSD. */
 #include "store/mover_impl.h"
 
 #include <string.h>
@@ -172,8 +173,10 @@ static void read_done(struct disk_io *io)
     if (e)
         metric_add(&m->s->metrics->ssd_read_errors, 1);
     for (uint32_t i = 0; i < n; i++)
-        if (!e || n == 1 || !read_alone(m, &parts[i]))
+        if (!e || n == 1)
             part_done(&parts[i], e);
+        else if (!read_alone(m, &parts[i]))
+            part_done(&parts[i], ERR_BUSY);
 }
 
 bool head_send(struct head *h)
@@ -311,8 +314,12 @@ static void send(struct mover *m, uint32_t n)
             if (r)
                 read_submit(r);
             r = read_new(m);
-            MUST(r && read_add(r, p));
             bytes = 0;
+            if (!r) {
+                part_done(p, ERR_BUSY);
+                continue;
+            }
+            MUST(read_add(r, p));
         }
         bytes += (uint64_t)p->pages * SEG_PAGE;
     }

@@ -16,12 +16,13 @@
  *   segment: FREE --opened for writing--> HEAD --full--> FULL --reclaim-->
  *            EMPTYING --all lanes answered, no reader--> FREE
  *
- * Writing. Requests queue; a group is closed when it is full (SEG_RECORDS,
- * group_bytes, another payload size), when its first record has waited for
- * linger_ns, or at once for durable records and tombs. Its payloads are
- * written straight from the spans, then, when they and the header before have
- * completed, its header. Then done(): the place is good, the payload may be
- * read. Nothing here waits for a FLUSH but durable requests and tombs.
+ * Writing. Requests queue; a group takes those of one payload size and is
+ * closed when it is full (SEG_RECORDS, group_bytes, its header page), when its
+ * first record has waited for linger_ns, or at once for durable records and
+ * tombs. Its payloads are written straight from the spans, then, when they and
+ * the header before have completed, its header. Then done(): the place is
+ * good, the payload may be read. Nothing here waits for a FLUSH but durable
+ * requests and tombs, and the first write to a segment.
  *
  * Budget. A token bucket over all bytes written to the device. Groups of
  * requests that are not durable wait for tokens; everything else makes debt

@@ -168,6 +168,8 @@ void seglog_reclaimed(struct seglog *g)
 {
     struct log_reclaim *c = &g->reclaim;
 
+    if (g->state == SEGLOG_CLOSED) /* It was closed meanwhile. */
+        return;
     MUST(c->step == RECLAIM_SHOWN);
     MUST(c->again_left <= c->shown.again_bytes);
     c->taken += c->shown.again_bytes - c->again_left;

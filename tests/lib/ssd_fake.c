@@ -38,11 +38,12 @@ static struct seg_req *first(struct list *l)
 static uint32_t place_group(struct fake_ssd *x, uint32_t dev, uint32_t pages)
 {
     uint32_t data = x->maps[dev].data_page, in;
+    uint32_t all = x->maps[dev].segment_pages;
 
-    MUST(pages < FAKE_SEGMENT_PAGES);
-    in = (x->next_page[dev] - data) % FAKE_SEGMENT_PAGES;
-    if (in == 0 || in + pages > FAKE_SEGMENT_PAGES)
-        x->next_page[dev] += (FAKE_SEGMENT_PAGES - in) % FAKE_SEGMENT_PAGES + 1;
+    MUST(pages < all);
+    in = (x->next_page[dev] - data) % all;
+    if (in == 0 || in + pages > all)
+        x->next_page[dev] += (all - in) % all + 1;
     x->next_page[dev] += pages;
     MUST(x->next_page[dev] <= data + FAKE_SEGMENTS * FAKE_SEGMENT_PAGES);
     return x->next_page[dev] - pages;
@@ -74,7 +75,7 @@ static void group_write(struct fake_ssd *x, struct list *out)
         r = first(&x->queue);
         if (r->what != SEG_REQ_PUT || r->dev != dev || n == SEG_RECORDS ||
             seg_pages(r->meta.len) != pages ||
-            1 + (n + 1) * pages >= FAKE_SEGMENT_PAGES ||
+            1 + (n + 1) * pages >= x->maps[dev].segment_pages ||
             !seg_group_add(page, &r->meta))
             break;
         list_del(&r->node);
@@ -208,6 +209,10 @@ void fssd_open(struct fake_ssd *x, uint32_t units, uint32_t devs,
 
 void fssd_close(struct fake_ssd *x)
 {
+    if (x->f.s) {
+        x->hold = false;
+        fssd_run(x);
+    }
     sfix_close(&x->f);
     disk_mem_fini(&x->disk);
     mem_media_free(x->media);

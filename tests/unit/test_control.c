@@ -607,6 +607,77 @@ START_TEST(init_fails_clean)
 }
 END_TEST
 
+/* ---- SSDs */
+
+static struct ssd_node ssds;
+static struct ctl_ssd infos[DISK_DEVS];
+
+static void ask_ssd(uint32_t what, const char *path)
+{
+    static Pikv__SsdRequest m;
+    static char text[16];
+
+    pikv__ssd_request__init(&m);
+    snprintf(text, sizeof(text), "%s", path);
+    snprintf(ssds.devs[0].path, sizeof(ssds.devs[0].path), "/ssd");
+    ssds.n = 1;
+    lanes[0].link.node = &ssds;
+    memset(ssd_asked, 0, sizeof(ssd_asked));
+    m.what = (Pikv__SsdRequest__What)what;
+    m.path = text;
+    a.call = (struct ctl_call){.lane = &lanes[1],
+                               .what = CTL_SSD,
+                               .request = &m,
+                               .done = caller_done,
+                               .ssds = infos};
+    a.answers = 0;
+    ctl_call_post(&a.call);
+    settle();
+    ck_assert_int_eq(a.answers, 1);
+}
+
+START_TEST(every_lane_is_asked_about_the_ssds_in_order)
+{
+    ask_ssd(PIKV__SSD_REQUEST__WHAT__LIST, "");
+    ck_assert_int_eq(a.call.err, OK);
+    ck_assert_str_eq(ssd_asked[2], "i");
+    ask_ssd(PIKV__SSD_REQUEST__WHAT__RETIRE, "/ssd");
+    ck_assert_int_eq(a.call.err, OK);
+    ck_assert_str_eq(ssd_asked[0], "ri");
+    ask_ssd(PIKV__SSD_REQUEST__WHAT__REPLACE, "/ssd");
+    ck_assert_int_eq(a.call.err, OK);
+    ck_assert_str_eq(ssd_asked[1], "fni");
+}
+END_TEST
+
+START_TEST(what_cannot_be_done_to_an_ssd_is_answered_and_goes_no_further)
+{
+    ask_ssd(PIKV__SSD_REQUEST__WHAT__RETIRE, "/other");
+    ck_assert_int_eq(a.call.err, ERR_BAD_REQUEST);
+    ck_assert_str_eq(ssd_asked[0], "");
+    ssd_answer = ERR_BAD_REQUEST;
+    ask_ssd(PIKV__SSD_REQUEST__WHAT__REPLACE, "/ssd");
+    ck_assert_int_eq(a.call.err, ERR_BAD_REQUEST);
+    ck_assert_str_eq(ssd_asked[0], "f");
+    ck_assert_ptr_nonnull(strstr(a.call.msg.text, "path"));
+}
+END_TEST
+
+START_TEST(lanes_are_told_of_all_namespaces_before_their_first_turn)
+{
+    open_now(&a, "a");
+    open_now(&b, "b");
+    memset(known, 0, sizeof(known));
+    ck_assert_int_eq(control_tell_lanes(&control), OK);
+    for (int i = 0; i < LANES; i++) {
+        ck_assert_str_eq(known[i].ns[1].name, "a");
+        ck_assert_str_eq(known[i].ns[2].name, "b");
+    }
+    known[1].answer = ERR_LIMIT;
+    ck_assert_int_eq(control_tell_lanes(&control), ERR_LIMIT);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("control");
@@ -614,6 +685,11 @@ Suite *suite(void)
 
     tcase_add_checked_fixture(t, set_up, tear_down);
     tcase_add_test(t, open_is_answered_when_every_lane_has_the_namespace);
+    tcase_add_test(t, every_lane_is_asked_about_the_ssds_in_order);
+    tcase_add_test(
+        t, what_cannot_be_done_to_an_ssd_is_answered_and_goes_no_further);
+    tcase_add_test(
+        t, lanes_are_told_of_all_namespaces_before_their_first_turn);
     tcase_add_test(t, a_known_namespace_is_opened_without_the_lanes);
     tcase_add_test(t, two_who_open_the_same_new_namespace_share_it);
     tcase_add_test(t, a_mismatch_is_answered_with_its_field);

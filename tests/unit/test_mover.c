@@ -219,15 +219,33 @@ END_TEST
 
 START_TEST(a_block_longer_than_an_io_is_read_in_several)
 {
-    open_ssd(64);
-    x.maps[0].segment_pages = 1 << 20; /* the fake's are too small for it */
-    ck_assert_int_eq(fssd_put(&x, "a", NULL, NULL, MIB(1)), OK);
-    fssd_run(&x);
-    store_drop(x.f.s, find("a"));
-    ck_assert_int_eq(fssd_put(&x, "big", NULL, NULL, 2031616), OK);
-    fssd_run(&x);
-    store_demote(x.f.s, find("big"));
+    open_ssd(40);
+    x.maps[0].segment_pages = 1 << 14;
+    x.ssd.write_window = MIB(64);
+    fssd_put_cold(&x, "big", NULL, MIB(20) + 5);
     ck_assert_int_eq(fssd_get(&x, "big"), OK);
+    ck_assert_uint_eq(x.f.metrics.ssd_reads, 2);
+    done();
+}
+END_TEST
+
+START_TEST(a_block_of_more_extents_than_an_io_has_spans_is_read_in_several)
+{
+    struct store_info info;
+
+    open_ssd(8);
+    x.maps[0].segment_pages = 1 << 14;
+    for (uint32_t i = 0; i < 8 * 512; i++) {
+        ck_assert_int_eq(fssd_put(&x, numbered(i), NULL, NULL, 4096), OK);
+        if (i % 2)
+            ck_assert_int_eq(store_pin(x.f.s, find(numbered(i))), OK);
+    }
+    fssd_run(&x);
+    fssd_put_cold(&x, "big", NULL, MIB(3));
+    ck_assert_int_eq(fssd_get(&x, "big"), OK);
+    store_info(x.f.s, find("big"), &info);
+    ck_assert_uint_gt(info.extents, DISK_IO_SPANS);
+    ck_assert_uint_eq(x.f.metrics.ssd_reads, 2);
     done();
 }
 END_TEST
@@ -365,30 +383,31 @@ START_TEST(another_key_with_the_same_hash_is_a_miss_and_leaves_it)
 }
 END_TEST
 
-START_TEST(one_bad_page_costs_one_block_of_a_merged_read)
+START_TEST(a_merged_read_that_fails_is_repeated_part_by_part)
 {
     struct store_wait w[8];
-    uint32_t good = 0;
 
     open_ssd(8);
     cold_group(8, KIB(64), NULL);
     for (uint32_t i = 0; i < 8; i++)
         ck_assert_int_eq(fssd_load(&x, numbered(i), &w[i]), OK);
-    fssd_turn(&x);
-    fail_disk(MEM_READS, 0, false, false);
-    x.disk.fault.nth = 3;
-    /* The merged one fails, then the third of those that repeat it. */
-    for (struct list *n = x.disk.queue.next; n != &x.disk.queue; n = n->next)
-        container_of(n, struct disk_io, node)->err = ERR_IO;
+    fail_disk(MEM_READS, 1, false, false);
     fssd_run(&x);
+    ck_assert_uint_eq(x.f.metrics.ssd_read_errors, 1);
+    ck_assert_uint_eq(x.f.metrics.ssd_reads, 1 + 8);
     for (uint32_t i = 0; i < 8; i++) {
-        if (w[i].err)
-            continue;
-        good++;
+        ck_assert_int_eq(w[i].err, OK);
         ck_assert(fssd_same(&x, w[i].block));
         store_unref(x.f.s, w[i].block);
+        store_demote(x.f.s, w[i].block);
     }
-    ck_assert_uint_ge(good, 7);
+    for (uint32_t i = 0; i < 8; i++)
+        ck_assert_int_eq(fssd_load(&x, numbered(i), &w[i]), OK);
+    fail_disk(MEM_READS, 1, true, false);
+    fssd_run(&x);
+    for (uint32_t i = 0; i < 8; i++)
+        ck_assert_int_eq(w[i].err, ERR_MISS);
+    ck_assert_uint_eq(x.f.s->cat.entry_n, 0);
     done();
 }
 END_TEST
@@ -1020,6 +1039,8 @@ Suite *suite(void)
     tcase_add_test(t, rich_blocks_of_a_group_share_its_header_page);
     tcase_add_test(t, parents_and_attributes_come_back_with_the_block);
     tcase_add_test(t, a_block_longer_than_an_io_is_read_in_several);
+    tcase_add_test(
+        t, a_block_of_more_extents_than_an_io_has_spans_is_read_in_several);
     tcase_add_test(t, loads_are_busy_beyond_their_window_and_go_on_later);
     tcase_add_test(t, a_load_that_finds_no_memory_is_busy_and_changes_nothing);
     tcase_add_test(t, eta_follows_what_was_measured);
@@ -1027,7 +1048,7 @@ Suite *suite(void)
         t, a_payload_that_differs_is_a_miss_for_all_and_does_not_come_back);
     tcase_add_test(t, a_header_that_differs_is_a_miss);
     tcase_add_test(t, another_key_with_the_same_hash_is_a_miss_and_leaves_it);
-    tcase_add_test(t, one_bad_page_costs_one_block_of_a_merged_read);
+    tcase_add_test(t, a_merged_read_that_fails_is_repeated_part_by_part);
     tcase_add_test(t, a_read_error_is_a_miss);
     tcase_add_test(t, without_a_device_a_load_misses_at_once);
     tcase_add_test(t, a_hanging_device_is_not_waited_for_and_keeps_only_memory);

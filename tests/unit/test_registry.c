@@ -303,6 +303,12 @@ START_TEST(settings_are_checked_and_absent_ones_stay)
     s.dram = text_of("write_buffer");
     ck_assert_int_eq(registry_change(&reg, "a", &s, &ns, &msg),
                      ERR_UNSUPPORTED);
+    reg.ssd = true;
+    ck_assert_int_eq(registry_change(&reg, "a", &s, &ns, &msg), OK);
+    ck_assert_int_eq(ns.settings.dram, TIERING_WRITE_BUFFER);
+    s.dram = text_of("sometimes");
+    ck_assert_int_eq(registry_change(&reg, "a", &s, &ns, &msg),
+                     ERR_BAD_REQUEST);
     pikv__settings__init(&s);
     s.quota_bytes = GIB(65536) + 1;
     ck_assert_int_eq(registry_change(&reg, "a", &s, &ns, &msg), ERR_LIMIT);
@@ -475,6 +481,39 @@ static void load_refused(const char *text, const char *word)
     ck_assert_uint_eq(reg.n, 0);
 }
 
+START_TEST(a_text_from_before_the_ssd_tier_is_read)
+{
+    struct textbuf text = {0};
+    char *at;
+
+    put_ns("a");
+    registry_text(&reg, NULL, &text);
+    registry_fini(&reg);
+    ck_assert_int_eq(registry_init(&reg, &cfg, 1), OK);
+    at = strstr(text.text, ", \"dram\": \"cache\"");
+    ck_assert_ptr_nonnull(at);
+    memmove(at, at + strlen(", \"dram\": \"cache\""),
+            strlen(at + strlen(", \"dram\": \"cache\"")) + 1);
+    ck_assert_int_eq(registry_load(&reg, text.text, strlen(text.text), &msg),
+                     OK);
+    ck_assert_int_eq(reg.ns[0].settings.dram, TIERING_CACHE);
+    free(text.text);
+}
+END_TEST
+
+START_TEST(lanes_are_told_what_memory_is_to_a_namespace)
+{
+    struct store_ns_cfg out;
+
+    memset(&ns, 0, sizeof(ns));
+    registry_ns_cfg(&ns, 1, &out);
+    ck_assert(!out.write_buffer);
+    ns.settings.dram = TIERING_WRITE_BUFFER;
+    registry_ns_cfg(&ns, 1, &out);
+    ck_assert(out.write_buffer);
+}
+END_TEST
+
 START_TEST(a_foreign_text_says_what_is_wrong)
 {
     load_refused("{", "line 1");
@@ -547,6 +586,8 @@ Suite *suite(void)
     tcase_add_test(t, loan_pools_that_are_gone_leave_a_namespace_without);
     tcase_add_test(t, a_damaged_text_is_refused_or_still_a_registry);
     tcase_add_test(t, a_foreign_text_says_what_is_wrong);
+    tcase_add_test(t, a_text_from_before_the_ssd_tier_is_read);
+    tcase_add_test(t, lanes_are_told_what_memory_is_to_a_namespace);
     tcase_add_test(t, lanes_get_their_part_of_the_quota);
     tcase_add_test(t, init_without_memory_is_an_error);
     suite_add_tcase(s, t);
