@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@
 #include "base/units.h"
 #include "server/files.h"
 
-enum { SEGMENTS_MIN = 8 };
+enum { SEGMENTS_MIN = 8, LOCK_TRIES = 500, LOCK_PAUSE_US = 10000 };
 
 #define SSD_HEAD_BYTES MIB(2) /* before the first segment */
 #define SSD_BYTES_MAX (UINT64_C(0xffffffff) * DISK_PAGE)
@@ -186,16 +187,30 @@ static long lock_holder(const struct stat *st)
     return found;
 }
 
+/* A killed daemon's io_uring keeps its files, and their lock, for some
+ * milliseconds after the process is gone: that is waited for. */
+static bool lock_try(const struct files_ssd *s, long *holder_out)
+{
+    struct stat st;
+
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        if (flock(s->fd, LOCK_EX | LOCK_NB) == 0)
+            return true;
+        *holder_out = fstat(s->fd, &st) == 0 ? lock_holder(&st) : 0;
+        if (*holder_out > 0 && kill((pid_t)*holder_out, 0) == 0)
+            return false;
+        usleep(LOCK_PAUSE_US);
+    }
+    return false;
+}
+
 static enum err ssd_lock(const struct files_ssd *s, struct errmsg *m)
 {
     char who[24] = "unknown";
-    struct stat st;
     long pid = 0;
 
-    if (!fault_here("files_ssd_flock") && flock(s->fd, LOCK_EX | LOCK_NB) == 0)
+    if (!fault_here("files_ssd_flock") && lock_try(s, &pid))
         return OK;
-    if (fstat(s->fd, &st) == 0)
-        pid = lock_holder(&st);
     if (pid > 0)
         snprintf(who, sizeof(who), "%ld", pid);
     return errmsg_set(m, ERR_BUSY,
