@@ -55,6 +55,7 @@ SHELLS = [
     ("daemon/fsck*", "pikv-fsck: a program of its own, files and descriptors"),
     ("daemon/server/loop.*", "libuv loops, clocks, threads of the lanes"),
     ("daemon/server/loop_*", "parts of loop.c"),
+    ("daemon/server/ssd_boot.*", "turns all lanes at boot and stop"),
     ("daemon/server/admin*", "admin HTTP"),
     ("daemon/server/notify.*", "sd_notify datagrams"),
     ("daemon/server/files*", "files, memfds, clocks and seeds for env"),

@@ -424,14 +424,13 @@ static json_t *status_tiers(const struct page *p)
         const struct ssd_dev *d = &p->cfg->ssd->devs[i];
 
         json_array_append_new(
-            a, json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:b}", "tier", "ssd",
-                         "path", d->path, "state",
-                         ssd_state_name(seg_map_state(&d->map)), "why",
-                         __atomic_load_n(&d->why, __ATOMIC_ACQUIRE),
-                         "capacity_bytes", number(d->bytes), "engine",
-                         d->engine, "binding",
-                         __atomic_load_n(&d->map.binding, __ATOMIC_RELAXED) !=
-                             0));
+            a,
+            json_pack(
+                "{s:s, s:s, s:s, s:s, s:o, s:s, s:b}", "tier", "ssd", "path",
+                d->path, "state", ssd_state_name(seg_map_state(&d->map)), "why",
+                __atomic_load_n(&d->why, __ATOMIC_ACQUIRE), "capacity_bytes",
+                number(d->bytes), "engine", d->engine, "binding",
+                __atomic_load_n(&d->map.binding, __ATOMIC_RELAXED) != 0));
     }
     return a;
 }

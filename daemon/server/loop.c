@@ -22,8 +22,8 @@
  *     the wall clock moves on without any client.
  *  3. Idle means idle: no timer and no fd fires without a reason.
  *
- * A transport or disk that refuses to be armed although it reports no work is asked
- * again after ARM_PAUSE_MS, so that it costs latency and not a core.
+ * A transport or disk that refuses to be armed although it reports no work is
+ * asked again after ARM_PAUSE_MS, so that it costs latency and not a core.
  *
  * Stop: transports are closed on this thread, which ends their connections;
  * then the lane turns on until the ops that wait for control have ended and
@@ -295,8 +295,7 @@ static int loop_uv_init(struct loop *lp)
     for (uint32_t i = 0; i < lp->transport_n && !rc; i++)
         rc = loop_uv_poll(lp, &lp->polls[i], lp->transports[i].fd);
     if (!rc && lp->lane->link.ssd.disk)
-        rc = loop_uv_poll(lp, &lp->disk_poll,
-                          disk_fd(lp->lane->link.ssd.disk));
+        rc = loop_uv_poll(lp, &lp->disk_poll, disk_fd(lp->lane->link.ssd.disk));
     if (rc)
         loop_uv_fini(lp);
     return rc;

@@ -31,11 +31,11 @@
 enum { START, KEYS, ROOTS, WALK, ENDS, DRAIN, REPLY };
 
 enum {
-    EVICT_WALK_BUDGET = 2048,  /* places looked at in a turn */
-    EVICT_CHAIN_BUDGET = 256,  /* a chain has to be followed up from each */
-    EVICT_STEPS = 1 << 20,     /* of matching a pattern, in a turn */
+    EVICT_WALK_BUDGET = 2048, /* places looked at in a turn */
+    EVICT_CHAIN_BUDGET = 256, /* a chain has to be followed up from each */
+    EVICT_STEPS = 1 << 20,    /* of matching a pattern, in a turn */
     EVICT_ROOTS = 64,
-    EVICT_PEEKS = 8,           /* records being read */
+    EVICT_PEEKS = 8, /* records being read */
     EVICT_RETRY_US = 100,
 };
 
@@ -449,8 +449,8 @@ static bool evict_step(struct op *op, struct evict_op *ev)
         return true;
     case WALK:
         if (!over && !evict_walk(op, ev)) {
-            op_again(op, ev->again || ev->walked ? EVICT_RETRY_US * NS_PER_US
-                                                 : 0);
+            op_again(op,
+                     ev->again || ev->walked ? EVICT_RETRY_US * NS_PER_US : 0);
             return false;
         }
         op_goto(op, ENDS);

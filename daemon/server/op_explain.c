@@ -19,7 +19,8 @@ static struct reason explain_reason(enum store_found found)
     case FOUND_HIT:
         return (struct reason){"here", "Nothing to do."};
     case FOUND_PENDING:
-        return (struct reason){"here", "A writer is storing it now; ask again."};
+        return (struct reason){"here",
+                               "A writer is storing it now; ask again."};
     case FOUND_MISS_NEVER:
         return (struct reason){
             "never_seen",
@@ -29,7 +30,8 @@ static struct reason explain_reason(enum store_found found)
         return (struct reason){
             "evicted",
             "It had to make room: `pikvctl size` says what more capacity "
-            "would bring, a namespace's share and a key's priority what stays."};
+            "would bring, a namespace's share and a key's priority what "
+            "stays."};
     case FOUND_MISS_NOT_ADMITTED:
         return (struct reason){
             "not_admitted",
@@ -37,9 +39,8 @@ static struct reason explain_reason(enum store_found found)
             "foreseen: raise ssd.write_budget, or dram.capacity."};
     case FOUND_MISS_LATE:
         return (struct reason){
-            "late",
-            "It left memory before it was written to the SSD: raise "
-            "dram.capacity or ssd.write_window, or spread the load."};
+            "late", "It left memory before it was written to the SSD: raise "
+                    "dram.capacity or ssd.write_window, or spread the load."};
     case FOUND_MISS_EXPIRED:
         return (struct reason){
             "expired", "Its time to live passed: put it with a longer one."};

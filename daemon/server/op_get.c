@@ -12,8 +12,8 @@
  *         nor moved. One on the SSD waits for its turn.
  *  MOVE   the two streams run side by side, each key on its own:
  *
- *           cold --store_load--> loading --done--> ready --push--> moving -> end
- *            ^                     |                 ^
+ *           cold --store_load--> loading --done--> ready --push--> moving ->
+ * end ^                     |                 ^
  *            +- could not be read -+                 +-- was in memory
  *
  *         A key's ref ends with its push, so a batch larger than memory streams
@@ -57,7 +57,7 @@ struct get_key {
     uint64_t off, len, at; /* what of the block; where in the gathered bytes */
     uint64_t version;      /* found: another one later is a miss */
     bool loan;
-    bool cold; /* its bytes came from the SSD */
+    bool cold;  /* its bytes came from the SSD */
     bool tried; /* one load failed */
 };
 
@@ -114,8 +114,8 @@ static void get_unref(struct get *get, struct get_key *k, enum err e)
 static void get_pushed(struct tp_xfer *x, enum err e)
 {
     struct op *op = xfer_record(x, e);
-    struct get_key *k = (struct get_key *)(void *)container_of(x, struct xfer,
-                                                               tp);
+    struct get_key *k =
+        (struct get_key *)(void *)container_of(x, struct xfer, tp);
     struct get *get = op->body;
 
     op->pending--;
@@ -337,8 +337,7 @@ static void get_load(struct get *get)
     while (!list_empty(&get->cold) && get->held < GET_LOADS && !get->starved) {
         struct list *n = get->cold.next;
 
-        get->starved =
-            get_load_key(get, container_of(n, struct get_key, node));
+        get->starved = get_load_key(get, container_of(n, struct get_key, node));
     }
 }
 

@@ -175,9 +175,8 @@ static void block_msg(struct inspect *in, uint32_t block,
     if (i.key.scope && memcmp(i.key.scope, no_scope, sizeof no_scope) != 0)
         b->scope = bytes_of(op, i.key.scope, sizeof no_scope);
     b->state = msg_str(&op->arena, state_name(s, block, i.found));
-    b->tier = msg_str(&op->arena, store_where(s, block) == WHERE_MEMORY
-                                      ? "dram"
-                                      : "ssd");
+    b->tier = msg_str(&op->arena,
+                      store_where(s, block) == WHERE_MEMORY ? "dram" : "ssd");
     b->version = i.version;
     b->len = i.len;
     b->crc = i.crc;
@@ -202,7 +201,8 @@ static void block_msg(struct inspect *in, uint32_t block,
     in->blocks[in->rep.n_blocks++] = b;
 }
 
-/* ---- Blocks: in memory at once, on the SSD when their record is read ------ */
+/* ---- Blocks: in memory at once, on the SSD when their record is read ------
+ */
 
 static uint32_t inspect_room(const struct inspect *in)
 {
@@ -289,8 +289,8 @@ static void inspect_visit(struct store *s, uint32_t block, void *arg)
 /* A page is what a bounded walk finds: it may be empty and not the last. */
 static enum err inspect_keys(struct inspect *in)
 {
-    uint64_t room = min_u64(in->op->lane->limits.message_bytes,
-                            INSPECT_PAGE_BYTES);
+    uint64_t room =
+        min_u64(in->op->lane->limits.message_bytes, INSPECT_PAGE_BYTES);
 
     while (!in->ended && inspect_room(in) > 0 &&
            in->bytes + (in->op->pending + 1) * (uint64_t)INSPECT_BLOCK_BYTES <=

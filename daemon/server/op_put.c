@@ -407,8 +407,7 @@ const struct op_machine put_machine = {
     .states =
         {
             [START] = {"START", NEXT(RESERVE)},
-            [RESERVE] = {"RESERVE",
-                         NEXT(PULL) | NEXT(PERSIST) | NEXT(REPLY)},
+            [RESERVE] = {"RESERVE", NEXT(PULL) | NEXT(PERSIST) | NEXT(REPLY)},
             [PULL] = {"PULL", NEXT(COMMIT)},
             [COMMIT] = {"COMMIT", NEXT(PERSIST) | NEXT(RESERVE)},
             [PERSIST] = {"PERSIST", NEXT(RESERVE)},

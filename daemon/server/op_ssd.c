@@ -83,8 +83,7 @@ static void ssd_msg(struct op *op, uint32_t dev, const struct ctl_ssd *from,
     to->payload_bytes = i->payload_bytes;
     MUST(config_ssd_budget(op->lane->cfg->ssd.write_budget, d->bytes,
                            &to->write_rate));
-    to->binding =
-        __atomic_load_n(&d->map.binding, __ATOMIC_RELAXED) != 0;
+    to->binding = __atomic_load_n(&d->map.binding, __ATOMIC_RELAXED) != 0;
     to->queued_bytes = i->queued;
     to->recovered_records = i->recovered_records;
     to->recovered_ms = i->recovered_ms;
@@ -117,5 +116,5 @@ static void ssd_tick(struct op *op)
         op_reply(op, e);
 }
 
-const struct op_machine ssd_machine = {
-    ssd_tick, {{"ASK", NEXT(ANSWER)}, {"ANSWER", 0}}};
+const struct op_machine ssd_machine = {ssd_tick,
+                                       {{"ASK", NEXT(ANSWER)}, {"ANSWER", 0}}};

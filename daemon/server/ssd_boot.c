@@ -216,8 +216,7 @@ static enum err start_judge(struct ssd_boot *b, uint32_t dev, struct errmsg *m)
         return OK;
     }
     if (g->err)
-        return errmsg_set(m, g->err, "ssd.paths: %s: %s", d->path,
-                          g->msg.text);
+        return errmsg_set(m, g->err, "ssd.paths: %s: %s", d->path, g->msg.text);
     LOG(LOG_INFO, "ssd_opened",
         "ssd=%s engine=%s bytes=%s records=%" PRIu64 " ms=%" PRIu64
         " from_checkpoint=%d",

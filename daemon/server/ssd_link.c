@@ -288,8 +288,9 @@ static void log_closed(void *arg, enum err e)
     g->err = e;
 }
 
-static struct seglog_cfg log_cfg(const struct config *c, const struct ssd_dev *d,
-                                 uint32_t dev, uint32_t lanes)
+static struct seglog_cfg log_cfg(const struct config *c,
+                                 const struct ssd_dev *d, uint32_t dev,
+                                 uint32_t lanes)
 {
     uint64_t rate = 0;
 
@@ -510,8 +511,10 @@ enum err ssd_link_init(struct ssd_link *k, struct lane *l,
                 .lanes = l->lanes,
                 .submit = link_submit,
                 .arg = k,
-                .write_window = min_u64(l->cfg->ssd.write_window_bytes, part / 4),
-                .load_window = min_u64(l->cfg->ssd.load_window_bytes, part / 2)},
+                .write_window =
+                    min_u64(l->cfg->ssd.write_window_bytes, part / 4),
+                .load_window =
+                    min_u64(l->cfg->ssd.load_window_bytes, part / 2)},
         .node = node,
         .lane = l,
     };

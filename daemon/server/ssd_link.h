@@ -21,8 +21,8 @@
  *     for. So a post never fails.
  *  2. A request's done runs on the thread of the lane that submitted it, never
  *     inside the submit.
- *  3. struct ssd_node is made before the lanes and outlives them; of it, map and
- *     why are read by every thread, the rest does not change.
+ *  3. struct ssd_node is made before the lanes and outlives them; of it, map
+ * and why are read by every thread, the rest does not change.
  *
  * Recovery and closing read and fill the stores of all lanes directly: one
  * thread turns all of them then (ssd_boot.c, tests). */

@@ -53,7 +53,8 @@ class WithSsd(Case):
 
 class Blocks(WithSsd):
     def test_a_durable_put_is_on_the_ssd_when_answered(self):
-        self.assertEqual(self.put("durable", b"x" * 5000, "--durable")["status"], "STORED")
+        done = self.put("durable", b"x" * 5000, "--durable")
+        self.assertEqual(done["status"], "STORED")
         self.assertGreaterEqual(self.daemon.metrics()["ssd_flushes"], 1)
 
     def test_demote_and_prefetch_go_there_and_back(self):

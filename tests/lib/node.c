@@ -251,8 +251,8 @@ static void node_start_ssd(struct node *n)
     static const uint8_t uuid[16] = {1};
     struct errmsg m = {""};
 
-    n->ssd = (struct ssd_node){
-        .n = n->media->dev_n, .lanes = n->lanes, .lane_n = 1};
+    n->ssd =
+        (struct ssd_node){.n = n->media->dev_n, .lanes = n->lanes, .lane_n = 1};
     for (uint32_t d = 0; d < n->ssd.n; d++) {
         n->ssd.devs[d].engine = "memory";
         n->ssd.devs[d].why = "";

@@ -4,9 +4,10 @@
  * tests of single operations. Requests are built record by record, run to rest,
  * and their replies read back; bytes move at once, or when the test lets them.
  *
- * With a media (lib/disk_mem.h) set before node_start the node has an SSD, or as
- * many as the media has devices. What outlives a node, as it outlives a daemon,
- * are the media and the registry's text: node_again starts the next life. */
+ * With a media (lib/disk_mem.h) set before node_start the node has an SSD, or
+ * as many as the media has devices. What outlives a node, as it outlives a
+ * daemon, are the media and the registry's text: node_again starts the next
+ * life. */
 #ifndef TESTS_NODE_H
 #define TESTS_NODE_H
 
@@ -53,7 +54,7 @@ struct node {
     uint64_t generation;
     struct node_reply reply; /* the last one read */
     uint32_t replies;
-    uint32_t skips; /* tp_ops.skip calls */
+    uint32_t skips;               /* tp_ops.skip calls */
     struct mem_media *media;      /* the test's; NULL: no SSD */
     struct disk_mem_cfg disk_cfg; /* node_config: no latency */
     struct disk_mem disk;

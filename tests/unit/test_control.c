@@ -688,8 +688,7 @@ Suite *suite(void)
     tcase_add_test(t, every_lane_is_asked_about_the_ssds_in_order);
     tcase_add_test(
         t, what_cannot_be_done_to_an_ssd_is_answered_and_goes_no_further);
-    tcase_add_test(
-        t, lanes_are_told_of_all_namespaces_before_their_first_turn);
+    tcase_add_test(t, lanes_are_told_of_all_namespaces_before_their_first_turn);
     tcase_add_test(t, a_known_namespace_is_opened_without_the_lanes);
     tcase_add_test(t, two_who_open_the_same_new_namespace_share_it);
     tcase_add_test(t, a_mismatch_is_answered_with_its_field);
