@@ -96,7 +96,7 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
-.PHONY: all help deps tests demo check bench fuzz sim soak docs format install
+.PHONY: all help deps tests demo check bench bench-ssd fuzz sim soak docs format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
 
@@ -205,10 +205,17 @@ check: ## all tests; the last line is "N passed, N failed"
 	@$(MAKE) -s -j$(JOBS) V=tsan tests
 	@.ci/test.py
 
-bench: ## compare with Redis, memcached, sockets and memcpy
+bench: ## compare with Redis, memcached, sockets and memcpy; then bench-ssd
 	@.ci/deps.sh bench
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@./bench/compare.sh
+	@$(MAKE) -s bench-ssd
+
+bench-ssd: ## the SSD tier beside fio, memcached extstore and Redis
+	@.ci/deps.sh bench
+	@$(MAKE) -s -j$(JOBS) V=release all
+	@mkdir -p out && ./bench/ssd.sh > out/ssd.md && ./bench/tiers.sh > out/tiers.md
+	@cat out/ssd.md out/tiers.md
 
 fuzz: ## each fuzz target for FUZZ_S seconds, from its corpus
 	@.ci/deps.sh fuzz

@@ -7,7 +7,7 @@
 #   ARENA=2048          MiB of blocks (DRAM is a sixteenth of it)
 #   SIZES="64k 256k 1m 4m 16m"   DEPTHS="1 4 16"   SECONDS_EACH=3   ROUNDS=3
 #   MIXED=1             also reads and writes half and half, for the p99 of reads
-#   OUT=out/release     MARKDOWN=FILE (stdout)
+#   OUT=out/release     
 #
 # Writes twice ARENA MiB below $TMPDIR, and what the mixed runs write.
 set -euo pipefail
@@ -93,7 +93,7 @@ for size in "${sizes[@]}"; do
     stop
 done
 
-python3 - "$dir" "$rounds" "${MIXED:-1}" "${sizes[*]}" "${depths[*]}" << 'PY' > "${MARKDOWN:-/dev/stdout}"
+python3 - "$dir" "$rounds" "${MIXED:-1}" "${sizes[*]}" "${depths[*]}" << 'PY'
 import json, statistics, sys
 dir, rounds, mixed = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1"
 sizes, depths = sys.argv[4].split(), sys.argv[5].split()
@@ -103,6 +103,7 @@ def load(name):
 def fio(j):
     r = j["jobs"][0]["read"]
     return r["bw_bytes"] / 1e9, r["clat_ns"]["percentile"]["99.000000"] / 1e3, r["clat_ns"]["percentile"]["50.000000"] / 1e3
+print("GET of blocks that are on the SSD only beside fio (io_uring, O_DIRECT) on the same file system, medians of", rounds, "interleaved rounds.\n")
 print("| size | depth | pikvd GB/s | fio GB/s | ratio | pikvd p50 / p99 us | fio p50 / p99 us |" + (" mixed: GET p99 us | mixed: fio p99 us | ratio |" if mixed else ""))
 print("|---|---|---|---|---|---|---|" + ("---|---|---|" if mixed else ""))
 for s in sizes:

@@ -7,7 +7,6 @@
 #
 #   DRAM=512 SSD=4096   MiB for each       REQUESTS=12031   of the trace
 #   ROUNDS=3            interleaved        OUT=out/release  the programs
-#   MARKDOWN=FILE       where the table goes (stdout)
 #
 # Writes up to SSD MiB per server and round below $TMPDIR, removed at the end.
 set -euo pipefail
@@ -113,7 +112,7 @@ for r in $(seq 1 "$rounds"); do
     done
 done
 
-python3 - "$dir" "$rounds" "$dram" "$ssd" << 'PY' > "${MARKDOWN:-/dev/stdout}"
+python3 - "$dir" "$rounds" "$dram" "$ssd" << 'PY'
 import json, statistics, sys
 dir, rounds, dram, ssd = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 names = ["pikvd", "memcached", "redis"]

@@ -9,7 +9,6 @@
 
 #include <inttypes.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -100,7 +99,7 @@ enum err ssd_boot_paths(struct ssd_boot *b, const struct config *c,
     for (uint32_t i = 0; !e && i < b->files.n; i++) {
         struct ssd_dev *d = &b->node.devs[i];
 
-        snprintf(d->path, sizeof(d->path), "%s", b->files.of[i].path);
+        memcpy(d->path, b->files.of[i].path, sizeof(d->path));
         d->bytes = b->files.of[i].bytes;
         d->why = "";
     }

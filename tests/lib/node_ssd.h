@@ -21,6 +21,7 @@ void down(void);
 /* Another life of the daemon on the same SSD, after an orderly stop. */
 void again(bool checkpoint);
 
+void fill(uint8_t *to, const char *key, uint64_t len);
 /* Do these bytes belong to the key? */
 bool same(const uint8_t *at, const char *key, uint64_t len);
 /* The key's status, 1 while there is no answer. */
