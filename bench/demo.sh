@@ -17,9 +17,9 @@ cd "$(dirname "$0")/.."
 out=${OUT:-out/release}
 trace=bench/traces/conversation_trace.jsonl.gz
 block=16384 # bytes that stand for a block of 512 tokens
-requests=12031 dram=256MiB ssd=1GiB
+requests=12031 dram=256MiB ssd=1GiB segment=16MiB
 if [ "${DEMO:-}" = small ]; then
-    requests=2000 dram=64MiB ssd=256MiB
+    requests=2000 dram=64MiB ssd=256MiB segment=4MiB
 elif [ -n "${DEMO:-}" ]; then
     echo "demo: DEMO=$DEMO is not a demo; there is DEMO=small" >&2
     exit 2
@@ -59,7 +59,7 @@ start() {
     "$out/pikvd" --set listen.shm.path="$socket" \
         --set listen.admin.enabled=false --set dram.capacity="$dram" \
         --set node.state_dir="$disk" --set ssd.paths="$disk/ssd" \
-        --set ssd.capacity="$ssd" 2> "$run/pikvd.log" &
+        --set ssd.capacity="$ssd" --set ssd.segment="$segment" 2> "$run/pikvd.log" &
     daemon=$!
     until grep -q ' started ' "$run/pikvd.log"; do
         if ! kill -0 "$daemon" 2> /dev/null; then
@@ -93,8 +93,9 @@ stat() {
 replay() {
     echo "replay: $1, requests $2 to $(($2 + $3 - 1))"
     "$out/pikv-bench" replay --address "shm:$socket" --trace "$trace" \
-        --block "$block" --from "$2" --limit "$3" --parts 5 \
+        --block "$((block >> 10))KiB" --from "$2" --limit "$3" --parts 5 \
         --rows "$run/$1.rows" --json "$run/$1.json" > "$run/$1.txt" || failed=1
+    if [ ! -e "$run/$1.rows" ]; then exit 1; fi
     written=$((written + $(stat ssd_written_bytes)))
     payload=$((payload + $(stat ssd_payload_bytes)))
 }

@@ -26,7 +26,7 @@ enum {
     LANE_REFUSALS = 1024,
     LANE_SPAN_ARRAYS = 256,
     LANE_WAKES_IN_VAIN = 16, /* in a turn: a thousand may be waiting */
-    LANE_MRC_SAMPLES = 1 << 14,
+    LANE_MRC_SAMPLES = 1 << 12,
     LANE_MRC_FADE_S = 1800,
 };
 

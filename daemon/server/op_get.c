@@ -57,8 +57,9 @@ struct get_key {
     uint64_t off, len, at; /* what of the block; where in the gathered bytes */
     uint64_t version;      /* found: another one later is a miss */
     bool loan;
-    bool cold;  /* its bytes came from the SSD */
-    bool tried; /* one load failed */
+    bool waited; /* it was not in memory when it was found */
+    bool cold;   /* its bytes came from the SSD */
+    bool tried;  /* one load failed */
 };
 
 static_assert(sizeof(struct get_key) <= OP_KEY_BYTES, "fits the arena");
@@ -133,7 +134,7 @@ static bool get_lend(struct get *get, struct get_key *k, uint32_t block)
     const struct registry_ns *ns;
     uint64_t cap;
 
-    if (off == UINT64_MAX || lane_ns_find(l, k->key.ns, 0, &ns) ||
+    if (off == UINT64_MAX || lane_ns_find(l, get->walk.batch.head.ns, 0, &ns) ||
         !loans_allowed(p, ns))
         return false;
     cap = l->loan_pool_bytes[ns->pool] / 100 * l->cfg->limits.loan_share_pct;
@@ -152,7 +153,8 @@ static void get_arrived(struct get *get, struct get_key *k, uint32_t block)
     struct metrics *m = &op->lane->metrics;
     struct wire_result *r = get_result(get, k);
 
-    result_of_block(op, block, r);
+    if (k->waited) /* its crc was not known */
+        result_of_block(op, block, r);
     r->tier = k->cold ? 1 : 0;
     metric_add(&m->get_hits, 1);
     metric_add(&m->get_ssd_hits, k->cold);
@@ -196,19 +198,22 @@ static enum err get_fits(struct get *get, struct get_key *k, uint32_t block,
 
 /* ---- FIND ---------------------------------------------------------------- */
 
+/* The parts that only a cold key needs are set when it turns out to be one. */
 static void get_key_init(struct get *get, struct get_key *k)
 {
     const struct key_ref *ref = &get->walk.ref;
 
-    memset(k, 0, sizeof *k);
     list_init(&k->node);
     k->idx = get->walk.idx;
-    k->key = get->walk.key;
     k->off = ref->rec.off;
     k->version = ref->rec.version;
     k->segs = ref->segs;
     k->seg_n = ref->rec.seg_n;
     k->loan = ref->rec.flags & KEY_LOAN;
+    k->waited = k->cold = k->tried = false;
+    k->x.op = get->op;
+    k->x.many = NULL;
+    k->x.flying = false;
 }
 
 static enum err get_find_key(struct op *op, struct get *get)
@@ -226,8 +231,10 @@ static enum err get_find_key(struct op *op, struct get *get)
     if (e)
         return e;
     store_use(s, block);
-    lane_accessed(op->lane, k->key.hash, get_result(get, k)->len);
+    lane_accessed(op->lane, get->walk.key.hash, get_result(get, k)->len);
     if (store_where(s, block) != WHERE_MEMORY && (k->len || k->loan)) {
+        k->key = get->walk.key;
+        k->waited = true;
         list_add_tail(&get->cold, &k->node);
     } else if (k->len || k->loan) {
         store_ref(s, block);
@@ -319,7 +326,6 @@ static enum err get_load_key(struct get *get, struct get_key *k)
         get_end_key(get, k, ERR_MISS);
         return OK;
     }
-    k->x.op = op;
     k->load = (struct store_wait){.done = get_loaded};
     list_init(&k->load.node);
     if (store_load(s, block, &k->key, LOAD_DEMAND, &k->load))

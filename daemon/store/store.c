@@ -373,7 +373,9 @@ void store_info(const struct store *s, uint32_t block, struct store_info *out)
         .age_ms = now_ms(s) - h->born_ms,
         .idle_ms = now_ms(s) - h->used_ms,
         .ttl_left_ms = ttl_left_ms(s, h->expires_s),
-        .found = e->state == BLOCK_OPEN ? FOUND_PENDING : FOUND_HIT,
+        .found = e->state == BLOCK_LIVE || e->state == BLOCK_LOADING
+                     ? FOUND_HIT
+                     : FOUND_PENDING,
         .tier = e->state == BLOCK_LOADING ? TIER_SSD : h->tier,
         .attr = v.attr,
         .key = v.key,

@@ -119,7 +119,7 @@ struct store_info {
     uint32_t pins, refs, children, hits, extents;
     uint64_t age_ms, idle_ms;
     uint32_t ttl_left_ms; /* 0 none */
-    enum store_found found;
+    enum store_found found; /* HIT: store_find gives it; else PENDING */
     uint8_t tier;
     struct wire_attr attr;
     struct store_key key; /* borrowed from the catalog until the turn ends; of a

@@ -4,6 +4,7 @@
 #include "lib/node_ssd.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,14 +59,21 @@ void down(void)
         free(buf[i]);
 }
 
-void again(bool checkpoint)
+void again_budget(bool checkpoint, const char *budget)
 {
     n.cfg.ssd.checkpoint = checkpoint;
     node_stop(&n);
     node_free_peer(p);
     node_again(&n, media);
+    snprintf(n.cfg.ssd.write_budget, sizeof n.cfg.ssd.write_budget, "%s",
+             budget);
     node_start(&n);
     greet();
+}
+
+void again(bool checkpoint)
+{
+    again_budget(checkpoint, "off");
 }
 
 void fill(uint8_t *to, const char *key, uint64_t len)

@@ -20,6 +20,8 @@ void up(void);
 void down(void);
 /* Another life of the daemon on the same SSD, after an orderly stop. */
 void again(bool checkpoint);
+/* And with a write budget. */
+void again_budget(bool checkpoint, const char *budget);
 
 void fill(uint8_t *to, const char *key, uint64_t len);
 /* Do these bytes belong to the key? */

@@ -77,10 +77,15 @@ static uint16_t bound_port(int *fd_out)
     return ntohs(a.sin_port);
 }
 
+static struct ssd_node ssds; /* n 0 but in one test */
+
 static enum err open_admin(void)
 {
-    struct admin_cfg c = {
-        .control = &control, .loop = loop, .arenas = &arena, .arena_n = 1};
+    struct admin_cfg c = {.control = &control,
+                          .loop = loop,
+                          .arenas = &arena,
+                          .arena_n = 1,
+                          .ssd = &ssds};
 
     return admin_open(&admin, &c, &msg);
 }
@@ -263,6 +268,39 @@ START_TEST(pages_say_what_there_is)
     ck_assert_ptr_nonnull(status);
     ck_assert_uint_eq(json_array_size(json_object_get(status, "lanes")), 2);
     ck_assert(json_is_true(json_object_get(status, "lanes_answered")));
+    json_decref(status);
+}
+END_TEST
+
+static void script_ssd(void)
+{
+    ask("GET", "/readyz?verbose", "");
+    ask("GET", "/api/v1/status", "");
+}
+
+START_TEST(an_ssd_out_of_service_is_named_and_the_daemon_stays_ready)
+{
+    json_t *status, *tiers;
+
+    ssds.n = 2;
+    for (uint32_t i = 0; i < ssds.n; i++) {
+        ssds.devs[i].engine = "sync";
+        ssds.devs[i].why = i ? "a write failed" : "";
+        ssds.devs[i].map.state = i ? SEGLOG_READ_ONLY : SEGLOG_OPEN;
+        snprintf(ssds.devs[i].path, sizeof(ssds.devs[i].path), "/dev/x%u", i);
+    }
+    run(script_ssd);
+    ssds.n = 0;
+    has(0, "HTTP/1.1 200");
+    has(0, "[+]ssd ok: /dev/x0: open, sync\n");
+    has(0, "[!]ssd degraded: /dev/x1: read_only: a write failed, sync\n");
+    has(0, "readyz check passed");
+    status = json_loads(body(1), JSON_REJECT_DUPLICATES, NULL);
+    tiers = json_object_get(status, "tiers");
+    ck_assert_uint_eq(json_array_size(tiers), 3);
+    ck_assert_str_eq(
+        json_string_value(json_object_get(json_array_get(tiers, 2), "state")),
+        "read_only");
     json_decref(status);
 }
 END_TEST
@@ -507,6 +545,8 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, set_up, tear_down);
     tcase_add_test(t, pages_say_what_there_is);
     tcase_add_test(t, what_is_not_a_page_is_refused);
+    tcase_add_test(t,
+                   an_ssd_out_of_service_is_named_and_the_daemon_stays_ready);
     tcase_add_test(t, requests_beyond_the_limit_end_and_the_next_is_served);
     tcase_add_test(t, idle_connections_do_not_shut_others_out_for_long);
     tcase_add_test(t, a_lane_that_does_not_answer_is_left_out);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/hash.h"
 #include "lib/node_ssd.h"
 
@@ -419,6 +420,75 @@ START_TEST(an_evict_that_is_late_ends_when_what_it_began_has_ended)
 }
 END_TEST
 
+/* ---- Faults: of pools and checks (fault.h), then of the device */
+
+static void scenario(void)
+{
+    const enum op_id ops[] = {OP_LOOKUP, OP_PREFETCH, OP_PIN, OP_UNPIN,
+                              OP_EVICT};
+    struct node_batch b;
+
+    (void)put_attr("a", 3000, &durable, NULL);
+    node_sleep(&n, 20 * NS_PER_MS); /* the bytes are read from buf[0] */
+    (void)put_attr("b", 3000, NULL, "a");
+    node_sleep(&n, 20 * NS_PER_MS);
+    (void)key_op(OP_EVICT, BATCH_DEMOTE, "a");
+    (void)key_op(OP_EVICT, BATCH_DEMOTE, "b");
+    ck_assert_int_ne(get_same("a", 3000), ERR_CORRUPT);
+    (void)key_op(OP_EVICT, BATCH_DEMOTE, "a");
+    for (uint32_t i = 0; i < countof(ops); i++)
+        (void)key_op(ops[i], BATCH_PROMOTE, "a");
+    batch_new(&b, &n, OP_EVICT);
+    b.head.select = SELECT_PATTERN;
+    batch_key(&b, "*", (struct wire_key){0}, NULL, NULL);
+    batch_send(&b, p, NULL, 0);
+    node_sleep(&n, 100 * NS_PER_MS);
+    ck_assert(n.reply.there);
+}
+
+static void still_well(void)
+{
+    node_sleep(&n, NS_PER_S);
+    ck_assert(!p->closed);
+    ck_assert_uint_eq(pool_used(&n.lane.ops), 0);
+    store_check(n.lane.store);
+    ck_assert_int_eq(key_op(OP_LOOKUP, 0, "after"), ERR_MISS);
+    ck_assert_int_eq(put("after", 100), OK);
+    ck_assert_int_eq(get_same("after", 100), OK);
+    (void)key_op(OP_EVICT, 0, "after");
+}
+
+START_TEST(every_fault_is_survived)
+{
+    uint32_t i;
+
+    for (i = 1; i < 1000; i++) {
+        fault_arm(i);
+        scenario();
+        if (!fault_hit())
+            break;
+        fault_arm(0);
+        still_well();
+    }
+    fault_arm(0);
+    ck_assert_uint_gt(i, 10);
+    ck_assert_uint_lt(i, 1000);
+}
+END_TEST
+
+START_TEST(every_io_may_fail_and_memory_serves_on)
+{
+    for (uint32_t i = 1; i < 40; i++) {
+        n.disk.fault = (struct disk_mem_fault){
+            .mask = MEM_ALL, .nth = i, .forever = i % 2, .err = ERR_IO};
+        scenario();
+        still_well();
+        n.disk.fault = (struct disk_mem_fault){0};
+        again(false);
+    }
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("ops_ssd");
@@ -452,6 +522,8 @@ Suite *suite(void)
     tcase_add_test(t, evict_by_label_meets_cold_blocks);
     tcase_add_test(t, evict_by_chain_follows_cold_blocks);
     tcase_add_test(t, an_evict_that_is_late_ends_when_what_it_began_has_ended);
+    tcase_add_test(t, every_fault_is_survived);
+    tcase_add_test(t, every_io_may_fail_and_memory_serves_on);
     suite_add_tcase(s, t);
     return s;
 }

@@ -150,6 +150,35 @@ START_TEST(explain_says_that_a_block_was_evicted_before_it_was_written)
 }
 END_TEST
 
+static void put_many(uint32_t from, uint32_t to, uint64_t pause_ns)
+{
+    char key[8];
+
+    for (uint32_t i = from; i < to; i++) {
+        snprintf(key, sizeof key, "k%u", i);
+        ck_assert_int_eq(put(key, 900000), OK);
+        node_sleep(&n, pause_ns);
+    }
+}
+
+START_TEST(explain_says_that_the_write_budget_kept_a_block_out)
+{
+    again_budget(true, "1MiB/s");
+    put_many(0, 40, NS_PER_MS);
+    ck_assert_str_eq(explain("k12")->reason, "not_admitted");
+    ck_assert_uint_gt(n.lane.metrics.ssd_deferred_blocks, 0);
+}
+END_TEST
+
+START_TEST(explain_says_that_a_block_left_the_ssd_too)
+{
+    put_many(0, 90, 20 * NS_PER_MS);
+    ck_assert_str_eq(explain("k0")->reason, "evicted");
+    ck_assert_str_eq(explain("k60")->reason, "here");
+    ck_assert_uint_gt(n.lane.metrics.ssd_reclaimed_segments, 0);
+}
+END_TEST
+
 static const Pikv__InspectReply *inspect(uint32_t what, const char *key,
                                          uint64_t cursor)
 {
@@ -302,7 +331,7 @@ END_TEST
 
 START_TEST(everything_on_the_ssd_is_back_after_a_restart)
 {
-    char key[8];
+    char key[16];
 
     for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
         for (uint32_t i = 0; i < 20; i++) {
@@ -375,6 +404,8 @@ Suite *suite(void)
     tcase_add_test(t, explain_says_where_a_block_is_or_what_became_of_it);
     tcase_add_test(t,
                    explain_says_that_a_block_was_evicted_before_it_was_written);
+    tcase_add_test(t, explain_says_that_the_write_budget_kept_a_block_out);
+    tcase_add_test(t, explain_says_that_a_block_left_the_ssd_too);
     tcase_add_test(t, inspect_reads_what_a_cold_block_is_from_its_record);
     tcase_add_test(t, ssd_lists_retires_and_replaces);
     tcase_add_test(t, size_answers_a_curve_that_only_rises);

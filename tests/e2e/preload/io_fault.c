@@ -89,10 +89,11 @@ static size_t shortened(enum fault f, size_t n)
     return f == SHORT && n > PAGE ? n / 2 / PAGE * PAGE : n;
 }
 
-static void flip(enum fault f, void *p, ssize_t n)
+/* A bit of every page. */
+static void flip(enum fault f, void *p, size_t n)
 {
-    if (f == FLIP && n > 0)
-        ((uint8_t *)p)[n / 2] ^= 1;
+    for (size_t i = PAGE / 2; f == FLIP && i < n; i += PAGE)
+        ((uint8_t *)p)[i] ^= 1;
 }
 
 static ssize_t read_at(int fd, void *p, size_t n, off_t off)
@@ -107,7 +108,8 @@ static ssize_t read_at(int fd, void *p, size_t n, off_t off)
     if (fails(f))
         return -1;
     got = real(fd, p, shortened(f, n), off);
-    flip(f, p, got);
+    if (got > 0)
+        flip(f, p, (size_t)got);
     return got;
 }
 
@@ -134,8 +136,8 @@ static ssize_t readv_at(int fd, const struct iovec *v, int n, off_t off)
     if (fails(f))
         return -1;
     got = real(fd, v, f == SHORT && n > 1 ? n / 2 : n, off);
-    if (got > 0)
-        flip(f, v[0].iov_base, (ssize_t)v[0].iov_len);
+    for (int i = 0; i < n && got > 0; i++)
+        flip(f, v[i].iov_base, v[i].iov_len);
     return got;
 }
 
