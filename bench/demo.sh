@@ -16,6 +16,7 @@ cd "$(dirname "$0")/.."
 
 out=${OUT:-out/release}
 trace=bench/traces/conversation_trace.jsonl.gz
+rate=160MiB # of PUTs a second: memory would outrun many an SSD
 block=16384 # bytes that stand for a block of 512 tokens
 requests=12031 dram=256MiB ssd=1GiB segment=16MiB
 if [ "${DEMO:-}" = small ]; then
@@ -94,7 +95,7 @@ replay() {
     echo "replay: $1, requests $2 to $(($2 + $3 - 1))"
     "$out/pikv-bench" replay --address "shm:$socket" --trace "$trace" \
         --block "$((block >> 10))KiB" --from "$2" --limit "$3" --parts 5 \
-        --rows "$run/$1.rows" --json "$run/$1.json" > "$run/$1.txt" || failed=1
+        --put-rate "$rate" --rows "$run/$1.rows" --json "$run/$1.json" > "$run/$1.txt" || failed=1
     if [ ! -e "$run/$1.rows" ]; then exit 1; fi
     written=$((written + $(stat ssd_written_bytes)))
     payload=$((payload + $(stat ssd_payload_bytes)))
@@ -114,7 +115,8 @@ cat << TEXT
 This demo
   replays   $requests requests of a real conversation trace ($trace):
             $distinct distinct blocks, $(mib $((distinct * block))) MiB at $((block / 1024)) KiB each
-  with      $dram of memory and $ssd of SSD, less than that
+  with      $dram of memory and $ssd of SSD, less than that,
+            at $rate of new blocks a second at most
   writes    at most $(mib $(((refs1 + 2 * refs2) * block))) MiB to $disk/ssd, about $(mib $(((distinct1 + 2 * distinct2) * block))) MiB most likely,
             and little into $run; both are removed at the end
   listens   only on a unix socket there; no network port

@@ -31,6 +31,7 @@ static const char *const phase_names[PHASES] = {"LOOKUP", "GET", "PUT"};
 struct options {
     const char *address, *trace, *json, *policy, *rows;
     uint64_t block_bytes, from, limit;
+    uint64_t put_rate; /* bytes per second; 0: as fast as it goes */
     uint32_t depth, parts;
     int pid;
     double prefill_rate; /* tokens per second */
@@ -64,7 +65,7 @@ struct replay {
     uint64_t calls[PHASES], bytes[PHASES], failed[PHASES];
     uint64_t requests, refs, hits, evicted_between, verify_errors, stored;
     struct part parts[PARTS_MAX];
-    uint64_t begun_ns, shown_ns;
+    uint64_t begun_ns, shown_ns, put_bytes;
     double cpu_s;
 };
 
@@ -109,6 +110,21 @@ static void start_get(struct replay *r, struct worker *w)
                            &id));
 }
 
+/* The SSD is not to be outrun: a prefill takes longer than its PUT. Whoever
+ * sleeps here sleeps for all. */
+static void keep_rate(struct replay *r, uint64_t bytes)
+{
+    uint64_t now = bench_now_ns(), due;
+
+    r->put_bytes += bytes;
+    if (!r->opt.put_rate)
+        return;
+    due = r->begun_ns +
+          (uint64_t)((double)r->put_bytes / (double)r->opt.put_rate * 1e9);
+    if (due > now)
+        usleep((useconds_t)((due - now) / 1000));
+}
+
 static void start_put(struct replay *r, struct worker *w)
 {
     struct pikv_call call = {.user = w, .deadline_us = 5000000};
@@ -127,6 +143,7 @@ static void start_put(struct replay *r, struct worker *w)
         if (at)
             w->puts[i].parent = w->lookup[at - 1].key;
     }
+    keep_rate(r, w->batch * r->opt.block_bytes);
     w->begun_ns = bench_now_ns(); /* making the bytes is not the store's time */
     submit_failed(pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results,
                            &id));
@@ -380,6 +397,7 @@ static void usage(void)
          "  --from N          begin with request N (0)\n"
          "  --limit N         only N requests\n"
          "  --depth N         requests at a time (4)\n"
+         "  --put-rate SIZE   bytes of PUT per second at most (as it goes)\n"
          "  --policy NAME     eviction policy of the namespace\n"
          "  --prefill-rate N  tokens per second for `prefill saved` (10000)\n"
          "  --pid N           the daemon's, to tell its CPU\n"
@@ -397,6 +415,7 @@ static void parse(struct options *o, int argc, char **argv)
         {"limit", 1, 0, 'l'},   {"depth", 1, 0, 'd'},  {"policy", 1, 0, 'p'},
         {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'}, {"json", 1, 0, 'j'},
         {"quiet", 0, 0, 'q'},   {"help", 0, 0, 'h'},   {"from", 1, 0, 'f'},
+        {"put-rate", 1, 0, 'u'},
         {"parts", 1, 0, 'n'},   {"rows", 1, 0, 'R'},   {"plan", 0, 0, 'L'},
         {0, 0, 0, 0}};
     int c;
@@ -418,6 +437,7 @@ static void parse(struct options *o, int argc, char **argv)
         case 'f': o->from = strtoull(optarg, NULL, 0); break;
         case 'n': o->parts = (uint32_t)strtoul(optarg, NULL, 0); break;
         case 'R': o->rows = optarg; break;
+        case 'u': o->put_rate = bench_bytes("--put-rate", optarg); break;
         case 'L': o->plan = true; break;
         case 'h': usage(); exit(0);
         default: usage(); exit(2);

@@ -153,7 +153,8 @@ void mover_check(const struct store *s)
 
     if (!m)
         return;
-    LIST_FOREACH(n, &m->writes) {
+    LIST_FOREACH(n, &m->writes)
+    {
         const struct write *w = container_of(n, struct write, node);
 
         MUST(hot_of(s, w->block)->refs > 0);
@@ -161,7 +162,8 @@ void mover_check(const struct store *s)
         write_bytes += w->bytes;
     }
     for (uint32_t c = 0; c <= LOAD_CLASSES; c++)
-        LIST_FOREACH(n, c < LOAD_CLASSES ? &m->fresh[c] : &m->loading) {
+        LIST_FOREACH(n, c < LOAD_CLASSES ? &m->fresh[c] : &m->loading)
+        {
             const struct load *l = container_of(n, struct load, node);
 
             MUST(hot_of(s, l->block)->refs > 0);

@@ -26,19 +26,19 @@
 #include "store/store_impl.h"
 
 enum {
-    MOVER_RING = 1 << 20,  /* blocks that wait to be written at most */
-    MOVER_WRITES = 512,    /* requests to write under way at most */
-    MOVER_REQS = 1024,     /* tombs and flushes */
-    MOVER_LOADS = 2048,    /* blocks being loaded */
-    MOVER_READS = 256,     /* reads under way */
-    MOVER_HEADS = 1024,    /* header pages being read */
+    MOVER_RING = 1 << 20, /* blocks that wait to be written at most */
+    MOVER_WRITES = 512,   /* requests to write under way at most */
+    MOVER_REQS = 1024,    /* tombs and flushes */
+    MOVER_LOADS = 2048,   /* blocks being loaded */
+    MOVER_READS = 256,    /* reads under way */
+    MOVER_HEADS = 1024,   /* header pages being read */
     MOVER_PEEKS = 16,
     HEAD_BUCKETS = 256,
-    READ_PARTS = 64,        /* of one read */
-    READ_MERGE = 2 << 20,   /* bytes up to which neighbours are merged */
-    FLUSH_PARTS = 256,      /* sorted at a time */
-    TICK_WRITES = 64,       /* blocks taken from the ring in a tick */
-    ETA_SIZES = 20,         /* by the logarithm of the pages */
+    READ_PARTS = 64,      /* of one read */
+    READ_MERGE = 2 << 20, /* bytes up to which neighbours are merged */
+    FLUSH_PARTS = 256,    /* sorted at a time */
+    TICK_WRITES = 64,     /* blocks taken from the ring in a tick */
+    ETA_SIZES = 20,       /* by the logarithm of the pages */
     LOAD_CLASSES = LOAD_AGAIN + 1,
 };
 
@@ -51,7 +51,7 @@ struct queued {
 struct write {
     struct seg_req req;
     struct mover *m;
-    struct list node;   /* mover.writes */
+    struct list node;    /* mover.writes */
     struct list flushes; /* struct order: persists that wait for it */
     uint32_t block;
     uint64_t bytes;
@@ -62,7 +62,7 @@ struct write {
 struct order {
     struct seg_req req;
     struct mover *m;
-    struct list node; /* write.flushes or mover.ended */
+    struct list node;        /* write.flushes or mover.ended */
     struct store_wait *wait; /* or NULL */
     enum err err;
 };
@@ -90,10 +90,10 @@ struct load {
     struct seg_place place;
     uint32_t pages;
     enum store_load_class cls;
-    uint32_t ios;   /* reads and header that have not ended */
-    bool flying;    /* not FRESH any more */
-    bool dead;      /* its device went and all were told */
-    bool prefetch;  /* nobody waited when it began */
+    uint32_t ios;  /* reads and header that have not ended */
+    bool flying;   /* not FRESH any more */
+    bool dead;     /* its device went and all were told */
+    bool prefetch; /* nobody waited when it began */
     enum err err;
     uint64_t began_ns;
 };

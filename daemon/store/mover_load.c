@@ -211,8 +211,8 @@ bool head_record(const struct head *h, uint32_t idx, struct hash128 hash,
 
     /* Whose segment it is says the record: its hash is keyed. */
     memcpy(&g, h->buf, sizeof g);
-    if (h->err || seg_group_read(h->buf, g.uuid, g.generation, h->page,
-                                 UINT32_MAX, &g) ||
+    if (h->err ||
+        seg_group_read(h->buf, g.uuid, g.generation, h->page, UINT32_MAX, &g) ||
         g.kind != SEG_GROUP_RECORDS || idx >= g.record_n)
         return false;
     for (uint32_t i = 0; i <= idx; i++)
@@ -395,7 +395,8 @@ void load_io_done(struct load *l, enum err e)
 
 static struct load *dead_in(struct mover *m, struct list *loads)
 {
-    LIST_FOREACH(n, loads) {
+    LIST_FOREACH(n, loads)
+    {
         struct load *l = container_of(n, struct load, node);
 
         if (!l->dead && !mover_readable(m->s, seg_dev(l->place.tag)))

@@ -33,7 +33,8 @@ struct head *head_get(struct mover *m, uint32_t dev, uint32_t page)
     struct list *bucket = head_bucket(m, dev, page);
     struct head *h;
 
-    LIST_FOREACH(n, bucket) {
+    LIST_FOREACH(n, bucket)
+    {
         h = container_of(n, struct head, node);
         if (h->dev == dev && h->page == page) {
             h->refs++;

@@ -131,8 +131,8 @@ void tomb_quietly(struct store *s, const struct entry *e)
 static struct write *write_find(const struct mover *m, uint32_t block)
 {
     LIST_FOREACH(n, &m->writes)
-        if (container_of(n, struct write, node)->block == block)
-            return container_of(n, struct write, node);
+    if (container_of(n, struct write, node)->block == block)
+        return container_of(n, struct write, node);
     MUST(!"HOT_WRITING says that there is one");
     return NULL;
 }

@@ -42,11 +42,11 @@ static enum err tables_init(struct store *s)
     s->ghosts = mem_reserve(ghosts_bytes(s));
     if (!s->nss || !s->ns_of || !s->active || !s->ghosts)
         return ERR_NO_MEMORY;
-    e = catalog_init(&s->cat,
-                     (uint32_t)min_u64(s->cfg.blocks_max +
-                                           s->cfg.ssd_blocks_max,
-                                       UINT32_MAX - 2),
-                     (uint32_t)s->cfg.blocks_max);
+    e = catalog_init(
+        &s->cat,
+        (uint32_t)min_u64(s->cfg.blocks_max + s->cfg.ssd_blocks_max,
+                          UINT32_MAX - 2),
+        (uint32_t)s->cfg.blocks_max);
     return e ? e : keys_init(&s->keys, (uint32_t)s->cfg.blocks_max);
 }
 

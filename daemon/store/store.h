@@ -66,9 +66,9 @@ struct store_cfg {
     uint32_t high_water_pct; /* and stop when this much is free */
     uint64_t pinned_bytes_max;
     uint64_t block_bytes_max;
-    uint64_t blocks_max; /* blocks in memory at most, all lanes' tiers */
+    uint64_t blocks_max;     /* blocks in memory at most, all lanes' tiers */
     uint64_t ssd_blocks_max; /* and on the SSDs, beside them */
-    uint32_t ghosts;     /* recent-eviction memory, entries */
+    uint32_t ghosts;         /* recent-eviction memory, entries */
 };
 
 /* What a lane's store knows of a namespace: an immutable copy, given again
@@ -118,7 +118,7 @@ struct store_info {
     uint32_t crc;
     uint32_t pins, refs, children, hits, extents;
     uint64_t age_ms, idle_ms;
-    uint32_t ttl_left_ms; /* 0 none */
+    uint32_t ttl_left_ms;   /* 0 none */
     enum store_found found; /* HIT: store_find gives it; else PENDING */
     uint8_t tier;
     struct wire_attr attr;
@@ -257,8 +257,7 @@ enum store_load_class { LOAD_DEMAND, LOAD_PREFETCH, LOAD_PROMOTE, LOAD_AGAIN };
  * bytes are copied. */
 must_check enum err store_load(struct store *s, uint32_t block,
                                const struct store_key *k,
-                               enum store_load_class cls,
-                               struct store_wait *w);
+                               enum store_load_class cls, struct store_wait *w);
 /* Nobody wants it any more: done will not come. A ref it was given before is
  * the caller's still. Only demand of nobody is not read. */
 void store_load_cancel(struct store *s, struct store_wait *w);

@@ -91,8 +91,7 @@ static bool killed(const struct adopt *a, uint32_t slot, struct hash128 hash,
 {
     uint32_t t = find_in(&a->tombs, hash, slot);
 
-    return version <= a->floor ||
-           (t && version <= a->tombs.entries[t].version);
+    return version <= a->floor || (t && version <= a->tombs.entries[t].version);
 }
 
 static uint32_t entry_make(struct store *s, uint32_t slot, struct hash128 hash)
@@ -246,7 +245,8 @@ static void rings_cut(struct store *s)
     struct hash128 *seen = s->adopt->parent;
 
     for (uint32_t b = 1; b < s->cat.entry_hi; b++)
-        for (uint32_t at = b; at && !seen[at].lo; at = entry_at(s, at)->parent) {
+        for (uint32_t at = b; at && !seen[at].lo;
+             at = entry_at(s, at)->parent) {
             struct entry *e = entry_at(s, at);
 
             seen[at].lo = b;

@@ -22,7 +22,8 @@
  *
  * Invariants: 1. cold_n, ssd_blocks and the others are what store_check counts.
  * 2. entry.side says that colds[] has something for the entry. Thread: the
- * lane. Nothing here waits or fails but block_warm, for want of a hot record. */
+ * lane. Nothing here waits or fails but block_warm, for want of a hot record.
+ */
 #include "store/store_impl.h"
 
 #include "base/fault.h"

@@ -46,7 +46,7 @@ struct store_ns {
     uint64_t entries;   /* in any state */
     uint64_t blocks;    /* in memory: OPEN, LIVE and LOADING */
     uint64_t bytes, extent_bytes;
-    uint64_t cold_n;    /* entries that are COLD */
+    uint64_t cold_n;                /* entries that are COLD */
     uint64_t ssd_blocks, ssd_bytes; /* with a place on an SSD */
     uint64_t share_bytes;
     bool condemned;
@@ -57,9 +57,9 @@ struct store_pool {
     struct unit_pool *units;
     struct tier_mem mem; /* set up when units has any */
     bool ready;
-    bool draining;     /* between low and high water */
+    bool draining;       /* between low and high water */
     uint64_t starved_ns; /* when a reserve last found the pool empty; 0: none */
-    uint64_t capacity; /* that shares were last computed with */
+    uint64_t capacity;   /* that shares were last computed with */
 };
 
 /* A change told by store_session, applied to a part of the blocks per tick. */
@@ -96,9 +96,9 @@ struct store {
     uint32_t ttl_n; /* hot records with a ttl */
     uint32_t sweep; /* next hot record to look at */
     /* ---- the SSD */
-    struct mover *mover; /* NULL: there is none */
-    struct adopt *adopt; /* until store_adopted */
-    bool adopting;       /* something was adopted since */
+    struct mover *mover;         /* NULL: there is none */
+    struct adopt *adopt;         /* until store_adopted */
+    bool adopting;               /* something was adopted since */
     uint64_t cold_n, cold_ttl_n; /* COLD; those of them with a ttl */
     uint64_t condemned_cold;     /* those of old generations */
     uint64_t ssd_blocks, ssd_bytes;

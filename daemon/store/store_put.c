@@ -7,8 +7,9 @@
  *             -> parent link -> quota -> extents
  *
  * Each step that finds no room evicts and tries again (entries: COLD blocks go
- * first, they have nothing else to give); the parent is held from the start and the new block is not in a policy yet, so neither is ever taken
- * for room. What fails after the entry was made is undone as an abort. */
+ * first, they have nothing else to give); the parent is held from the start and
+ * the new block is not in a policy yet, so neither is ever taken for room. What
+ * fails after the entry was made is undone as an abort. */
 #include "store/store_impl.h"
 
 #include "base/fault.h"

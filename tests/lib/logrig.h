@@ -73,7 +73,8 @@ extern uint64_t rig_images;
 extern void (*rig_hook)(const struct rig *w);
 
 uint32_t chance(uint32_t n); /* 0 to n - 1, of rig_rng */
-uint32_t rig_setting(const char *name, uint32_t otherwise); /* environment */
+/* From the environment, or a default; slow: that of sanitized builds. */
+uint32_t rig_setting(const char *name, uint32_t otherwise, uint32_t slow);
 void rig_setup(void);
 void rig_teardown(void);
 

@@ -88,7 +88,8 @@ static void group_write(struct fake_ssd *x, struct list *out)
     MUST(x->header_n < FAKE_HEADERS);
     x->headers[x->header_n++] = (struct fake_header){dev, at};
     n = 0;
-    LIST_FOREACH(node, out) {
+    LIST_FOREACH(node, out)
+    {
         r = container_of(node, struct seg_req, node);
         r->place = (struct seg_place){at + 1 + n * pages, seg_tag(dev, n)};
         payload_write(x, r, r->place.page);
@@ -280,8 +281,8 @@ static uint8_t byte_at(struct hash128 h, uint64_t i)
 static uint32_t fill(struct fake_ssd *x, uint32_t b, struct hash128 h)
 {
     static struct span spans[STORE_SPANS_MAX];
-    uint32_t n = store_spans(x->f.s, b, 0, store_len(x->f.s, b), spans,
-                             STORE_SPANS_MAX);
+    uint32_t n =
+        store_spans(x->f.s, b, 0, store_len(x->f.s, b), spans, STORE_SPANS_MAX);
     uint32_t crc = 0;
     uint64_t at = 0;
 
@@ -297,8 +298,8 @@ bool fssd_same(struct fake_ssd *x, uint32_t b)
 {
     static struct span spans[STORE_SPANS_MAX];
     struct hash128 h = entry_at(x->f.s, b)->hash;
-    uint32_t n = store_spans(x->f.s, b, 0, store_len(x->f.s, b), spans,
-                             STORE_SPANS_MAX);
+    uint32_t n =
+        store_spans(x->f.s, b, 0, store_len(x->f.s, b), spans, STORE_SPANS_MAX);
     uint64_t at = 0;
 
     for (uint32_t i = 0; i < n; i++)

@@ -27,10 +27,10 @@ struct fake_ssd {
     struct seg_map maps[DISK_DEVS];
     uint32_t readers[DISK_DEVS][FAKE_SEGMENTS];
     uint32_t next_page[DISK_DEVS];
-    struct list queue; /* seg_req.node */
-    bool hold;         /* answers nothing */
-    enum err fail;     /* the answer to PUT from now on */
-    enum err fail_order; /* and to TOMB and FLUSH */
+    struct list queue;                     /* seg_req.node */
+    bool hold;                             /* answers nothing */
+    enum err fail;                         /* the answer to PUT from now on */
+    enum err fail_order;                   /* and to TOMB and FLUSH */
     uint32_t puts, agains, tombs, flushes; /* answered with OK */
     struct seg_tomb last_tomb;
     struct fake_header headers[FAKE_HEADERS];

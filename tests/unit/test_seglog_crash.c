@@ -114,7 +114,7 @@ static void crash_run(const struct rig_work *k, bool close, bool again)
 {
     struct mem_media *m = mem_media_new(1, RIG_BYTES, true), *c;
 
-    crash_bits = rig_setting("SUBSETS", 4);
+    crash_bits = rig_setting("SUBSETS", 4, 2);
     rig_hook = crash_here;
     scratch_flushes = UINT64_MAX;
     rig_begin(&writer, m);

@@ -124,7 +124,7 @@ END_TEST
 
 START_TEST(a_closed_image_cut_at_any_sector_opens)
 {
-    cut_run(true, rig_setting("CUTS", 7));
+    cut_run(true, rig_setting("CUTS", 7, 41));
 }
 END_TEST
 
@@ -141,7 +141,7 @@ static bool is_meta(uint64_t off)
 
 static void flip_run(bool close)
 {
-    uint64_t step = rig_setting("FLIPS", 97);
+    uint64_t step = rig_setting("FLIPS", 97, 499);
 
     make_base(close);
     for (uint64_t page = 0; page < RIG_BYTES; page += SEG_PAGE)
@@ -231,13 +231,13 @@ static void random_run(bool close, uint32_t n)
 
 START_TEST(images_with_sectors_lost_or_swapped_open)
 {
-    random_run(false, rig_setting("IMAGES", 2000) / 2);
+    random_run(false, rig_setting("IMAGES", 2000, 300) / 2);
 }
 END_TEST
 
 START_TEST(closed_images_with_sectors_lost_or_swapped_open)
 {
-    random_run(true, rig_setting("IMAGES", 2000) / 2);
+    random_run(true, rig_setting("IMAGES", 2000, 300) / 2);
 }
 END_TEST
 

@@ -74,6 +74,7 @@ END_TEST
 
 START_TEST(a_dropped_block_keeps_its_bytes_while_it_is_in_use)
 {
+    struct store_info info;
     uint32_t b, again;
 
     sfix_open(&f, 4, NULL);
@@ -83,6 +84,8 @@ START_TEST(a_dropped_block_keeps_its_bytes_while_it_is_in_use)
     sfix_write(&f, b, 77);
     store_drop(f.s, b);
     ck_assert_uint_eq(sfix_find(&f, 1, "a"), 0);
+    store_info(f.s, b, &info);
+    ck_assert_int_ne(info.found, FOUND_HIT);
     store_check(f.s);
     ck_assert_int_eq(sfix_put(&f, 1, "a", NULL, 9000), OK);
     again = sfix_find(&f, 1, "a");
@@ -340,8 +343,7 @@ START_TEST(a_parent_that_would_close_a_circle_is_not_linked)
     store_drop(f.s, sfix_find(&f, 1, "a"));
     ck_assert_int_eq(sfix_put(&f, 1, "a", "b", 5000), OK);
     store_check(f.s);
-    ck_assert(
-        !is_below(sfix_find(&f, 1, "a"), sfix_find(&f, 1, "b")));
+    ck_assert(!is_below(sfix_find(&f, 1, "a"), sfix_find(&f, 1, "b")));
     ck_assert_int_eq(sfix_put(&f, 1, "self", "self", 5000), OK);
     store_check(f.s);
     sfix_close(&f);
@@ -359,8 +361,7 @@ START_TEST(a_child_of_an_aborted_parent_lives_on)
     store_check(f.s);
     ck_assert_uint_ne(sfix_find(&f, 1, "down"), 0);
     ck_assert_int_eq(sfix_put(&f, 1, "up", NULL, 5000), OK);
-    ck_assert(
-        is_below(sfix_find(&f, 1, "down"), sfix_find(&f, 1, "up")));
+    ck_assert(is_below(sfix_find(&f, 1, "down"), sfix_find(&f, 1, "up")));
     store_check(f.s);
     sfix_close(&f);
 }

@@ -22,9 +22,9 @@ static void up(void)
 
     sfix_init(&f[0], UNITS);
     unit_pool_fini(&f[0].pool);
-    ck_assert_int_eq(unit_pool_init(&f[0].pool, f[0].mem,
-                                    (uint64_t)UNITS * UNIT_BYTES, 2),
-                     OK);
+    ck_assert_int_eq(
+        unit_pool_init(&f[0].pool, f[0].mem, (uint64_t)UNITS * UNIT_BYTES, 2),
+        OK);
     f[0].cfg.lanes = 2;
     memset(&f[1], 0, sizeof f[1]);
     f[1].env = f[0].env;

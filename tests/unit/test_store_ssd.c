@@ -57,8 +57,8 @@ static void flood(uint32_t from, uint32_t n)
 
 START_TEST(what_left_memory_comes_back_whole)
 {
-    static const uint64_t lens[] = {1,         4095,    4096,   4097, 100000,
-                                    (1 << 20) + 1, 777777, 1 << 20};
+    static const uint64_t lens[] = {1,      4095,          4096,   4097,
+                                    100000, (1 << 20) + 1, 777777, 1 << 20};
     struct store_info info;
     uint32_t b;
 
@@ -87,7 +87,7 @@ START_TEST(what_left_memory_comes_back_whole)
 }
 END_TEST
 
-START_TEST(pressure_unloads_what_is_written_and_writes_nothing_twice)
+START_TEST(pressure_unloads_what_is_written_and_writes_no_byte_again)
 {
     open_ssd(4);
     flood(0, 40);
@@ -575,8 +575,8 @@ START_TEST(reclaim_takes_along_no_more_than_it_may)
 
     open_ssd(8);
     for (uint32_t i = 0; i < 10; i++)
-        segment = fssd_segment_of(&x, fssd_put_cold(&x, numbered(i), NULL,
-                                                    4096));
+        segment =
+            fssd_segment_of(&x, fssd_put_cold(&x, numbered(i), NULL, 4096));
     for (uint32_t i = 0; i < 10; i++)
         store_use(x.f.s, find(numbered(i)));
     ck_assert_uint_eq(fssd_reclaim(&x, 0, segment, 3 * 4096 + 100), 3 * 4096);
@@ -853,7 +853,7 @@ START_TEST(no_memory_at_set_up_leaves_nothing)
 }
 END_TEST
 
-START_TEST(a_tomb_that_cannot_be_kept_costs_blocks_and_brings_none_back)
+START_TEST(a_tomb_that_is_not_kept_costs_blocks_and_brings_none_back)
 {
     open_ssd(8);
     ck_assert(adopt("old", 4, 1000));
@@ -878,7 +878,8 @@ Suite *suite(void)
 
     tcase_set_timeout(t, 120);
     tcase_add_test(t, what_left_memory_comes_back_whole);
-    tcase_add_test(t, pressure_unloads_what_is_written_and_writes_nothing_twice);
+    tcase_add_test(t,
+                   pressure_unloads_what_is_written_and_writes_no_byte_again);
     tcase_add_test(t, eviction_does_not_wait_for_writes);
     tcase_add_test(t, a_cold_key_exists_and_a_put_of_it_says_so);
     tcase_add_test(t, a_block_in_use_is_not_unloaded_until_it_is_free);
@@ -914,7 +915,7 @@ Suite *suite(void)
 #ifdef PIKV_FAULTS
     tcase_add_test(t, no_memory_at_set_up_leaves_nothing);
     tcase_add_test(t,
-                   a_tomb_that_cannot_be_kept_costs_blocks_and_brings_none_back);
+                   a_tomb_that_is_not_kept_costs_blocks_and_brings_none_back);
 #endif
     suite_add_tcase(s, t);
     return s;
