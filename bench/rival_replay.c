@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,25 @@ static void read_bytes(struct worker *w, uint8_t *to, size_t n)
 
 /* ---- Requests ---- */
 
+struct text {
+    char bytes[BATCH * 96];
+    size_t len;
+};
+
+static void __attribute__((format(printf, 2, 3)))
+say(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(t->bytes + t->len, sizeof t->bytes - t->len, fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= sizeof t->bytes - t->len)
+        bench_die("a request is too long");
+    t->len += (size_t)n;
+}
+
 static int key_print(struct worker *w, uint32_t id, char key[KEY_BYTES])
 {
     return snprintf(key, KEY_BYTES, "conv:%llu",
@@ -132,20 +152,26 @@ static int key_print(struct worker *w, uint32_t id, char key[KEY_BYTES])
 
 static void ask_get(struct worker *w, const uint32_t *ids, uint32_t n)
 {
-    char text[BATCH * 48 + 64], key[KEY_BYTES];
-    int len = w->s->opt.redis ? sprintf(text, "*%u\r\n$4\r\nMGET\r\n", n + 1)
-                              : sprintf(text, "get");
+    bool redis = w->s->opt.redis;
+    struct text t = {.len = 0};
+    char key[KEY_BYTES];
     struct iovec v;
 
+    if (redis)
+        say(&t, "*%u\r\n$4\r\nMGET\r\n", n + 1);
+    else
+        say(&t, "get");
     for (uint32_t i = 0; i < n; i++) {
         int k = key_print(w, ids[i], key);
 
-        len += w->s->opt.redis ? sprintf(text + len, "$%d\r\n%s\r\n", k, key)
-                               : sprintf(text + len, " %s", key);
+        if (redis)
+            say(&t, "$%d\r\n%s\r\n", k, key);
+        else
+            say(&t, " %s", key);
     }
-    if (!w->s->opt.redis)
-        len += sprintf(text + len, "\r\n");
-    v = (struct iovec){text, (size_t)len};
+    if (!redis)
+        say(&t, "\r\n");
+    v = (struct iovec){t.bytes, t.len};
     write_all(w, &v, 1);
 }
 
@@ -213,21 +239,22 @@ static uint32_t get_batch(struct worker *w, const uint32_t *ids, uint32_t n)
 static void put_batch(struct worker *w, const uint32_t *ids, uint32_t n)
 {
     uint64_t size = w->s->opt.block_bytes, begun;
-    char text[BATCH][96], key[KEY_BYTES];
+    struct text t = {.len = 0};
     struct iovec v[3 * BATCH];
     static char end[] = "\r\n";
+    char key[KEY_BYTES];
 
     for (uint32_t i = 0; i < n; i++) {
         int k = key_print(w, ids[i], key);
-        int len = w->s->opt.redis
-                      ? sprintf(text[i], "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n"
-                                         "$%llu\r\n",
-                                k, key, (unsigned long long)size)
-                      : sprintf(text[i], "set %s 0 0 %llu\r\n", key,
-                                (unsigned long long)size);
+        size_t from = t.len;
 
+        if (w->s->opt.redis)
+            say(&t, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%llu\r\n", k, key,
+                (unsigned long long)size);
+        else
+            say(&t, "set %s 0 0 %llu\r\n", key, (unsigned long long)size);
         bench_fill(ids[i], w->data + i * size, size);
-        v[3 * i] = (struct iovec){text[i], (size_t)len};
+        v[3 * i] = (struct iovec){t.bytes + from, t.len - from};
         v[3 * i + 1] = (struct iovec){w->data + i * size, size};
         v[3 * i + 2] = (struct iovec){end, 2};
     }
@@ -287,31 +314,55 @@ static void usage(void)
 static void parse(struct options *o, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"kind", 1, 0, 'k'},  {"address", 1, 0, 'a'}, {"trace", 1, 0, 't'},
-        {"block", 1, 0, 'b'}, {"from", 1, 0, 'f'},    {"limit", 1, 0, 'l'},
-        {"depth", 1, 0, 'd'}, {"pid", 1, 0, 'P'},     {"json", 1, 0, 'j'},
-        {"help", 0, 0, 'h'},  {0, 0, 0, 0}};
+        {"kind", 1, 0, 'k'},  {"address", 1, 0, 'a'},
+        {"trace", 1, 0, 't'}, {"block", 1, 0, 'b'},
+        {"from", 1, 0, 'f'},  {"limit", 1, 0, 'l'},
+        {"depth", 1, 0, 'd'}, {"pid", 1, 0, 'P'},
+        {"json", 1, 0, 'j'},  {"help", 0, 0, 'h'},
+        {0, 0, 0, 0}};
     int c;
 
-    *o = (struct options){
-        .block_bytes = 65536, .depth = 4, .limit = UINT64_MAX};
+    *o =
+        (struct options){.block_bytes = 65536, .depth = 4, .limit = UINT64_MAX};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'k': o->kind = optarg; break;
-        case 'a': o->address = optarg; break;
-        case 't': o->trace = optarg; break;
-        case 'b': o->block_bytes = bench_bytes("--block", optarg); break;
-        case 'f': o->from = strtoull(optarg, NULL, 0); break;
-        case 'l': o->limit = strtoull(optarg, NULL, 0); break;
-        case 'd': o->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 'P': o->pid = (int)strtoul(optarg, NULL, 10); break;
-        case 'j': o->json = optarg; break;
-        case 'h': usage(); exit(0);
-        default: usage(); exit(2);
+        case 'k':
+            o->kind = optarg;
+            break;
+        case 'a':
+            o->address = optarg;
+            break;
+        case 't':
+            o->trace = optarg;
+            break;
+        case 'b':
+            o->block_bytes = bench_bytes("--block", optarg);
+            break;
+        case 'f':
+            o->from = strtoull(optarg, NULL, 0);
+            break;
+        case 'l':
+            o->limit = strtoull(optarg, NULL, 0);
+            break;
+        case 'd':
+            o->depth = (uint32_t)strtoul(optarg, NULL, 0);
+            break;
+        case 'P':
+            o->pid = (int)strtoul(optarg, NULL, 10);
+            break;
+        case 'j':
+            o->json = optarg;
+            break;
+        case 'h':
+            usage();
+            exit(0);
+        default:
+            usage();
+            exit(2);
         }
     }
-    if (!o->kind || !o->address || !o->trace || o->depth < 1 ||
-        o->depth > 64 || o->block_bytes % 8) {
+    if (!o->kind || !o->address || !o->trace || o->depth < 1 || o->depth > 64 ||
+        o->block_bytes % 8) {
         usage();
         exit(2);
     }
