@@ -106,8 +106,8 @@ static void start_get(struct replay *r, struct worker *w)
         w->gets[i] = (struct pikv_get){
             .key = w->lookup[w->done + i],
             .data = {w->data + i * r->opt.block_bytes, r->opt.block_bytes}};
-    submit_failed(pikv_get(r->kv, r->ns, w->gets, w->batch, &call, w->results,
-                           &id));
+    submit_failed(
+        pikv_get(r->kv, r->ns, w->gets, w->batch, &call, w->results, &id));
 }
 
 /* The SSD is not to be outrun: a prefill takes longer than its PUT. Whoever
@@ -145,8 +145,8 @@ static void start_put(struct replay *r, struct worker *w)
     }
     keep_rate(r, w->batch * r->opt.block_bytes);
     w->begun_ns = bench_now_ns(); /* making the bytes is not the store's time */
-    submit_failed(pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results,
-                           &id));
+    submit_failed(
+        pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results, &id));
 }
 
 static struct part *part_of(struct replay *r, const struct worker *w)
@@ -267,7 +267,8 @@ static void progress(struct replay *r)
     fprintf(stderr,
             "\rreplay: %llu of %llu requests, prefix hits %.1f %%, %.2f GB/s ",
             (unsigned long long)r->requests,
-            (unsigned long long)(r->end - r->opt.from), r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
+            (unsigned long long)(r->end - r->opt.from),
+            r->refs ? 100.0 * (double)r->hits / (double)r->refs : 0,
             (double)(r->bytes[GET] + r->bytes[PUT]) /
                 (double)(now - r->begun_ns));
 }
@@ -404,43 +405,90 @@ static void usage(void)
          "  --json FILE       the numbers for a program\n"
          "  --parts N         parts in time, for --rows (10)\n"
          "  --rows FILE       of each part: blocks asked, hit, hit on SSD\n"
-         "  --plan            print requests, blocks asked and distinct; no more\n"
+         "  --plan            print requests, blocks asked and distinct; no "
+         "more\n"
          "  --quiet           no progress");
 }
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"address", 1, 0, 'a'}, {"trace", 1, 0, 't'},  {"block", 1, 0, 'b'},
-        {"limit", 1, 0, 'l'},   {"depth", 1, 0, 'd'},  {"policy", 1, 0, 'p'},
-        {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'}, {"json", 1, 0, 'j'},
-        {"quiet", 0, 0, 'q'},   {"help", 0, 0, 'h'},   {"from", 1, 0, 'f'},
-        {"put-rate", 1, 0, 'u'},
-        {"parts", 1, 0, 'n'},   {"rows", 1, 0, 'R'},   {"plan", 0, 0, 'L'},
-        {0, 0, 0, 0}};
+    static const struct option longs[] = {{"address", 1, 0, 'a'},
+                                          {"trace", 1, 0, 't'},
+                                          {"block", 1, 0, 'b'},
+                                          {"limit", 1, 0, 'l'},
+                                          {"depth", 1, 0, 'd'},
+                                          {"policy", 1, 0, 'p'},
+                                          {"prefill-rate", 1, 0, 'r'},
+                                          {"pid", 1, 0, 'P'},
+                                          {"json", 1, 0, 'j'},
+                                          {"quiet", 0, 0, 'q'},
+                                          {"help", 0, 0, 'h'},
+                                          {"from", 1, 0, 'f'},
+                                          {"put-rate", 1, 0, 'u'},
+                                          {"parts", 1, 0, 'n'},
+                                          {"rows", 1, 0, 'R'},
+                                          {"plan", 0, 0, 'L'},
+                                          {0, 0, 0, 0}};
     int c;
 
-    *o = (struct options){.block_bytes = 65536, .depth = 4, .parts = 10,
-                          .prefill_rate = 10000, .limit = UINT64_MAX};
+    *o = (struct options){.block_bytes = 65536,
+                          .depth = 4,
+                          .parts = 10,
+                          .prefill_rate = 10000,
+                          .limit = UINT64_MAX};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
-        case 'a': o->address = optarg; break;
-        case 't': o->trace = optarg; break;
-        case 'b': o->block_bytes = bench_bytes("--block", optarg); break;
-        case 'l': o->limit = strtoull(optarg, NULL, 0); break;
-        case 'd': o->depth = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 'p': o->policy = optarg; break;
-        case 'r': o->prefill_rate = strtod(optarg, NULL); break;
-        case 'P': o->pid = (int)strtoul(optarg, NULL, 10); break;
-        case 'j': o->json = optarg; break;
-        case 'q': o->quiet = true; break;
-        case 'f': o->from = strtoull(optarg, NULL, 0); break;
-        case 'n': o->parts = (uint32_t)strtoul(optarg, NULL, 0); break;
-        case 'R': o->rows = optarg; break;
-        case 'u': o->put_rate = bench_bytes("--put-rate", optarg); break;
-        case 'L': o->plan = true; break;
-        case 'h': usage(); exit(0);
-        default: usage(); exit(2);
+        case 'a':
+            o->address = optarg;
+            break;
+        case 't':
+            o->trace = optarg;
+            break;
+        case 'b':
+            o->block_bytes = bench_bytes("--block", optarg);
+            break;
+        case 'l':
+            o->limit = strtoull(optarg, NULL, 0);
+            break;
+        case 'd':
+            o->depth = (uint32_t)strtoul(optarg, NULL, 0);
+            break;
+        case 'p':
+            o->policy = optarg;
+            break;
+        case 'r':
+            o->prefill_rate = strtod(optarg, NULL);
+            break;
+        case 'P':
+            o->pid = (int)strtoul(optarg, NULL, 10);
+            break;
+        case 'j':
+            o->json = optarg;
+            break;
+        case 'q':
+            o->quiet = true;
+            break;
+        case 'f':
+            o->from = strtoull(optarg, NULL, 0);
+            break;
+        case 'n':
+            o->parts = (uint32_t)strtoul(optarg, NULL, 0);
+            break;
+        case 'R':
+            o->rows = optarg;
+            break;
+        case 'u':
+            o->put_rate = bench_bytes("--put-rate", optarg);
+            break;
+        case 'L':
+            o->plan = true;
+            break;
+        case 'h':
+            usage();
+            exit(0);
+        default:
+            usage();
+            exit(2);
         }
     }
     if (!o->trace)
@@ -459,8 +507,11 @@ static void open_store(struct replay *r)
     struct pikv_group group = {.kind = "attention",
                                .tokens_per_block = TOKENS_PER_BLOCK,
                                .block_bytes = r->opt.block_bytes};
-    struct pikv_namespace ns = {.name = "replay", .model = "trace",
-                                .groups = &group, .group_n = 1, .create = true,
+    struct pikv_namespace ns = {.name = "replay",
+                                .model = "trace",
+                                .groups = &group,
+                                .group_n = 1,
+                                .create = true,
                                 .policy = r->opt.policy};
     int e = pikv_open(&opt, &r->kv);
 

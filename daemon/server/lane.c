@@ -8,7 +8,9 @@
  *   transports  completions first, then new requests (both may tick ops)
  *   timers      deadlines, ttls, ops that asked for another tick
  *   memory      ops that waited for it, if some was freed
- *   store       watermark eviction, old generations, units for other lanes
+ *   store       watermark eviction, old generations, units for other lanes;
+ *               reads and writes for the SSDs
+ *   disk        what this turn asked of the SSDs goes to the kernel
  *
  * Each step is bounded, so that none starves the others. */
 #include "server/lane.h"
@@ -204,6 +206,7 @@ bool lane_turn(struct lane *l)
     lane_wake_memory(l);
     if (!l->closing)
         more |= store_tick(l->store);
+    more |= ssd_link_flush(&l->link);
     metric_add(&l->metrics.loop_turns, 1);
     __atomic_store_n(&l->ticks, l->ticks + 1, __ATOMIC_RELAXED);
     return more;

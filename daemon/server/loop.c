@@ -45,6 +45,7 @@
 enum { ARM_TRIES = 64, ARM_PAUSE_MS = 1 };
 
 #define TURN_EVERY_NS NS_PER_S
+#define REGISTER_EVERY_NS (100 * NS_PER_MS) /* of a lane that is never idle */
 
 struct loop {
     struct lane *lane;
@@ -60,8 +61,10 @@ struct loop {
     uint64_t busy_ns;  /* when something last happened */
     uint64_t events;   /* trace.n then */
     uint32_t refusals; /* arm attempts in vain, in a row */
+    bool registered;   /* all memory, or the kernel takes no more */
+    uint64_t register_ns; /* when the last piece was */
     /* Atomics. */
-    bool stop, drained, done, quit;
+    bool stop, drained, done, quit, memory_ready;
 };
 
 /* ---- Clocks ---- */
@@ -138,6 +141,23 @@ static bool loop_turn(struct loop *lp)
     return l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
 }
 
+/* A piece of memory takes a few ms: one in each turn that found nothing to do,
+ * or now and then if there is always something. true: there are more. */
+static bool loop_register(struct loop *lp, bool idle)
+{
+    struct lane *l = lp->lane;
+    struct disk *d = l->link.ssd.disk;
+
+    if (lp->registered || !d || l->draining ||
+        !__atomic_load_n(&lp->memory_ready, __ATOMIC_ACQUIRE) ||
+        (!idle && l->env.now_ns - lp->register_ns < REGISTER_EVERY_NS))
+        return false;
+    lp->registered = !disk_register(d, DISK_MEM_STEP);
+    lp->register_ns = files_mono_ns();
+    metric_set(&l->metrics.ssd_registered_bytes, disk_registered_bytes(d));
+    return !lp->registered;
+}
+
 /* All transports and the disk, or none. */
 static bool loop_arm(struct loop *lp)
 {
@@ -205,7 +225,11 @@ static void loop_sleep(struct loop *lp)
 static void loop_run(struct loop *lp, bool (*until)(struct loop *))
 {
     while (!until(lp)) {
-        if (loop_turn(lp))
+        if (loop_turn(lp)) {
+            (void)loop_register(lp, false);
+            continue;
+        }
+        if (loop_register(lp, true))
             continue;
         if (lp->lane->draining && lane_drained(lp->lane))
             __atomic_store_n(&lp->drained, true, __ATOMIC_RELEASE);
@@ -362,6 +386,14 @@ enum err loop_start(struct loop *lp, struct errmsg *m)
                       "lane %u: cannot start its thread: %s; fix: raise the "
                       "limit of tasks (TasksMax, ulimit -u)",
                       lp->lane->idx, uv_strerror(rc));
+}
+
+void loop_memory_ready(struct loop *lp)
+{
+    if (!lp)
+        return;
+    __atomic_store_n(&lp->memory_ready, true, __ATOMIC_RELEASE);
+    loop_wake(lp);
 }
 
 void loop_stop(struct loop *lp)

@@ -183,10 +183,12 @@ static void prefault_next(struct loop_control *lc)
     uint64_t ms = (uv_now(&lc->uv) * NS_PER_MS - lc->begin_ns) / NS_PER_MS;
 
     if (lc->stage != RUNNING || !lc->cfg.arena_n)
-        return;
+        return; /* what may stay untouched is not registered either */
     if (lc->arena == lc->cfg.arena_n) {
         LOG(LOG_INFO, "memory_ready", "bytes=%" PRIu64 " ms=%" PRIu64,
             lc->prefaulted_bytes, ms);
+        for (uint32_t i = 0; i < lc->cfg.control->lane_n; i++)
+            loop_memory_ready(lc->cfg.loops[i]);
         return;
     }
     lc->work.data = lc;

@@ -126,13 +126,19 @@ static enum err admit(const struct peer *p, const struct message *m,
     return OK;
 }
 
+void op_tell(struct op *op)
+{
+    MUST(op->magic == OP_MAGIC);
+    if (!op->replied)
+        op_machine_of(op)->tick(op);
+}
+
 static void op_late(struct timer *t)
 {
     struct op *op = op_of_deadline(t);
 
     op->late = true;
-    if (!op->replied)
-        op_machine_of(op)->tick(op);
+    op_tell(op);
 }
 
 static void op_again_due(struct timer *t)

@@ -103,6 +103,8 @@ void op_begin(struct peer *p, const struct message *m, int fd);
 void op_refuse(struct peer *p, const struct wire_frame *f, enum err e);
 /* Moves the state: the edge must be in the machine's table. */
 void op_goto(struct op *op, uint8_t state);
+/* Runs the tick at once, calls that are out or not: late or gone was set. */
+void op_tell(struct op *op);
 /* Runs the tick once more, unless a call is still out (op->pending). Every
  * completion ends with this. */
 void op_wake(struct op *op);

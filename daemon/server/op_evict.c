@@ -19,7 +19,8 @@
  *  DRAIN  a dropped block is not found any more at once; its bytes go when the
  *         last reader is done. One that is on the SSD, or on its way there,
  *         must not come back after a restart: the answer waits until that is
- *         durable, also when late. NOT_DURABLE: it could not be made so.
+ *         durable. NOT_DURABLE: it could not be made so. TIMEOUT: it is not
+ *         known to be, and the SSD goes on with it.
  *
  * Each of KEYS, ROOTS, WALK and ENDS can find the store's queues full; it then
  * stands where it is and tries again. */
@@ -61,6 +62,7 @@ struct evict_op {
     bool loading;
     struct evict_peek peeks[EVICT_PEEKS];
     uint32_t peek_n;
+    bool cut; /* something was not waited for */
     uint64_t labels[4]; /* LABEL: any of the nonzero ones */
     uint8_t scope[16];  /* SCOPE */
     const uint8_t *pattern;
@@ -248,7 +250,7 @@ static bool evict_take_roots(struct op *op, struct evict_op *ev)
 
     if (ev->err || op->late || op->gone) {
         if (ev->loading)
-            store_load_cancel(op->lane->store, &ev->load);
+            store_wait_cancel(op->lane->store, &ev->load);
         ev->loading = false;
         return true;
     }
@@ -297,7 +299,8 @@ static void evict_peeked(struct store_peek *peek)
     if (!peek->err && !ev->err && evict_wants(ev, peek->block, &peek->info) &&
         evict_block(ev, peek->block) == ERR_BUSY)
         ev->back = min_u64(ev->back, p->cursor); /* met again later */
-    if (ev->op->state == DRAIN)
+    if (ev->op->state == DRAIN ||
+        (ev->op->state == WALK && (ev->again || ev->walked)))
         op_wake(ev->op);
 }
 
@@ -317,6 +320,21 @@ static enum err evict_peek(struct evict_op *ev, uint32_t block)
     p->busy = e == OK;
     ev->peek_n += e == OK;
     return e;
+}
+
+/* Late or gone: nothing is waited for any more. */
+static void evict_cut(struct evict_op *ev)
+{
+    struct store *s = ev->op->lane->store;
+
+    ev->cut |= ev->drops.pending || ev->peek_n;
+    store_wait_cancel(s, &ev->drops);
+    for (struct evict_peek *p = ev->peeks; p < ev->peeks + EVICT_PEEKS; p++) {
+        if (p->busy)
+            store_peek_cancel(s, &p->peek);
+        p->busy = false;
+    }
+    ev->peek_n = 0;
 }
 
 /* Is what a block is selected by in its record only? */
@@ -470,7 +488,8 @@ static enum err evict_status(const struct op *op, const struct evict_op *ev)
 {
     if (ev->err)
         return ev->err;
-    if (op->late && !ev->walked && evict_select(ev) != SELECT_KEYS)
+    if (ev->cut ||
+        (op->late && !ev->walked && evict_select(ev) != SELECT_KEYS))
         return ERR_TIMEOUT;
     return ev->drops.err ? ERR_NOT_DURABLE : OK;
 }
@@ -500,6 +519,8 @@ static void evict_tick(struct op *op)
                 return;
             break;
         case DRAIN:
+            if (op->late || op->gone)
+                evict_cut(ev);
             if (ev->drops.pending || ev->peek_n)
                 return;
             op_goto(op, REPLY);

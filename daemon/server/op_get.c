@@ -384,7 +384,7 @@ static void get_cut(struct get *get, enum err e)
     {
         struct get_key *k = container_of(n, struct get_key, node);
 
-        store_load_cancel(get->op->lane->store, &k->load);
+        store_wait_cancel(get->op->lane->store, &k->load);
         get->held--;
         get_end_key(get, k, e);
     }

@@ -13,7 +13,8 @@
  *                 a few at a time
  *
  * Records being read are counted in op->pending. A deadline that passes ends
- * the page where it is: its cursor says where to go on. */
+ * the page before the first record that has not come: its cursor says where to
+ * go on. If that leaves nothing of the page, TIMEOUT. */
 #include <string.h>
 
 #include "server/control.h"
@@ -90,6 +91,7 @@ static void stat_tick(struct op *op)
 struct inspect_peek {
     struct store_peek peek;
     struct inspect *in;
+    uint64_t cursor; /* where the walk met it */
     bool busy;
 };
 
@@ -105,6 +107,7 @@ struct inspect {
     struct inspect_peek peeks[INSPECT_PEEKS];
     Pikv__InspectReply rep;
     Pikv__BlockInfo *blocks[INSPECT_KEYS_MAX];
+    uint64_t at[INSPECT_KEYS_MAX]; /* cursors where the walk met them */
     Pikv__ClientInfo *clients[INSPECT_KEYS_MAX];
 };
 
@@ -157,7 +160,7 @@ static const char *state_name(const struct store *s, uint32_t block,
     return "?";
 }
 
-static void block_msg(struct inspect *in, uint32_t block,
+static void block_msg(struct inspect *in, uint32_t block, uint64_t at,
                       const struct store_info *info)
 {
     static const uint8_t no_scope[16];
@@ -198,6 +201,7 @@ static void block_msg(struct inspect *in, uint32_t block,
                         i.key.route_len ? i.key.route : i.key.key,
                         i.key.route_len ? i.key.route_len : i.key.key_len);
     MUST(b->labels && b->state && b->tier);
+    in->at[in->rep.n_blocks] = at;
     in->blocks[in->rep.n_blocks++] = b;
 }
 
@@ -219,7 +223,7 @@ static void inspect_peeked(struct store_peek *peek)
     p->busy = false;
     in->op->pending--;
     if (!peek->err)
-        block_msg(in, peek->block, &peek->info);
+        block_msg(in, peek->block, p->cursor, &peek->info);
     else if (in->m->what == PIKV__INSPECT_REQUEST__WHAT__KEY)
         in->err = ERR_MISS;
     inspect_tick(in->op);
@@ -233,7 +237,7 @@ static void inspect_block(struct inspect *in, uint32_t block)
 
     if (store_where(s, block) == WHERE_MEMORY) {
         store_info(s, block, &i);
-        block_msg(in, block, &i);
+        block_msg(in, block, in->cursor, &i);
         return;
     }
     while (p < in->peeks + INSPECT_PEEKS && p->busy)
@@ -241,7 +245,8 @@ static void inspect_block(struct inspect *in, uint32_t block)
     in->again = true;
     if (p == in->peeks + INSPECT_PEEKS)
         return;
-    *p = (struct inspect_peek){.peek.done = inspect_peeked, .in = in};
+    *p = (struct inspect_peek){
+        .peek.done = inspect_peeked, .in = in, .cursor = in->cursor};
     if (store_peek(s, block, &p->peek))
         return;
     in->again = false;
@@ -390,9 +395,37 @@ static bool inspect_start(struct op *op)
     return true;
 }
 
+/* Late or gone: what has not been read by now is not waited for. */
+static void inspect_cut(struct op *op, struct inspect *in)
+{
+    uint64_t end = UINT64_MAX;
+    uint32_t n = 0;
+
+    for (struct inspect_peek *p = in->peeks; p < in->peeks + INSPECT_PEEKS;
+         p++) {
+        if (!p->busy)
+            continue;
+        store_peek_cancel(op->lane->store, &p->peek);
+        p->busy = false;
+        op->pending--;
+        end = min_u64(end, p->cursor);
+    }
+    if (end == UINT64_MAX)
+        return;
+    for (uint32_t i = 0; i < in->rep.n_blocks; i++)
+        if (in->at[i] < end)
+            in->blocks[n++] = in->blocks[i];
+    in->rep.n_blocks = n;
+    in->cursor = end;
+    if (n == 0)
+        in->err = ERR_TIMEOUT;
+}
+
 /* true: nothing is being read and no more is wanted. */
 static bool inspect_walk(struct op *op, struct inspect *in)
 {
+    if (op->late || op->gone)
+        inspect_cut(op, in);
     if (!in->ended && !in->err && !op->late && !op->gone)
         in->err = inspect_do(in);
     if (op->pending)

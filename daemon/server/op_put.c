@@ -26,9 +26,10 @@
  *           that is stored already and cannot be made so.
  *
  * Every reserved block is committed or aborted in COMMIT, on every path: late
- * and gone only cancel the pulls and pass through it. Every block in PERSIST
- * keeps its ref until the store is done with it, which late and gone wait for:
- * a device that hangs is given up by its log. */
+ * and gone only cancel the pulls and pass through it. Blocks that wait for the
+ * SSD, to be read or to be made durable, keep their refs until the store says
+ * so, or until late or gone: then the op waits no longer, and the store goes on
+ * without it. So an SSD that hangs holds no PUT beyond its deadline. */
 #include <string.h>
 
 #include "server/batch.h"
@@ -63,6 +64,7 @@ struct put {
     uint32_t n;
     struct put_sync *syncs; /* visible and not yet durable: sync_n of them */
     uint32_t sync_n, sync_begun;
+    uint32_t loads; /* of them on their way to memory */
     bool again;        /* walk stands on a key that found no memory */
     bool starved;      /* some key did */
     uint64_t data_off; /* inline data: where the next key's bytes start */
@@ -89,9 +91,11 @@ static struct put_sync *put_sync_add(struct put *put, struct op *op,
 static void put_loaded(struct store_wait *w)
 {
     struct put_sync *y = container_of(w, struct put_sync, wait);
+    struct put *put = y->op->body;
 
     y->block = w->err ? 0 : w->block;
-    op_done_one(y->op);
+    if (--put->loads == 0 && y->op->state == PERSIST)
+        put_tick(y->op);
 }
 
 /* The key is stored already, maybe by a PUT that could not make it durable, or
@@ -111,12 +115,13 @@ static enum err put_exists(struct op *op, struct put *put)
         store_ref(s, block);
         return ERR_EXISTS;
     }
+    y->block = 0;
     y->wait.done = put_loaded;
     if (store_load(s, block, &put->walk.key, LOAD_DEMAND, &y->wait)) {
         put->sync_n--;
         return ERR_BUSY;
     }
-    op->pending++;
+    put->loads++;
     return ERR_EXISTS;
 }
 
@@ -280,30 +285,50 @@ static void put_synced(struct store_wait *w)
     put_tick(op);
 }
 
-/* true: all blocks are durable, or are known not to be. */
-static bool put_persist(struct op *op, struct put *put)
+/* Late or gone: nothing is waited for any more. */
+static void put_sync_cut(struct op *op, struct put *put)
 {
-    enum err ended = put_ended(op, put), e;
+    for (uint32_t i = 0; i < put->sync_n; i++) {
+        struct put_sync *y = &put->syncs[i];
 
-    if (op->pending && put->sync_begun == 0)
-        return false; /* some are being brought to memory */
+        if (i < put->sync_begun && !y->wait.pending)
+            continue; /* has its answer */
+        store_wait_cancel(op->lane->store, &y->wait);
+        put_sync_end(put, y, ERR_TIMEOUT);
+    }
+    op->pending = put->loads = 0;
+    put->sync_begun = put->sync_n;
+}
+
+/* Begins what the store has room for. */
+static void put_sync_begin(struct op *op, struct put *put)
+{
     while (put->sync_begun < put->sync_n) {
         struct put_sync *y = &put->syncs[put->sync_begun];
+        enum err e = ERR_MISS; /* could not be read */
 
         y->wait = (struct store_wait){.done = put_synced};
         list_init(&y->wait.node);
-        e = ended;
-        if (!e)
-            e = y->block ? store_persist(op->lane->store, y->block, &y->wait)
-                         : ERR_MISS; /* could not be read */
-        if (e == ERR_BUSY && !ended)
-            break;
+        if (y->block)
+            e = store_persist(op->lane->store, y->block, &y->wait);
+        if (e == ERR_BUSY)
+            return;
         put->sync_begun++;
         if (e)
             put_sync_end(put, y, e);
         else
             op->pending++;
     }
+}
+
+/* true: all blocks are durable, or are known not to be. */
+static bool put_persist(struct op *op, struct put *put)
+{
+    if (put_ended(op, put))
+        put_sync_cut(op, put);
+    if (put->loads)
+        return false;
+    put_sync_begin(op, put);
     if (op->pending)
         return false;
     if (put->sync_begun < put->sync_n) {

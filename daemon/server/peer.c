@@ -108,7 +108,7 @@ static void peer_closed(void *lane, struct tp_peer *tp)
     LIST_FOREACH(n, &p->ops)
     container_of(n, struct op, node)->gone = true;
     LIST_FOREACH_SAFE(n, &p->ops)
-    op_wake(container_of(n, struct op, node));
+    op_tell(container_of(n, struct op, node));
     p->state = PEER_GONE; /* only now may the last op's end free the peer */
     peer_reap(p);
 }

@@ -65,13 +65,19 @@ static void req_done(struct seg_req *r)
     post(k->node, k->lane->idx, &r->mail);
 }
 
-/* Owner's thread. */
+/* Owner's thread. Without a log (one that was to be replaced and could not be
+ * made) nothing is stored. */
 static void req_arrived(struct mail *m, void *lane)
 {
     struct seg_req *r = container_of(m, struct seg_req, mail);
     struct lane *l = lane;
 
-    seglog_submit(l->link.logs[r->dev].log, r);
+    if (l->link.logs[r->dev].log) {
+        seglog_submit(l->link.logs[r->dev].log, r);
+        return;
+    }
+    r->err = ERR_BUSY;
+    req_done(r);
 }
 
 static void submit_away(struct ssd_link *k, struct seg_req *r)
@@ -477,6 +483,12 @@ bool ssd_link_turn(struct ssd_link *k)
         if (k->logs[d].log)
             more |= seglog_tick(k->logs[d].log);
     return more;
+}
+
+bool ssd_link_flush(struct ssd_link *k)
+{
+    return k->ssd.n && k->ssd.disk->in_flight &&
+           k->ssd.disk->ops->progress(k->ssd.disk);
 }
 
 uint64_t ssd_link_next_ns(const struct ssd_link *k)

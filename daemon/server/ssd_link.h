@@ -128,6 +128,8 @@ bool ssd_link_quiet(const struct ssd_link *k);
 
 /* Completions and ticks: bounded, true if there is more now. */
 bool ssd_link_turn(struct ssd_link *k);
+/* At the end of a turn: what it submitted is begun now, not in the next one. */
+bool ssd_link_flush(struct ssd_link *k);
 uint64_t ssd_link_next_ns(const struct ssd_link *k);
 
 #endif

@@ -7,9 +7,12 @@
  * in completions, which come from the disk's progress and from ssd.submit's
  * done, never from inside a call of the store.
  *
- * A device that fails (its log says so) is read no more: blocks whose load is
- * under way become GONE and their waiters are told MISS in the next tick, while
- * the memory stays where it is until the disk has given the io back.
+ * A read that is older than the log allows (hang_ns) makes its device suspect:
+ * its owner, who is woken by a flush, lets the log fail. A device that fails
+ * (its log says so) is read no more: blocks whose load is under way become GONE
+ * and whoever waits for something on it is told in the next tick (MISS, of
+ * writes and tombs NOT_DURABLE), while the memory stays where it is until the
+ * disk has given the io back.
  *
  * Thread: the lane. Fails only at set-up (NO_MEMORY). */
 #include "store/mover_impl.h"
@@ -62,6 +65,9 @@ enum err store_ssd_set(struct store *s, struct ssd *ssd)
         list_init(&m->heads[i]);
     list_init(&m->missed);
     list_init(&m->ended);
+    list_init(&m->orders);
+    for (uint32_t i = 0; i < DISK_DEVS; i++)
+        list_init(&m->reads[i]);
     for (uint32_t i = 0; i < LOAD_CLASSES; i++)
         list_init(&m->fresh[i]);
     e = m->ring && m->head_pages ? pools_new(m) : ERR_NO_MEMORY;
@@ -104,7 +110,7 @@ bool store_ssd_idle(const struct store *s)
 {
     const struct mover *m = s->mover;
 
-    return !m || (!m->ring_n && list_empty(&m->writes) && !m->orders &&
+    return !m || (!m->ring_n && list_empty(&m->writes) && list_empty(&m->orders) &&
                   !pool_used(&m->load_pool) && !pool_used(&m->read_pool) &&
                   !pool_used(&m->head_pool) && list_empty(&m->missed));
 }
@@ -131,6 +137,32 @@ static void tell_missed(struct mover *m)
         wait_end(container_of(n, struct store_wait, node), ERR_MISS);
 }
 
+/* Once for each device that went. Whoever is told may end others' waits. */
+static void devices_dead(struct mover *m)
+{
+    for (uint32_t i = 0; i < m->ssd->n; i++) {
+        uint32_t bit = 1u << i;
+
+        if (mover_readable(m->s, i)) {
+            m->dead &= ~bit;
+        } else if (!(m->dead & bit)) {
+            m->dead |= bit;
+            loads_dead(m, i);
+            peeks_dead(m, i);
+            orders_dead(m, i);
+        }
+    }
+}
+
+void store_wait_cancel(struct store *s, struct store_wait *w)
+{
+    if (!w->pending)
+        return;
+    w->pending = 0;
+    if (!orders_forget(s->mover, w))
+        load_forget(s->mover, w);
+}
+
 bool mover_tick(struct store *s)
 {
     struct mover *m = s->mover;
@@ -140,16 +172,26 @@ bool mover_tick(struct store *s)
         return false;
     tell_missed(m);
     orders_ended(m);
-    loads_of_dead(m);
+    reads_watch(m);
+    devices_dead(m);
     more = reads_flush(m);
     return writes_pump(m) || more;
+}
+
+static uint32_t list_count(const struct list *l)
+{
+    uint32_t n = 0;
+
+    LIST_FOREACH(at, l)
+    n++;
+    return n;
 }
 
 void mover_check(const struct store *s)
 {
     const struct mover *m = s->mover;
     uint64_t write_bytes = 0, load_bytes = 0, fresh_bytes = 0;
-    uint32_t loads = 0;
+    uint32_t loads = 0, reads = 0;
 
     if (!m)
         return;
@@ -176,4 +218,8 @@ void mover_check(const struct store *s)
     MUST(load_bytes == m->load_bytes);
     MUST(fresh_bytes == m->fresh_bytes);
     MUST(loads == pool_used(&m->load_pool));
+    for (uint32_t i = 0; i < DISK_DEVS; i++)
+        reads += list_count(&m->reads[i]);
+    MUST(reads == pool_used(&m->read_pool));
+    MUST(list_count(&m->orders) == pool_used(&m->order_pool));
 }

@@ -131,30 +131,80 @@ static void peek_info(const struct peek *k, const struct store *s,
             (k->expires_s - s->env->wall_s) * 1000, UINT32_MAX);
 }
 
-static void peek_end(struct peek *k)
+/* What was asked about may be gone, and its id another block's by now. */
+static bool peek_stands(const struct peek *k)
+{
+    const struct store *s = k->head->m->s;
+    const struct entry *e = entry_at(s, k->block);
+
+    return (e->state == BLOCK_COLD || e->state == BLOCK_LOADING ||
+            e->state == BLOCK_LIVE) &&
+           e->version == k->version && e->hash.lo == k->hash.lo &&
+           e->hash.hi == k->hash.hi && !ns_at(s, e)->condemned;
+}
+
+static void peek_free(struct peek *k)
 {
     struct mover *m = k->head->m;
+
+    list_del(&k->node);
+    k->p->io = NULL;
+    head_put(k->head);
+    pool_put(&m->peek_pool, k);
+    m->s->freed++;
+}
+
+static void peek_end(struct peek *k)
+{
     struct store_peek *p = k->p;
+    struct head *h = k->head;
     struct seg_meta meta;
 
     p->err = ERR_MISS;
-    if (head_record(k->head, k->idx, k->hash, k->version, &meta)) {
+    if (h->state == HEAD_DONE && peek_stands(k) &&
+        head_record(h, k->idx, k->hash, k->version, &meta)) {
         p->err = OK;
-        peek_info(k, m->s, &meta, &p->info);
+        peek_info(k, h->m->s, &meta, &p->info);
     }
-    p->io = NULL;
-    m->s->freed++;
+    h->refs++; /* what it borrows is good until done has returned */
+    peek_free(k);
     p->done(p);
-    head_put(k->head);
-    pool_put(&m->peek_pool, k);
+    head_put(h);
 }
 
 void peeks_done(struct head *h)
 {
-    struct list *n;
+    while (!list_empty(&h->peeks))
+        peek_end(container_of(h->peeks.next, struct peek, node));
+}
 
-    while ((n = list_pop(&h->peeks)))
-        peek_end(container_of(n, struct peek, node));
+static struct peek *dead_in(struct list *heads, uint32_t dev)
+{
+    LIST_FOREACH(n, heads)
+    {
+        struct head *h = container_of(n, struct head, node);
+
+        if (h->dev == dev && !list_empty(&h->peeks))
+            return container_of(h->peeks.next, struct peek, node);
+    }
+    return NULL;
+}
+
+/* The page stays the disk's. */
+void peeks_dead(struct mover *m, uint32_t dev)
+{
+    struct peek *k;
+
+    for (uint32_t i = 0; i < HEAD_BUCKETS; i++)
+        while ((k = dead_in(&m->heads[i], dev)))
+            peek_end(k);
+}
+
+void store_peek_cancel(struct store *s, struct store_peek *p)
+{
+    (void)s;
+    if (p->io)
+        peek_free(p->io);
 }
 
 enum err store_peek(struct store *s, uint32_t block, struct store_peek *p)
@@ -181,6 +231,7 @@ enum err store_peek(struct store *s, uint32_t block, struct store_peek *p)
     }
     *k = (struct peek){.p = p,
                        .head = h,
+                       .block = block,
                        .hash = e->hash,
                        .version = e->version,
                        .idx = seg_idx(place.tag),

@@ -62,6 +62,7 @@ struct write {
 struct order {
     struct seg_req req;
     struct mover *m;
+    struct list all;         /* mover.orders */
     struct list node;        /* write.flushes or mover.ended */
     struct store_wait *wait; /* or NULL */
     enum err err;
@@ -107,6 +108,7 @@ struct part {
 
 struct read {
     struct disk_io io;
+    struct list node; /* mover.reads of its device, the oldest first */
     struct mover *m;
     uint32_t part_n;
     struct part parts[READ_PARTS];
@@ -117,6 +119,7 @@ struct peek {
     struct list node; /* head.peeks */
     struct store_peek *p;
     struct head *head;
+    uint32_t block;
     struct hash128 hash;
     uint64_t version;
     uint32_t idx; /* in its group */
@@ -132,10 +135,11 @@ struct mover {
     struct list writes;
     uint64_t write_bytes; /* of requests under way */
     struct pool write_pool, order_pool;
-    uint32_t orders; /* under way */
+    struct list orders; /* under way */
 
     struct list fresh[LOAD_CLASSES], loading;
     struct list heads[HEAD_BUCKETS];
+    struct list reads[DISK_DEVS];
     uint64_t load_bytes, fresh_bytes; /* under way; of these not yet read */
     struct pool load_pool, read_pool, head_pool, peek_pool;
     uint8_t *head_pages;
@@ -146,6 +150,7 @@ struct mover {
     struct list ended;  /* struct order: told NOT_DURABLE in the next tick */
     uint64_t eta_ns[ETA_SIZES]; /* measured: a load by its size; 0 none yet */
     uint64_t page_ns;           /* and per page, of all */
+    uint32_t dead;              /* devices whose end was told to all, bits */
 };
 
 static inline bool dev_writable(const struct mover *m, uint32_t dev)
@@ -176,6 +181,12 @@ void wait_end(struct store_wait *w, enum err e);
 /* ---- mover_write.c */
 bool writes_pump(struct mover *m); /* true: there is more to do now */
 void orders_ended(struct mover *m);
+/* Whoever waits for something on this device is told NOT_DURABLE. */
+void orders_dead(struct mover *m, uint32_t dev);
+/* Nobody is told; false: w waits for none of them. */
+bool orders_forget(struct mover *m, const struct store_wait *w);
+/* Marks the device and wakes its owner with a flush, which sees the mark. */
+void order_suspect(struct mover *m, uint32_t dev);
 /* Tells the log that the block must not come back; nobody waits. */
 void tomb_quietly(struct store *s, const struct entry *e);
 
@@ -186,7 +197,8 @@ enum err load_new(struct store *s, uint32_t block, const struct store_key *k,
                   enum store_load_class cls);
 /* One of the load's ios ended; the last one ends the load. */
 void load_io_done(struct load *l, enum err e);
-void loads_of_dead(struct mover *m);
+void loads_dead(struct mover *m, uint32_t dev);
+void load_forget(struct mover *m, struct store_wait *w);
 /* Out of what a header page says of the record; false: it is another one. */
 bool head_record(const struct head *h, uint32_t idx, struct hash128 hash,
                  uint64_t version, struct seg_meta *out);
@@ -198,8 +210,11 @@ struct head *head_get(struct mover *m, uint32_t dev, uint32_t page); /* NULL */
 void head_put(struct head *h);
 /* Reads it at once; false: no read is free. */
 bool head_send(struct head *h);
+/* Marks devices whose oldest read hangs as suspect. */
+void reads_watch(struct mover *m);
 
 /* ---- mover_again.c */
 void peeks_done(struct head *h);
+void peeks_dead(struct mover *m, uint32_t dev);
 
 #endif

@@ -393,24 +393,24 @@ void load_io_done(struct load *l, enum err e)
 
 /* ---- devices that went */
 
-static struct load *dead_in(struct mover *m, struct list *loads)
+static struct load *dead_in(struct list *loads, uint32_t dev)
 {
     LIST_FOREACH(n, loads)
     {
         struct load *l = container_of(n, struct load, node);
 
-        if (!l->dead && !mover_readable(m->s, seg_dev(l->place.tag)))
+        if (!l->dead && seg_dev(l->place.tag) == dev)
             return l;
     }
     return NULL;
 }
 
-static struct load *dead_find(struct mover *m)
+static struct load *dead_find(struct mover *m, uint32_t dev)
 {
-    struct load *l = dead_in(m, &m->loading);
+    struct load *l = dead_in(&m->loading, dev);
 
     for (uint32_t c = 0; !l && c < LOAD_CLASSES; c++)
-        l = dead_in(m, &m->fresh[c]);
+        l = dead_in(&m->fresh[c], dev);
     return l;
 }
 
@@ -436,14 +436,11 @@ static void load_dead(struct mover *m, struct load *l)
 }
 
 /* One at a time: whoever is told may end other loads. */
-void loads_of_dead(struct mover *m)
+void loads_dead(struct mover *m, uint32_t dev)
 {
-    bool all = true;
     struct load *l;
 
-    for (uint32_t i = 0; i < m->ssd->n; i++)
-        all &= mover_readable(m->s, i);
-    while (!all && (l = dead_find(m)))
+    while ((l = dead_find(m, dev)))
         load_dead(m, l);
 }
 
@@ -497,14 +494,12 @@ enum err store_load(struct store *s, uint32_t block, const struct store_key *k,
     return OK;
 }
 
-void store_load_cancel(struct store *s, struct store_wait *w)
+void load_forget(struct mover *m, struct store_wait *w)
 {
+    struct store *s = m->s;
     struct load *l;
 
-    if (!w->pending)
-        return;
     list_del(&w->node);
-    w->pending = 0;
     if (entry_at(s, w->block)->state != BLOCK_LOADING)
         return;
     l = load_of(s, hot_of(s, w->block));

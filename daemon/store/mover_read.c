@@ -107,6 +107,7 @@ static void read_submit(struct read *r)
     for (uint32_t i = 0; i < r->io.span_n; i++)
         r->io.len += r->spans[i].len;
     metric_add(&m->s->metrics->ssd_reads, 1);
+    list_add_tail(&m->reads[first->dev], &r->node);
     disk_submit(m->ssd->disk, &r->io);
 }
 
@@ -170,11 +171,12 @@ static void read_done(struct disk_io *io)
     enum err e = io->err;
 
     memcpy(parts, r->parts, n * sizeof *parts);
+    list_del(&r->node);
     pool_put(&m->read_pool, r);
     if (e)
         metric_add(&m->s->metrics->ssd_read_errors, 1);
     for (uint32_t i = 0; i < n; i++)
-        if (!e || n == 1)
+        if (!e || n == 1 || !mover_readable(m->s, parts[i].dev))
             part_done(&parts[i], e);
         else if (!read_alone(m, &parts[i]))
             part_done(&parts[i], ERR_BUSY);
@@ -191,6 +193,38 @@ bool head_send(struct head *h)
     h->state = HEAD_READING;
     h->refs++;
     return true;
+}
+
+/* ---- reads that hang */
+
+/* When the oldest read of the device is too old; NEVER if that is known. */
+static uint64_t hang_at(const struct mover *m, uint32_t dev)
+{
+    const struct seg_map *map = m->ssd->maps[dev];
+    const struct read *r;
+
+    if (list_empty(&m->reads[dev]) || !map->hang_ns ||
+        !mover_readable(m->s, dev) ||
+        __atomic_load_n(&map->suspect, __ATOMIC_RELAXED))
+        return DEADLINE_NEVER;
+    r = container_of(m->reads[dev].next, struct read, node);
+    return r->io.began_ns + map->hang_ns;
+}
+
+void reads_watch(struct mover *m)
+{
+    for (uint32_t i = 0; i < m->ssd->n; i++)
+        if (m->s->env->now_ns >= hang_at(m, i))
+            order_suspect(m, i);
+}
+
+uint64_t store_next_ns(const struct store *s)
+{
+    uint64_t next = DEADLINE_NEVER;
+
+    for (uint32_t i = 0; s->mover && i < s->mover->ssd->n; i++)
+        next = min_u64(next, hang_at(s->mover, i));
+    return next;
 }
 
 /* ---- gathering */

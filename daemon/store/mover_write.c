@@ -65,8 +65,14 @@ static struct order *order_new(struct mover *m, struct store_wait *w)
     memset(o, 0, sizeof *o);
     o->m = m;
     o->wait = w;
-    m->orders++;
+    list_add_tail(&m->orders, &o->all);
     return o;
+}
+
+static void order_free(struct order *o)
+{
+    list_del(&o->all);
+    pool_put(&o->m->order_pool, o);
 }
 
 static void order_end(struct order *o, enum err e)
@@ -74,8 +80,7 @@ static void order_end(struct order *o, enum err e)
     struct mover *m = o->m;
     struct store_wait *w = o->wait;
 
-    pool_put(&m->order_pool, o);
-    m->orders--;
+    order_free(o);
     m->s->freed++;
     wait_end(w, e);
 }
@@ -105,6 +110,57 @@ void orders_ended(struct mover *m)
     list_move(&now, &m->ended);
     while ((n = list_pop(&now)))
         order_end(container_of(n, struct order, node), ERR_NOT_DURABLE);
+}
+
+static struct order *dead_find(const struct mover *m, uint32_t dev)
+{
+    LIST_FOREACH(n, &m->orders)
+    {
+        struct order *o = container_of(n, struct order, all);
+
+        if (o->wait && o->req.dev == dev)
+            return o;
+    }
+    return NULL;
+}
+
+/* The requests themselves end when the log gives them back. */
+void orders_dead(struct mover *m, uint32_t dev)
+{
+    struct order *o;
+
+    while ((o = dead_find(m, dev))) {
+        struct store_wait *w = o->wait;
+
+        o->wait = NULL;
+        wait_end(w, ERR_NOT_DURABLE);
+    }
+}
+
+bool orders_forget(struct mover *m, const struct store_wait *w)
+{
+    bool found = false;
+
+    LIST_FOREACH(n, &m->orders)
+    {
+        struct order *o = container_of(n, struct order, all);
+
+        if (o->wait != w)
+            continue;
+        o->wait = NULL;
+        found = true;
+    }
+    return found;
+}
+
+void order_suspect(struct mover *m, uint32_t dev)
+{
+    struct order *o = order_new(m, NULL);
+
+    if (!o)
+        return; /* the next tick tries again */
+    __atomic_store_n(&m->ssd->maps[dev]->suspect, 1, __ATOMIC_RELEASE);
+    order_send(o, SEG_REQ_FLUSH, dev);
 }
 
 static struct seg_tomb tomb_of(const struct store *s, const struct entry *e)
@@ -339,6 +395,12 @@ bool writes_pump(struct mover *m)
 
 /* ---- the contract */
 
+static void flush_after(struct write *w, struct order *o)
+{
+    o->req.dev = w->req.dev;
+    list_add_tail(&w->flushes, &o->node);
+}
+
 enum err store_persist(struct store *s, uint32_t block, struct store_wait *w)
 {
     struct mover *m = s->mover;
@@ -358,14 +420,13 @@ enum err store_persist(struct store *s, uint32_t block, struct store_wait *w)
     if (e->state == BLOCK_LIVE && block_placed(s, e)) {
         order_send(o, SEG_REQ_FLUSH, seg_dev(e->tag));
     } else if (hot_is(h, HOT_WRITING)) {
-        list_add_tail(&write_find(m, block)->flushes, &o->node);
+        flush_after(write_find(m, block), o);
     } else if (dev == DEV_NONE || e->ssd) {
         list_add_tail(&m->ended, &o->node);
     } else if ((wr = write_start(m, block, dev, true))) {
-        list_add_tail(&wr->flushes, &o->node);
+        flush_after(wr, o);
     } else {
-        pool_put(&m->order_pool, o);
-        m->orders--;
+        order_free(o);
         return ERR_BUSY;
     }
     w->pending++;

@@ -4,8 +4,9 @@
  *
  *   seal   the caller's fields + magic + crc of the whole page, the crc field
  *          itself counted as zero
- *   read   magic and store first (else it is not ours: MISS), then the crc
- *          (else CORRUPT), then what the page says of itself (else CORRUPT)
+ *   read   magic, store and generation first: not ours if they differ (MISS),
+ *          ours and damaged if only one of them does; then the crc (else
+ *          CORRUPT), then what the page says of itself (else CORRUPT)
  *
  * Invariants: 1. No byte is used as a length before it was compared with what
  * is left of the page. 2. seg_group_read accepts only headers whose records
@@ -101,14 +102,19 @@ void seg_head_seal(struct seg_head *h, void *page)
 enum err seg_head_read(const void *page, const uint8_t uuid[16],
                        uint32_t segment, struct seg_head *out)
 {
+    const size_t crc_at = offsetof(struct seg_head, crc);
     struct seg_head h;
+    bool is_head, is_ours;
 
     memcpy(&h, page, sizeof(h));
-    if (h.magic != SEG_MAGIC_HEAD || memcmp(h.uuid, uuid, sizeof(h.uuid)) != 0)
+    is_head = h.magic == SEG_MAGIC_HEAD;
+    is_ours = memcmp(h.uuid, uuid, sizeof(h.uuid)) == 0;
+    /* A whole head page of another store is nobody's damage. */
+    if (!is_ours && (!is_head || h.crc == page_crc(page, crc_at)))
         return ERR_MISS;
-    if (h.crc != page_crc(page, offsetof(struct seg_head, crc)) ||
-        h.segment != segment || h.generation == 0 ||
-        (h.kind != SEG_LOG && h.kind != SEG_CHECKPOINT))
+    if (!is_head || !is_ours || h.crc != page_crc(page, crc_at) ||
+        h.segment != segment || h.generation == 0 || h.kind < SEG_LOG ||
+        h.kind > SEG_TOMBS)
         return ERR_CORRUPT;
     *out = h;
     return OK;
@@ -297,14 +303,21 @@ enum err seg_group_read(const void *page, const uint8_t uuid[16],
                         struct seg_group *out)
 {
     struct seg_group g;
+    uint32_t same;
+    bool whole;
 
     group_load(page, &g);
-    if (g.magic != SEG_MAGIC_GROUP ||
-        memcmp(g.uuid, uuid, sizeof(g.uuid)) != 0 || g.generation != generation)
+    if (!generation)
+        generation = g.generation;
+    same = (g.magic == SEG_MAGIC_GROUP) + (g.generation == generation) +
+           (memcmp(g.uuid, uuid, sizeof(g.uuid)) == 0);
+    if (same < 2)
         return ERR_MISS;
-    if (g.crc != page_crc(page, offsetof(struct seg_group, crc)) ||
-        g.page != at_page || (seq != UINT32_MAX && g.seq != seq) ||
-        !group_sane(page, &g))
+    whole = g.crc == page_crc(page, offsetof(struct seg_group, crc));
+    if (same < 3)
+        return whole ? ERR_MISS : ERR_CORRUPT;
+    if (!whole || g.page != at_page || (seq != UINT32_MAX && g.seq != seq) ||
+        g.generation == 0 || !group_sane(page, &g))
         return ERR_CORRUPT;
     *out = g;
     return OK;

@@ -18,7 +18,14 @@
  * twice, and stands in every header in it: what an earlier life of the segment
  * left behind is never believed. A header is written after its payloads have
  * completed, and headers of a segment in order: a scan ends at the first page
- * that is not the next header of this life.
+ * where none of this life was ever written (MISS). A damaged one (CORRUPT, or
+ * not to be read) costs its own group: the next page of this segment that is a
+ * header of this life, belongs where it lies and has a greater seq is where the
+ * scan goes on. It was written, whatever became of those before it.
+ *
+ * A segment whose head page cannot be believed may have been FREE: nobody knows
+ * which of its records are still meant. Its tombs are, they are always true:
+ * it becomes one of kind TOMBS.
  *
  * A checkpoint is a run of segments of kind CHECKPOINT: head page, then pages
  * of struct seg_check, each page with its own crc; valid if the superblock is
@@ -74,7 +81,8 @@ struct seg_super { /* one page */
 };
 static_assert(sizeof(struct seg_super) <= SEG_PAGE, "one page");
 
-enum seg_kind { SEG_LOG = 1, SEG_CHECKPOINT = 2 };
+/* TOMBS: its records are not believed. */
+enum seg_kind { SEG_LOG = 1, SEG_CHECKPOINT = 2, SEG_TOMBS = 3 };
 
 struct seg_head { /* first page of a segment */
     uint64_t magic;
@@ -197,8 +205,10 @@ struct seg_meta {
  * not read its header. */
 bool seg_meta_rich(const struct seg_meta *m);
 
-/* ---- pages: seal sets magic and crc, the caller everything else; check says
- * OK, MISS (not one of ours: blank, another magic or store) or CORRUPT. */
+/* ---- pages: seal sets magic and crc, the caller everything else; read says
+ * OK, MISS (not one of ours: blank, another magic or store) or CORRUPT. Of a
+ * head page or header, where one of the words that tell ours from others' is
+ * not right but the rest is, this is damage too: CORRUPT. */
 void seg_super_seal(struct seg_super *s);
 /* page: 4096 bytes. UNSUPPORTED: valid, but a major version we do not read;
  * out is filled all the same, for the message. */
@@ -218,7 +228,8 @@ uint32_t seg_group_count(const void *page);
 void seg_group_seal(void *page, const uint8_t uuid[16], uint64_t generation,
                     uint32_t at_page, uint32_t seq, uint32_t record_pages);
 /* Is this the header with this generation at this page? Checks every length in
- * it, so that the walk below cannot fail. seq UINT32_MAX: any. */
+ * it, so that the walk below cannot fail. seq UINT32_MAX: any. generation 0: any
+ * (*out has it). A whole header of another life is a MISS. */
 must_check enum err seg_group_read(const void *page, const uint8_t uuid[16],
                                    uint64_t generation, uint32_t at_page,
                                    uint32_t seq, struct seg_group *out);

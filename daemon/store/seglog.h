@@ -64,6 +64,8 @@ struct seg_map {
     uint32_t binding; /* 1: the budget or the write queue is exhausted */
     uint32_t segments, segment_pages, data_page;
     uint32_t *readers; /* per segment: payload reads under way, any lane */
+    uint32_t suspect;  /* any lane sets 1: a read of its own hangs */
+    uint64_t hang_ns;  /* of seglog_cfg; 0: none hangs */
 };
 
 static inline uint32_t seg_map_segment(const struct seg_map *m, uint32_t page)

@@ -258,9 +258,6 @@ enum store_load_class { LOAD_DEMAND, LOAD_PREFETCH, LOAD_PROMOTE, LOAD_AGAIN };
 must_check enum err store_load(struct store *s, uint32_t block,
                                const struct store_key *k,
                                enum store_load_class cls, struct store_wait *w);
-/* Nobody wants it any more: done will not come. A ref it was given before is
- * the caller's still. Only demand of nobody is not read. */
-void store_load_cancel(struct store *s, struct store_wait *w);
 /* Microseconds a load of this block would take now, from measured service
  * times and what is queued; 0 in memory. */
 uint32_t store_eta_us(const struct store *s, uint32_t block);
@@ -275,6 +272,11 @@ must_check enum err store_persist(struct store *s, uint32_t block,
  * done, too many tombs are under way. w may be NULL: not waited for. */
 must_check enum err store_drop_durable(struct store *s, uint32_t block,
                                        struct store_wait *w);
+/* Whatever w still waits for (load, persist, drop_durable) goes on without it:
+ * done will not come, w->pending is 0. Nothing if it is 0 already. A ref that
+ * the caller gave it for is the caller's again: what is under way has its own.
+ * A load that nobody waits for any more and that was not begun is not read. */
+void store_wait_cancel(struct store *s, struct store_wait *w);
 /* Takes a block out of memory: COLD if it is on the SSD (at once if nobody
  * uses it, else when the last ref ends), else queued to be written first. */
 void store_demote(struct store *s, uint32_t block);
@@ -291,6 +293,8 @@ struct store_peek {
 };
 must_check enum err store_peek(struct store *s, uint32_t block,
                                struct store_peek *p);
+/* Of one that store_peek took and whose done has not come: it will not. */
+void store_peek_cancel(struct store *s, struct store_peek *p);
 
 /* Recovery, before the first turn. Finds its namespace by id and generation;
  * false: not known (any more), nothing was done. Of several with one key the
@@ -327,6 +331,9 @@ void store_session(struct store *s, uint32_t ns, uint64_t label,
 /* Upkeep: watermark eviction, ttl, blocks of old generations, units other
  * lanes starve for. Does a bounded amount; true if there is more to do. */
 bool store_tick(struct store *s);
+/* When store_tick must run at the latest, or DEADLINE_NEVER: a read from an SSD
+ * would hang then. To be asked after a tick, before the lane sleeps. */
+uint64_t store_next_ns(const struct store *s);
 /* The offset of a block's first byte in its pool's memory (loans: one extent
  * only), or UINT64_MAX if the block is scattered. */
 uint64_t store_pool_off(const struct store *s, uint32_t block);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The oracle's dictionary (model.h). A key keeps its last MODEL_PUTS PUTs; the
- * simulator's clients never have more than that under way for one key. */
+ * The oracle's dictionary (model.h). A key keeps its last MODEL_PUTS PUTs that
+ * may be answered; the simulator's clients never have more under way. */
 #include "lib/model.h"
 
 #include <stdio.h>
@@ -46,11 +46,24 @@ static uint32_t model_crc(uint64_t id, uint64_t len)
     return crc;
 }
 
+/* The place of one that nobody may be answered any more, else of the oldest: a
+ * block may live for longer than MODEL_PUTS refusals take. */
+static struct model_put *model_slot(struct model_key *k)
+{
+    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        struct model_put *p = &k->puts[k->next++ % MODEL_PUTS];
+
+        if (!p->id || p->refused)
+            return p;
+    }
+    return &k->puts[k->next++ % MODEL_PUTS];
+}
+
 uint64_t model_put_begin(struct model *m, uint32_t key, uint64_t generation,
                          uint64_t len, uint32_t *crc_out)
 {
     struct model_key *k = &m->keys[key];
-    struct model_put *p = &k->puts[k->next++ % MODEL_PUTS];
+    struct model_put *p = model_slot(k);
 
     *p = (struct model_put){.id = ++m->ids,
                             .len = len,
@@ -198,7 +211,8 @@ void model_check(struct model *m, const struct model_seen *seen, uint64_t off,
         if (!model_explains(put, seen) ||
             (p && !model_bytes_are(put, off, p, n)))
             continue;
-        put->version = seen->version; /* known from here on */
+        if (!seen->no_crc) /* which of two of one length it is, a crc says */
+            put->version = seen->version; /* known from here on */
         return;
     }
     fprintf(stderr,

@@ -28,8 +28,8 @@ struct model_put {
     uint64_t id; /* makes the bytes; 0 = free */
     uint64_t len, generation, version;
     uint32_t crc;
-    bool refused; /* the server said it stored nothing */
-    bool durable; /* must be found, for some time */
+    bool refused;        /* the server said it stored nothing */
+    bool durable;        /* must be found, for some time */
     uint64_t put_bytes;  /* durable: of the model, when it was answered */
     uint64_t drop_call;  /* the EVICT under way that will have dropped it */
     uint64_t dropped_ns; /* it was answered then; 0: not dropped */

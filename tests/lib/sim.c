@@ -137,8 +137,8 @@ static uint64_t sim_next_ns(const struct sim *s)
     uint64_t next = timers_next(&s->world);
 
     for (uint32_t i = 0; i < s->lane_n; i++)
-        next = min_u64(next, min_u64(lane_next_ns(s->lanes[i]),
-                                     sim_node_disk_ns(s, i)));
+        next = min_u64(
+            next, min_u64(lane_next_ns(s->lanes[i]), sim_node_disk_ns(s, i)));
     return next;
 }
 

@@ -87,9 +87,9 @@ struct sim {
     struct ssd_node ssds;
     char *registry; /* as it was saved last; NULL: never */
     size_t registry_len;
-    uint32_t lives; /* of the node so far */
-    bool down;      /* nobody can connect */
-    uint64_t hash;  /* of the lives that ended */
+    uint32_t lives;                /* of the node so far */
+    bool down;                     /* nobody can connect */
+    uint64_t hash;                 /* of the lives that ended */
     uint64_t restart_at, fault_at; /* calls begun */
     struct model *model;
     struct sim_client *clients[SIM_CLIENTS];

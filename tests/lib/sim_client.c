@@ -390,9 +390,8 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
     if (b.head.select == SELECT_PATTERN)
         build_pattern(&b, key_pick(c), &attr);
     else
-        build_key(&b, (struct wire_key){0}, s->cfg.ssds ? key_own(c)
-                                                        : key_pick(c),
-                  false, &attr);
+        build_key(&b, (struct wire_key){0},
+                  s->cfg.ssds ? key_own(c) : key_pick(c), false, &attr);
     call->drops = b.head.select == SELECT_KEYS && !b.head.flags;
     call->drops_any = b.head.select != SELECT_KEYS && !b.head.flags;
     if (call->drops)

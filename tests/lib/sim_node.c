@@ -221,7 +221,6 @@ uint64_t sim_node_hash(const struct sim *s)
     return h;
 }
 
-
 /* ---- its end --------------------------------------------------------------*/
 
 uint64_t sim_node_disk_ns(const struct sim *s, uint32_t lane)

@@ -41,9 +41,9 @@ static struct sim_cfg swarm_cfg(uint64_t seed, uint64_t steps)
         .restarts = ssd ? 3 : 0,
         .ssd_bytes = MIB(seed % 3 ? 96 : 48),
         .segment_bytes = MIB(1) << seed % 3,
-        .disk_fault = sound ? SIM_DISK_SOUND
-                            : 1 + (enum sim_disk_fault)(seed / 2 %
-                                                        (SIM_DISK_FAULTS - 1)),
+        .disk_fault =
+            sound ? SIM_DISK_SOUND
+                  : 1 + (enum sim_disk_fault)(seed / 2 % (SIM_DISK_FAULTS - 1)),
         .second_touch = seed % 5 == 1,
         .write_buffer = seed % 7 == 1,
         .budget = seed % 6 == 5,

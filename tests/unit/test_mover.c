@@ -102,10 +102,10 @@ START_TEST(nothing_is_read_for_nobody)
     fssd_put_cold(&x, "a", NULL, 100000);
     ck_assert_int_eq(fssd_load(&x, "a", &w[0]), OK);
     ck_assert_int_eq(fssd_load(&x, "a", &w[1]), OK);
-    store_load_cancel(x.f.s, &w[0]);
+    store_wait_cancel(x.f.s, &w[0]);
     ck_assert_int_eq(where("a"), WHERE_LOADING);
-    store_load_cancel(x.f.s, &w[1]);
-    store_load_cancel(x.f.s, &w[1]); /* harmless */
+    store_wait_cancel(x.f.s, &w[1]);
+    store_wait_cancel(x.f.s, &w[1]); /* harmless */
     ck_assert_int_eq(where("a"), WHERE_SSD);
     store_check(x.f.s);
     fssd_run(&x);
@@ -124,7 +124,7 @@ START_TEST(a_load_under_way_goes_on_when_its_waiter_left)
     fssd_put_cold(&x, "a", NULL, 100000);
     ck_assert_int_eq(fssd_load(&x, "a", &w), OK);
     fssd_turn(&x);
-    store_load_cancel(x.f.s, &w);
+    store_wait_cancel(x.f.s, &w);
     fssd_run(&x);
     ck_assert_uint_eq(fssd_dones, 0);
     ck_assert_int_eq(where("a"), WHERE_MEMORY);
@@ -144,7 +144,7 @@ START_TEST(prefetch_waits_for_nobody_and_yields_to_demand)
     ck_assert_int_eq(store_load(x.f.s, find("a"), &k, LOAD_PREFETCH, NULL), OK);
     ck_assert_int_eq(fssd_load(&x, "a", &w), OK);
     ck_assert(!list_empty(&x.f.s->mover->fresh[LOAD_DEMAND]));
-    store_load_cancel(x.f.s, &w);
+    store_wait_cancel(x.f.s, &w);
     fssd_run(&x);
     ck_assert_int_eq(where("a"), WHERE_MEMORY);
     ck_assert_uint_eq(x.f.metrics.prefetched_blocks, 1);
@@ -437,7 +437,7 @@ START_TEST(without_a_device_a_load_misses_at_once)
     ck_assert_int_eq(w.err, ERR_MISS);
     ck_assert_uint_eq(x.f.metrics.ssd_reads, 0);
     ck_assert_int_eq(fssd_load(&x, "a", &w), OK);
-    store_load_cancel(x.f.s, &w);
+    store_wait_cancel(x.f.s, &w);
     store_tick(x.f.s);
     ck_assert_uint_eq(fssd_dones, 1);
     done();

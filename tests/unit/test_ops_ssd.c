@@ -402,24 +402,6 @@ START_TEST(evict_by_chain_follows_cold_blocks)
 }
 END_TEST
 
-START_TEST(an_evict_that_is_late_ends_when_what_it_began_has_ended)
-{
-    struct node_batch b;
-
-    put_cold("a", 3000);
-    put_cold("b", 3000);
-    n.disk.cfg.latency_ns = NS_PER_S;
-    batch_new(&b, &n, OP_EVICT);
-    b.head.select = SELECT_PATTERN;
-    batch_key(&b, "*", (struct wire_key){0}, NULL, NULL);
-    batch_send(&b, p, NULL, 0);
-    node_sleep(&n, 100 * NS_PER_MS);
-    ck_assert(!n.reply.there);
-    node_sleep(&n, 5 * NS_PER_S);
-    ck_assert(n.reply.there);
-}
-END_TEST
-
 /* ---- Faults: of pools and checks (fault.h), then of the device */
 
 static void scenario(void)
@@ -521,7 +503,6 @@ Suite *suite(void)
         t, evict_by_pattern_meets_more_cold_blocks_than_it_reads_at_a_time);
     tcase_add_test(t, evict_by_label_meets_cold_blocks);
     tcase_add_test(t, evict_by_chain_follows_cold_blocks);
-    tcase_add_test(t, an_evict_that_is_late_ends_when_what_it_began_has_ended);
     tcase_add_test(t, every_fault_is_survived);
     tcase_add_test(t, every_io_may_fail_and_memory_serves_on);
     suite_add_tcase(s, t);

@@ -103,8 +103,8 @@ static ssize_t read_at(int fd, void *p, size_t n, off_t off)
     ssize_t got;
 
     if (!real)
-        real = (ssize_t(*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT,
-                                                            "pread64");
+        real =
+            (ssize_t(*)(int, void *, size_t, off_t))dlsym(RTLD_NEXT, "pread64");
     if (fails(f))
         return -1;
     got = real(fd, p, shortened(f, n), off);
@@ -119,8 +119,8 @@ static ssize_t write_at(int fd, const void *p, size_t n, off_t off)
     enum fault f = meet(fd, WRITES);
 
     if (!real)
-        real = (ssize_t(*)(int, const void *, size_t, off_t))dlsym(
-            RTLD_NEXT, "pwrite64");
+        real = (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT,
+                                                                   "pwrite64");
     return fails(f) ? -1 : real(fd, p, shortened(f, n), off);
 }
 
