@@ -410,25 +410,81 @@ static void usage(void)
          "  --quiet           no progress");
 }
 
+/* Options with a number. false: not one of them. */
+static bool parse_number(struct options *o, int c)
+{
+    switch (c) {
+    case 'b':
+        o->block_bytes = bench_bytes("--block", optarg);
+        return true;
+    case 'u':
+        o->put_rate = bench_bytes("--put-rate", optarg);
+        return true;
+    case 'f':
+        o->from = strtoull(optarg, NULL, 0);
+        return true;
+    case 'l':
+        o->limit = strtoull(optarg, NULL, 0);
+        return true;
+    case 'd':
+        o->depth = (uint32_t)strtoul(optarg, NULL, 0);
+        return true;
+    case 'n':
+        o->parts = (uint32_t)strtoul(optarg, NULL, 0);
+        return true;
+    case 'r':
+        o->prefill_rate = strtod(optarg, NULL);
+        return true;
+    case 'P':
+        o->pid = (int)strtoul(optarg, NULL, 10);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void parse_one(struct options *o, int c)
+{
+    switch (c) {
+    case 'a':
+        o->address = optarg;
+        break;
+    case 't':
+        o->trace = optarg;
+        break;
+    case 'p':
+        o->policy = optarg;
+        break;
+    case 'j':
+        o->json = optarg;
+        break;
+    case 'R':
+        o->rows = optarg;
+        break;
+    case 'q':
+        o->quiet = true;
+        break;
+    case 'L':
+        o->plan = true;
+        break;
+    default:
+        usage();
+        exit(c == 'h' ? 0 : 2);
+    }
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {{"address", 1, 0, 'a'},
-                                          {"trace", 1, 0, 't'},
-                                          {"block", 1, 0, 'b'},
-                                          {"limit", 1, 0, 'l'},
-                                          {"depth", 1, 0, 'd'},
-                                          {"policy", 1, 0, 'p'},
-                                          {"prefill-rate", 1, 0, 'r'},
-                                          {"pid", 1, 0, 'P'},
-                                          {"json", 1, 0, 'j'},
-                                          {"quiet", 0, 0, 'q'},
-                                          {"help", 0, 0, 'h'},
-                                          {"from", 1, 0, 'f'},
-                                          {"put-rate", 1, 0, 'u'},
-                                          {"parts", 1, 0, 'n'},
-                                          {"rows", 1, 0, 'R'},
-                                          {"plan", 0, 0, 'L'},
-                                          {0, 0, 0, 0}};
+    static const struct option longs[] = {
+        {"address", 1, 0, 'a'},      {"trace", 1, 0, 't'},
+        {"block", 1, 0, 'b'},        {"from", 1, 0, 'f'},
+        {"limit", 1, 0, 'l'},        {"depth", 1, 0, 'd'},
+        {"policy", 1, 0, 'p'},       {"put-rate", 1, 0, 'u'},
+        {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'},
+        {"json", 1, 0, 'j'},         {"parts", 1, 0, 'n'},
+        {"rows", 1, 0, 'R'},         {"plan", 0, 0, 'L'},
+        {"quiet", 0, 0, 'q'},        {"help", 0, 0, 'h'},
+        {0, 0, 0, 0}};
     int c;
 
     *o = (struct options){.block_bytes = 65536,
@@ -436,61 +492,9 @@ static void parse(struct options *o, int argc, char **argv)
                           .parts = 10,
                           .prefill_rate = 10000,
                           .limit = UINT64_MAX};
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        switch (c) {
-        case 'a':
-            o->address = optarg;
-            break;
-        case 't':
-            o->trace = optarg;
-            break;
-        case 'b':
-            o->block_bytes = bench_bytes("--block", optarg);
-            break;
-        case 'l':
-            o->limit = strtoull(optarg, NULL, 0);
-            break;
-        case 'd':
-            o->depth = (uint32_t)strtoul(optarg, NULL, 0);
-            break;
-        case 'p':
-            o->policy = optarg;
-            break;
-        case 'r':
-            o->prefill_rate = strtod(optarg, NULL);
-            break;
-        case 'P':
-            o->pid = (int)strtoul(optarg, NULL, 10);
-            break;
-        case 'j':
-            o->json = optarg;
-            break;
-        case 'q':
-            o->quiet = true;
-            break;
-        case 'f':
-            o->from = strtoull(optarg, NULL, 0);
-            break;
-        case 'n':
-            o->parts = (uint32_t)strtoul(optarg, NULL, 0);
-            break;
-        case 'R':
-            o->rows = optarg;
-            break;
-        case 'u':
-            o->put_rate = bench_bytes("--put-rate", optarg);
-            break;
-        case 'L':
-            o->plan = true;
-            break;
-        case 'h':
-            usage();
-            exit(0);
-        default:
-            usage();
-            exit(2);
-        }
-    }
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+        if (!parse_number(o, c))
+            parse_one(o, c);
     if (!o->trace)
         bench_die("replay: --trace FILE is needed");
     if (o->depth < 1 || o->depth > 64 || o->prefill_rate <= 0 ||

@@ -85,7 +85,8 @@ static int open_pack(const struct pikv_namespace *d, uint8_t **msg_out,
     f.parallel_layout = msg_str(&a, d->parallel_layout);
     s.policy = msg_str(&a, d->policy);
     s.loans = msg_str(&a, d->loans);
-    s.dram = s.codec = msg_str(&a, NULL);
+    s.dram = msg_str(&a, d->dram);
+    s.codec = msg_str(&a, NULL);
     s.share = d->share;
     s.quota_bytes = d->quota_bytes;
     s.ttl_ms = d->ttl_ms;

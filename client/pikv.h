@@ -181,6 +181,9 @@ struct pikv_namespace {
     const char *policy, *loans;
     uint32_t share, ttl_ms;
     uint64_t quota_bytes;
+    /* "cache": blocks stay in memory as long as the policy keeps them there.
+     * "write_buffer": they leave it once they are on the SSD. */
+    const char *dram;
 };
 
 /* What a call may carry beside its items. NULL or zeros: defaults. */
@@ -330,7 +333,8 @@ enum pikv_select {
 };
 /* A drop is final: a block that is on an SSD does not come back after a crash.
  * The call is answered when that is so; NOT_DURABLE: they are gone now, but
- * some could come back after a crash, because the SSD is failing. With
+ * some could come back after a crash, because the SSD is failing; TIMEOUT: not
+ * all was done by the deadline, or it was not known to be durable by then. With
  * call->demote blocks leave memory and stay on the SSD, to which those that are
  * not there are written first; UNSUPPORTED without an SSD. */
 int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,

@@ -385,11 +385,14 @@ enum err files_ssd_open(struct files_ssd *out, const struct files_ssd_cfg *cfg,
     return ssd_open_checked(out, cfg, NULL, m);
 }
 
-/* A zeroed struct has no descriptor: 0 is never one of ours. */
+/* A zeroed struct has no descriptor: 0 is never one of ours. The lock is given
+ * up by name: a ring that ends takes a while to let go of the file. */
 void files_ssd_close(struct files_ssd *s)
 {
-    if (s->fd > 0)
+    if (s->fd > 0) {
+        (void)flock(s->fd, LOCK_UN);
         close(s->fd);
+    }
     *s = (struct files_ssd){.fd = -1};
 }
 

@@ -287,6 +287,20 @@ static bool stop_logs(struct ssd_boot *b, bool checkpoint, uint64_t timeout_us)
     return stop_turn(b, end_ns, all_closed);
 }
 
+/* What lanes were told at the end and nobody waits for: a lane that goes must
+ * have an empty mailbox. */
+static void stop_mail(const struct ssd_boot *b)
+{
+    bool more = true;
+
+    while (more) {
+        more = false;
+        for (uint32_t i = 0; i < b->node.lane_n; i++)
+            more |= mailbox_run(&lane_at(b, i)->mailbox, lane_at(b, i),
+                                MAIL_PER_TURN) > 0;
+    }
+}
+
 bool ssd_boot_stop(struct ssd_boot *b, bool checkpoint, uint64_t timeout_us)
 {
     if (b->node.n && !stop_logs(b, checkpoint, timeout_us)) {
@@ -296,6 +310,7 @@ bool ssd_boot_stop(struct ssd_boot *b, bool checkpoint, uint64_t timeout_us)
             if (b->disks[i] && b->disks[i]->in_flight)
                 return false;
     }
+    stop_mail(b);
     for (uint32_t d = 0; d < b->node.n; d++) {
         const struct ssd_log *g = log_at(b, d);
 

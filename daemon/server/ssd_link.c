@@ -264,6 +264,9 @@ static void log_opened(void *arg, enum err e, const struct errmsg *m)
     g->err = e;
     if (e && m)
         g->msg = *m;
+    if (!e)
+        __atomic_store_n(&g->link->node->devs[g->dev].why, "",
+                         __ATOMIC_RELEASE);
     if (g->asked)
         ctl_ack(g->asked, e);
     g->asked = NULL;
@@ -417,12 +420,12 @@ void lane_ssd_forget_mail(struct mail *m, void *lane)
     uint32_t d = ask->job->ssd_dev;
 
     switch (seg_map_state(l->link.ssd.maps[d])) {
+    case SEGLOG_CLOSED: /* could not be opened, or not be replaced */
     case SEGLOG_FAILED:
     case SEGLOG_RETIRED:
         store_ssd_lost(l->store, d);
         ctl_ack(ask, OK);
         return;
-    case SEGLOG_CLOSED:
     case SEGLOG_OPENING:
     case SEGLOG_OPEN:
     case SEGLOG_READ_ONLY:
@@ -430,6 +433,16 @@ void lane_ssd_forget_mail(struct mail *m, void *lane)
         ctl_ack(ask, ERR_BAD_REQUEST);
         return;
     }
+}
+
+/* Lanes that were told of its loss and have not answered: what they forget must
+ * not be of the log that comes. */
+static bool lost_out(const struct ssd_link *k, uint32_t dev)
+{
+    for (uint32_t i = 0; i < k->node->lane_n; i++)
+        if (k->losts[dev * k->node->lane_n + i].out)
+            return true;
+    return false;
 }
 
 static bool has_readers(const struct seg_map *map)
@@ -451,16 +464,17 @@ void lane_ssd_replace_mail(struct mail *m, void *lane)
     struct errmsg why;
     enum err e = OK;
 
-    if (!g->log) {
+    if (ssd_owner(k->node, d) != k->lane->idx) {
         ctl_ack(ask, OK);
         return;
     }
-    if (!seglog_idle(g->log) || g->shown_left || has_readers(k->ssd.maps[d])) {
+    if (g->log && (!seglog_idle(g->log) || g->shown_left || lost_out(k, d) ||
+                   has_readers(k->ssd.maps[d]))) {
         ctl_ack(ask, ERR_BUSY);
         return;
     }
     seglog_free(g->log);
-    g->log = NULL;
+    g->log = NULL; /* stays so if there is no memory: replace once more */
     e = ssd_link_open(k, d, SEGLOG_FORMAT, ask->job->ssd_uuid, &why);
     if (e) {
         LOG(LOG_ERROR, "ssd_not_replaced", "error=%s", LOG_STR(why.text));

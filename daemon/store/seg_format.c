@@ -309,8 +309,9 @@ enum err seg_group_read(const void *page, const uint8_t uuid[16],
     group_load(page, &g);
     if (!generation)
         generation = g.generation;
-    same = (g.magic == SEG_MAGIC_GROUP) + (g.generation == generation) +
-           (memcmp(g.uuid, uuid, sizeof(g.uuid)) == 0);
+    same = (uint32_t)(g.magic == SEG_MAGIC_GROUP) +
+           (uint32_t)(g.generation == generation) +
+           (uint32_t)(memcmp(g.uuid, uuid, sizeof(g.uuid)) == 0);
     if (same < 2)
         return ERR_MISS;
     whole = g.crc == page_crc(page, offsetof(struct seg_group, crc));

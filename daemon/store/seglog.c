@@ -10,8 +10,9 @@
  *
  * Invariants
  *  1. Every io is in g->flying from its submission to its completion; what is
- *     older than hang_ns makes the log FAILED. Nothing is cancelled: the
- *     memory under a hung io stays the requester's duty until it completes.
+ *     older than hang_ns makes the log FAILED, as does a lane that says so of
+ *     a read of its own (map->suspect). Nothing is cancelled: the memory under
+ *     a hung io stays the requester's duty until it completes.
  *  2. After the first failed WRITE or FLUSH nothing is written or flushed any
  *     more (g->failed): READ_ONLY.
  *  3. A superblock is written to the slot that holds the older one, and
@@ -26,7 +27,7 @@
 
 #include "store/seglog_impl.h"
 
-enum { LOG_PAGES = LOG_GROUPS + 3 }; /* super, next, reclaim, headers */
+enum { LOG_PAGES = LOG_GROUPS + 2 + RECLAIM_SEEK }; /* super, next, headers */
 
 /* ---- making */
 
@@ -62,9 +63,9 @@ static enum err new_parts(struct seglog *g)
         return ERR_NO_MEMORY;
     g->super_page = log_page(g, 0);
     g->next_page = log_page(g, 1);
-    g->reclaim.buf = log_page(g, 2);
     for (uint32_t i = 0; i < LOG_GROUPS; i++)
-        g->group[i].header = log_page(g, 3 + i);
+        g->group[i].header = log_page(g, 2 + i);
+    g->reclaim.buf = log_page(g, 2 + LOG_GROUPS);
     if (seglog_open_new(g))
         return ERR_NO_MEMORY;
     return seglog_scrub_new(g);
@@ -111,7 +112,8 @@ enum err seglog_new(struct seglog **out, const struct seglog_cfg *cfg,
     g->map = map;
     g->host = *host;
     g->segs_cap = segments_most(disk, cfg->dev);
-    *map = (struct seg_map){.dev = cfg->dev, .state = SEGLOG_CLOSED};
+    *map = (struct seg_map){
+        .dev = cfg->dev, .state = SEGLOG_CLOSED, .hang_ns = cfg->hang_ns};
     e = new_parts(g);
     new_init(g);
     if (e) {
@@ -415,6 +417,9 @@ bool seglog_tick(struct seglog *g)
     g->kick = false;
     if (g->env->now_ns >= hang_at(g))
         seglog_fail(g, SEGLOG_FAILED, "an io did not complete in time");
+    if (__atomic_load_n(&g->map->suspect, __ATOMIC_ACQUIRE) &&
+        seg_map_readable(g->map))
+        seglog_fail(g, SEGLOG_FAILED, "a read did not complete in time");
     if (g->opening)
         more |= seglog_open_tick(g);
     if (g->closing)

@@ -64,7 +64,9 @@ struct seg_map {
     uint32_t binding; /* 1: the budget or the write queue is exhausted */
     uint32_t segments, segment_pages, data_page;
     uint32_t *readers; /* per segment: payload reads under way, any lane */
-    uint32_t suspect;  /* any lane sets 1: a read of its own hangs */
+    /* A lane sets 1 when a read of its own is older than hang_ns, and sees to
+     * it that the owner ticks: FAILED. */
+    uint32_t suspect;
     uint64_t hang_ns;  /* of seglog_cfg; 0: none hangs */
 };
 
@@ -238,6 +240,9 @@ struct seglog_info {
     enum seglog_state state;
     const char *why; /* of READ_ONLY and FAILED, else "" */
     uint8_t uuid[16];
+    /* written: to the device since its format. Not closed in order: what came
+     * after the last superblock is added by segments, at the next open (within
+     * a segment and the headers, wipes and superblocks of that time). */
     uint64_t bytes, segment_bytes, written_bytes, payload_bytes;
     uint32_t segments, free_segments;
     uint64_t queued, tokens;

@@ -7,13 +7,17 @@
  *            ^                                                         |
  *            +------------- becomes the head, the old one FULL <-------+
  *
- * Order of reuse. What a FREE segment holds is on the device still, and would
- * be found by a scan after a crash until its head page is overwritten. So FREE
- * segments are reused in the order of their former lives, and each head page
- * is written after a FLUSH that covers the head page before it: when the
- * segment of a tomb is overwritten, those of all records that it kills are,
- * durably. (The flush also bounds what a power cut takes from the log: at most
- * two segments.)
+ * Order of reuse. No scan finds the records of a FREE segment: its head page
+ * was overwritten and flushed before the first of its blocks lost its place
+ * (seglog_reclaim.c), oldest segment first. So when the tombs of a segment are
+ * gone, all that they kill has been gone before, durably, and the order in
+ * which FREE segments are written again does not matter for that. They are
+ * taken oldest life first all the same, so that every part of the device is
+ * written as often as the others.
+ *
+ * Each head page is written after a FLUSH that covers the head page before it:
+ * a power cut takes from the log, besides what durable requests had flushed,
+ * what was written in the last two segments, and not from the middle.
  *
  * Why reclaim and re-insertion cannot wait for each other. Emptying a segment
  * needs reads, the lanes' answers and the end of its readers; none of these

@@ -41,15 +41,15 @@ enum {
     LOG_SEGMENTS_MIN = 8,
     LOG_BIND_MS = 200, /* a queue this late is binding */
     LOG_POLL_US = 500, /* between two looks at a segment's readers */
+    RECLAIM_SEEK = 16, /* pages read at once behind a damaged header */
 };
 #define SEG_NONE UINT32_MAX
 
 enum log_seg_state { SEG_FREE, SEG_HEAD, SEG_FULL, SEG_EMPTYING };
 
 struct log_seg {
-    /* Of its last life, 0 never used; of a FREE one too, recovered as well:
-     * FREE segments are reused in this order, so that no tomb is overwritten
-     * before the records that it kills. */
+    /* Of its last life, 0 never used or not known; of a FREE one too: FREE
+     * segments are reused in this order. */
     uint64_t generation;
     uint32_t used;   /* pages written, head page included; 0 FREE */
     uint8_t state;   /* enum log_seg_state */
@@ -107,7 +107,9 @@ enum log_reclaim_step {
 struct log_reclaim {
     enum log_reclaim_step step;
     uint32_t segment, page, seq;
-    uint8_t *buf; /* a page */
+    bool seek;      /* behind a damaged header */
+    uint32_t pages; /* being read */
+    uint8_t *buf;   /* RECLAIM_SEEK pages */
     struct seg_group group;
     struct seg_reclaim shown;
     uint64_t allowed, taken; /* re-insertion in this segment so far, bytes */

@@ -20,8 +20,10 @@
  * What is relied on (seglog.h, seglog_reclaim.c):
  *  1. The device's superblock promises generations before they are used
  *     (generation_end): next_generation of a superblock is above all there are.
+ *     Of two superblocks the older one's is LOG_GENERATIONS less at most.
  *  2. A header of a segment is written after the one before it, so what is
- *     found of a segment by a scan is a prefix of what was written.
+ *     found of a segment by a scan is a prefix of what was written (and without
+ *     damage a header that is missing was the last).
  *  3. A segment that is emptied loses its head page, durably, before the first
  *     block loses its place: a drop of a block without a place needs no tomb,
  *     because no scan will find it.
@@ -80,6 +82,27 @@ static void tell(struct seglog *g)
 }
 
 /* ---- the superblock of this life */
+
+/* What was written after the superblock that counts is known by segments: those
+ * of generations that it promised. What has been overwritten since was full. */
+static void written_guess(struct seglog *g)
+{
+    uint64_t promised = g->super.next_generation, first = g->open->generation;
+    uint64_t last = 0, n = 0, pages = 0;
+
+    for (uint32_t i = 0; i < g->segments; i++) {
+        const struct log_seg *s = &g->segs[i];
+
+        if (s->generation < first || s->generation >= promised)
+            continue;
+        last = max_u64(last, s->generation);
+        pages += max_u64(s->used, 1);
+        n++;
+    }
+    if (n)
+        pages += (last + 1 - first - n) * g->segment_pages;
+    g->super.written_bytes += pages * SEG_PAGE;
+}
 
 static void super_written(struct seglog *g, enum err e)
 {
@@ -269,6 +292,12 @@ static void supers_decide(struct seglog *g)
         uint32_t newer = e[0] != OK || (e[1] == OK && s[1].seq > s[0].seq);
 
         g->super_slot = !newer;
+        o->generation = s[newer].next_generation -
+                        min_u64(s[newer].next_generation, LOG_GENERATIONS);
+        /* The damaged one may have been the newer: what it promised was used.
+         * A head page that is gone would not tell. */
+        if (e[!newer] != OK)
+            s[newer].next_generation += LOG_GENERATIONS;
         recover(g, &s[newer]);
     } else if (e[0] == ERR_CORRUPT || e[1] == ERR_CORRUPT) {
         metric_add(&g->metrics->ssd_corrupt, 1);
@@ -358,6 +387,7 @@ bool seglog_open_tick(struct seglog *g)
         }
         return true;
     case OPEN_SCAN:
+        written_guess(g);
         o->step = OPEN_WIPE;
         seglog_scan_wipe(g);
         return true;

@@ -10,6 +10,7 @@
 
 enum {
     OPEN_SCANNERS = 64,     /* pages read at once */
+    OPEN_SEEK = 4,          /* pages of a scanner that seeks */
     OPEN_BUF = 1 << 20,     /* their pages; then pieces of a checkpoint */
     OPEN_PIECE = 128 << 10, /* of the checkpoint, read at once */
 };
@@ -21,7 +22,7 @@ enum open_step {
     OPEN_HEADS,  /* head page of each segment */
     OPEN_CHECK,  /* the checkpoint */
     OPEN_SCAN,   /* group headers of each segment */
-    OPEN_WIPE,   /* heads that could not be read */
+    OPEN_WIPE,   /* heads that could not be believed are written */
     OPEN_SUPER,  /* the superblock of this life */
     OPEN_ENDED,  /* to be told by the next tick */
 };
@@ -38,10 +39,14 @@ enum close_step {
 /* A walker over the pages of one segment, one read at a time. */
 struct open_scanner {
     struct log_io io;
-    uint8_t *page; /* of OPEN_BUF: one page, or OPEN_PIECE of a checkpoint */
-    uint32_t segment, at, seq; /* at: page on the device */
-    uint32_t n;                /* pages being read, checkpoint */
+    uint8_t *page; /* of OPEN_BUF: OPEN_SEEK, or OPEN_PIECE of a checkpoint */
+    uint32_t segment, at; /* at: page on the device */
+    uint32_t n;           /* pages being read */
+    uint32_t seq;         /* of the next header at least */
+    uint64_t generation;  /* of the headers to be believed; 0 any */
+    bool seek;            /* behind a damaged header */
 };
+static_assert(OPEN_SCANNERS * OPEN_SEEK * SEG_PAGE <= OPEN_BUF, "fits");
 
 struct log_open {
     struct seglog *g;
@@ -53,11 +58,12 @@ struct log_open {
     uint32_t busy;  /* scanners with a read in flight */
     uint32_t next;  /* segment to be looked at next */
     uint64_t off;   /* how far the device is blank; page of a checkpoint */
-    uint32_t *free; /* segments to be wiped; those of a checkpoint */
+    uint32_t *free; /* with bad heads; those of a checkpoint */
     uint32_t free_n;
     bool second;    /* format: superblock A is written */
     bool check_bad; /* the checkpoint cannot be used */
     uint64_t check_n;
+    uint64_t generation; /* to be used next when the superblock was written */
     uint64_t began_ns;
     enum err err; /* how it ended */
     struct errmsg msg;

@@ -10,7 +10,7 @@
  *                          READ --tombs: go on-----------------+
  *                           | records: host.reclaim            |
  *                         SHOWN --seglog_reclaimed: go on------+
- *                           (end of the segment, or not the next header)
+ *                           (end of the segment, or nothing of this life)
  *                         DRAIN --no reader--> [FLUSH --> DISCARD] --> FREE
  *
  * Its head page is overwritten with zeros and flushed before the first block
@@ -18,17 +18,19 @@
  * is in memory but has no place any more needs no tomb when it is dropped: it
  * could come back after a crash otherwise.
  *
- * A segment ends where the table says, or at the first page that is not its
- * next header; what lies behind an unreadable header is lost, and its blocks
- * are found out when they are read (their crc). Tombs are not shown: all that
- * they kill lies in segments that were emptied before.
+ * A segment ends where the table says, or at the first page where none of this
+ * life was written. Behind a header that cannot be read or believed the next
+ * one is looked for (as seglog_scan.c does, RECLAIM_SEEK pages at once); the
+ * blocks of the damaged one keep their places and are found out when they are
+ * read (their crc). Tombs are not shown: all that they kill lies in segments
+ * that were emptied before.
  *
  * Re-insertion: of each header again_pct of its bytes; what the lanes did not
  * take of it is added to the next one's, so that a whole segment gives at most
  * again_pct of itself.
  *
- * The FLUSH before a DISCARD keeps the order of seglog_head.c: segments lose
- * their contents in the order of their lives.
+ * The FLUSH before a DISCARD keeps that order for other kinds of segments too,
+ * which are not wiped: they lose their contents in the order of their lives.
  *
  * Retiring empties all segments with nothing re-inserted, after the groups in
  * flight have been written; then a superblock says RETIRED.
@@ -37,6 +39,8 @@
 #include <string.h>
 
 #include "store/seglog_impl.h"
+
+static_assert(RECLAIM_SEEK * SEG_PAGE <= DISK_IO_BYTES, "one io");
 
 static bool is_wanted(const struct seglog *g)
 {
@@ -105,7 +109,9 @@ static bool begin(struct seglog *g)
     c->page = 1;
     c->seq = 0;
     c->allowed = c->taken = 0;
-    if (g->segs[i].kind == SEG_CHECKPOINT) {
+    c->seek = false;
+    /* Of the other kinds no block has a place in them. */
+    if (g->segs[i].kind != SEG_LOG) {
         c->step = RECLAIM_DRAIN;
         return true;
     }
@@ -120,17 +126,19 @@ static bool begin(struct seglog *g)
 static bool read_next(struct seglog *g)
 {
     struct log_reclaim *c = &g->reclaim;
+    uint32_t used = g->segs[c->segment].used;
 
     if (g->failed || g->closing)
         return false;
-    if (c->page >= g->segs[c->segment].used) {
+    if (c->page >= used) {
         c->step = RECLAIM_DRAIN;
         return true;
     }
     c->step = RECLAIM_READ;
+    c->pages = c->seek ? (uint32_t)min_u64(RECLAIM_SEEK, used - c->page) : 1;
     seglog_io(&c->io, DISK_READ,
               seg_off(g, c->segment) + (uint64_t)c->page * SEG_PAGE, c->buf,
-              SEG_PAGE);
+              (uint64_t)c->pages * SEG_PAGE);
     return false;
 }
 
@@ -176,26 +184,73 @@ void seglog_reclaimed(struct seglog *g)
     next_header(g);
 }
 
-static void header_read(struct log_io *io)
+/* Is page i of what was read a header of this life? */
+static enum err look(const struct seglog *g, uint32_t i, struct seg_group *h)
 {
-    struct seglog *g = io->g;
-    struct log_reclaim *c = &g->reclaim;
-    uint32_t page = seg_first_page(g, c->segment) + c->page;
-    enum err e = io->io.err;
+    const struct log_reclaim *c = &g->reclaim;
+    uint32_t at = c->page + i;
+    enum err e;
 
-    g->kick = true;
-    if (e == OK)
-        e = seg_group_read(c->buf, g->super.uuid,
-                           g->segs[c->segment].generation, page, c->seq,
-                           &c->group);
-    if (e == ERR_CORRUPT)
-        metric_add(&g->metrics->ssd_corrupt, 1);
-    if (e)
-        c->step = RECLAIM_DRAIN;
-    else if (c->group.kind == SEG_GROUP_TOMBS)
+    if (c->io.io.err)
+        return c->io.io.err;
+    e = seg_group_read(c->buf + (size_t)i * SEG_PAGE, g->super.uuid,
+                       g->segs[c->segment].generation,
+                       seg_first_page(g, c->segment) + at, UINT32_MAX, h);
+    if (e == OK && (h->pages > g->segment_pages - at ||
+                    (c->seek ? h->seq < c->seq : h->seq != c->seq)))
+        e = ERR_CORRUPT;
+    return e;
+}
+
+/* The header is the first page of the buffer and lies at c->page. */
+static void header_take(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    c->seek = false;
+    c->seq = c->group.seq;
+    if (c->group.kind == SEG_GROUP_TOMBS)
         next_header(g);
     else
         show(g);
+}
+
+static void seek(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+
+    for (uint32_t i = 0; i < c->pages; i++) {
+        if (look(g, i, &c->group) != OK)
+            continue;
+        memmove(c->buf, c->buf + (size_t)i * SEG_PAGE, SEG_PAGE);
+        c->page += i;
+        header_take(g);
+        return;
+    }
+    c->page += c->pages;
+    c->step = RECLAIM_NEXT;
+}
+
+static void header_read(struct seglog *g)
+{
+    struct log_reclaim *c = &g->reclaim;
+    enum err e;
+
+    g->kick = true;
+    if (c->seek) {
+        seek(g);
+        return;
+    }
+    e = look(g, 0, &c->group);
+    if (e == OK) {
+        header_take(g);
+        return;
+    }
+    if (e == ERR_CORRUPT)
+        metric_add(&g->metrics->ssd_corrupt, 1);
+    c->seek = true;
+    c->page++;
+    c->step = e == ERR_MISS ? RECLAIM_DRAIN : RECLAIM_NEXT;
 }
 
 /* ---- the end of a segment */
@@ -273,7 +328,7 @@ static void reclaim_done(struct log_io *io)
         wiped(g);
         break;
     case RECLAIM_READ:
-        header_read(io);
+        header_read(g);
         break;
     case RECLAIM_FLUSH:
         flushed(g);

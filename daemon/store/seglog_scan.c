@@ -8,10 +8,27 @@
  *   groups   OPEN_SCANNERS segments side by side; in a segment each header
  *            says where the next one is
  *
- * A page that is not as it was written (crc, store, generation, place) ends the
- * walk of its segment: what lies behind cannot be told from what an earlier
- * life left there. Counted in ssd_corrupt, if it was one of ours. A page that
- * cannot be read ends it too.
+ *            header --MISS--> end of the segment
+ *              |  ^
+ *      damaged |  | a later header of this life
+ *              v  |
+ *             seek: every page, OPEN_SEEK at once
+ *
+ * A header that cannot be read, or is not as it was written (counted in
+ * ssd_corrupt), costs the blocks of its group: the seek looks for the next one.
+ * What it accepts has this life's generation, which was never used elsewhere,
+ * names the page where it lies and has a greater seq: it was written here, so
+ * its records count. That no payload poses as a header is up to the crc, the
+ * store's uuid and the generation; a forged one would need the hash of a
+ * foreign key too, which takes the node's secret.
+ *
+ * A head page that cannot be read or believed: the segment may have been FREE.
+ * Its records are lost then, or an old life's; its tombs are always true and
+ * are delivered, else a drop would be undone by the damage. Its generation is
+ * learned from its headers, and its head page written again as one of kind
+ * TOMBS: nothing changes any more if the old page can be read another time. In
+ * whichever order these pages get to the device, no tomb is lost; a crash
+ * before finds what this open found.
  *
  * Every step: begin() starts reads; a completion takes what was read and starts
  * the next read of its scanner; the last one sets g->kick for seglog_open_tick.
@@ -26,10 +43,17 @@ static void scanner_done(struct seglog *g)
     g->kick = true;
 }
 
-static void page_read(struct open_scanner *s, uint32_t page)
+static void pages_read(struct open_scanner *s, uint32_t page, uint32_t n)
 {
     s->at = page;
-    seglog_io(&s->io, DISK_READ, (uint64_t)page * SEG_PAGE, s->page, SEG_PAGE);
+    s->n = n;
+    seglog_io(&s->io, DISK_READ, (uint64_t)page * SEG_PAGE, s->page,
+              (uint64_t)n * SEG_PAGE);
+}
+
+static void page_read(struct open_scanner *s, uint32_t page)
+{
+    pages_read(s, page, 1);
 }
 
 static void scanners_init(struct seglog *g, void (*done)(struct log_io *io),
@@ -46,20 +70,14 @@ static void scanners_init(struct seglog *g, void (*done)(struct log_io *io),
 
 /* ---- heads */
 
-static void head_take(struct seglog *g, uint32_t i, const void *page)
+static void head_take(struct seglog *g, uint32_t i, const struct seg_head *h)
 {
     struct log_seg *seg = &g->segs[i];
-    struct seg_head h;
-    enum err e = seg_head_read(page, g->super.uuid, i, &h);
 
-    if (e == ERR_CORRUPT)
-        metric_add(&g->metrics->ssd_corrupt, 1);
-    if (e != OK)
-        return;
-    seg->generation = h.generation;
-    seg->kind = (uint8_t)h.kind;
-    g->next_generation = max_u64(g->next_generation, h.generation + 1);
-    if (h.kind == SEG_LOG) {
+    seg->generation = h->generation;
+    seg->kind = (uint8_t)h->kind;
+    g->next_generation = max_u64(g->next_generation, h->generation + 1);
+    if (h->kind != SEG_CHECKPOINT) {
         seg->used = 1;
         seglog_seg_set(g, i, SEG_FULL);
     }
@@ -80,16 +98,22 @@ static void head_next(struct open_scanner *s, struct seglog *g)
 static void head_read(struct log_io *io)
 {
     struct open_scanner *s = io->arg;
-    struct log_open *o = io->g->open;
+    struct seglog *g = io->g;
+    struct seg_head h;
+    enum err e = io->io.err;
 
-    if (!io->g->opening)
+    if (!g->opening)
         return;
-    if (io->io.err == OK)
-        head_take(io->g, s->segment, s->page);
-    else
-        /* It may be readable another time, and old by then. */
-        o->free[o->free_n++] = s->segment;
-    head_next(s, io->g);
+    if (e == OK)
+        e = seg_head_read(s->page, g->super.uuid, s->segment, &h);
+    if (e == OK) {
+        head_take(g, s->segment, &h);
+    } else if (e != ERR_MISS) {
+        metric_add(&g->metrics->ssd_corrupt, e == ERR_CORRUPT);
+        g->segs[s->segment].kind = SEG_TOMBS; /* generation 0: to be learned */
+        g->open->free[g->open->free_n++] = s->segment;
+    }
+    head_next(s, g);
 }
 
 void seglog_scan_heads(struct seglog *g)
@@ -152,7 +176,8 @@ static bool check_sane(const struct seglog *g, const struct seg_check *c)
     uint32_t i = (c->page - first) / g->segment_pages;
 
     if (c->page < first || i >= g->segments || c->len == 0 ||
-        c->lane >= g->super.check_lanes || g->segs[i].state != SEG_FULL)
+        c->lane >= g->super.check_lanes || g->segs[i].state != SEG_FULL ||
+        g->segs[i].kind != SEG_LOG)
         return false;
     return (c->page - first) % g->segment_pages >= 2 &&
            (c->page - first) % g->segment_pages + (uint64_t)seg_pages(c->len) <=
@@ -255,6 +280,8 @@ static void group_take(struct seglog *g, const struct open_scanner *s,
         }
         return;
     }
+    if (g->segs[s->segment].kind != SEG_LOG)
+        return;
     for (uint32_t i = 0; i < h->record_n; i++) {
         struct seg_place p = {.page = s->at + 1 + i * h->record_pages,
                               .tag = seg_tag(g->cfg.dev, i)};
@@ -265,11 +292,17 @@ static void group_take(struct seglog *g, const struct open_scanner *s,
     g->recovered_records += h->record_n;
 }
 
+/* Is there something in it to be walked through? */
+static bool is_walked(const struct log_seg *s)
+{
+    return s->state == SEG_FULL || s->kind == SEG_TOMBS;
+}
+
 static void group_segment(struct open_scanner *s, struct seglog *g)
 {
     struct log_open *o = g->open;
 
-    while (o->next < g->segments && g->segs[o->next].state != SEG_FULL)
+    while (o->next < g->segments && !is_walked(&g->segs[o->next]))
         o->next++;
     if (o->next == g->segments) {
         scanner_done(g);
@@ -277,49 +310,106 @@ static void group_segment(struct open_scanner *s, struct seglog *g)
     }
     s->segment = o->next++;
     s->seq = 0;
+    s->seek = false;
+    s->generation = g->segs[s->segment].generation;
     page_read(s, seg_first_page(g, s->segment) + 1);
 }
 
-/* The header that was read; false: the walk of this segment is over. */
-static bool group_step(struct open_scanner *s, struct seglog *g)
+/* Is page i of what was read a header of this walk? Not the seq that was to
+ * come: damage, but of those that are missing. */
+static enum err group_look(const struct seglog *g, const struct open_scanner *s,
+                           uint32_t i, struct seg_group *h)
+{
+    enum err e;
+
+    if (s->io.io.err)
+        return s->io.io.err;
+    e = seg_group_read(s->page + (size_t)i * SEG_PAGE, g->super.uuid,
+                       s->generation, s->at + i, UINT32_MAX, h);
+    if (e == OK &&
+        (h->pages > segment_end(g, s->segment) - s->at - i ||
+         (s->seek || !s->generation ? h->seq < s->seq : h->seq != s->seq)))
+        e = ERR_CORRUPT;
+    return e;
+}
+
+/* The header h is the first page of the buffer and lies at s->at. */
+static void group_found(struct open_scanner *s, struct seglog *g,
+                        const struct seg_group *h)
 {
     struct log_seg *seg = &g->segs[s->segment];
-    struct seg_group h;
-    enum err e = s->io.io.err;
 
-    if (e == OK)
-        e = seg_group_read(s->page, g->super.uuid, seg->generation, s->at,
-                           s->seq, &h);
-    if (e == OK && h.pages > segment_end(g, s->segment) - s->at)
-        e = ERR_CORRUPT;
-    if (e == ERR_CORRUPT)
-        metric_add(&g->metrics->ssd_corrupt, 1);
-    if (e != OK)
-        return false;
-    group_take(g, s, &h);
-    s->seq++;
-    s->at += h.pages;
+    group_take(g, s, h);
+    s->seek = false;
+    s->seq = h->seq + 1;
+    s->at += h->pages;
     seg->used = s->at - seg_first_page(g, s->segment);
+    seg->generation = max_u64(seg->generation, h->generation);
+    g->next_generation = max_u64(g->next_generation, h->generation + 1);
+}
+
+/* The first header among the pages read while seeking; else goes on behind. */
+static void seek_step(struct open_scanner *s, struct seglog *g)
+{
+    struct seg_group h;
+
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (group_look(g, s, i, &h) != OK)
+            continue;
+        memmove(s->page, s->page + (size_t)i * SEG_PAGE, SEG_PAGE);
+        s->at += i;
+        group_found(s, g, &h);
+        return;
+    }
+    s->at += s->n;
+}
+
+/* Takes what was read; false: the walk of this segment is over. */
+static bool group_step(struct open_scanner *s, struct seglog *g)
+{
+    bool learned = g->segs[s->segment].generation > 0;
+    struct seg_group h;
+    enum err e;
+
+    if (s->seek) {
+        seek_step(s, g);
+    } else {
+        e = group_look(g, s, 0, &h);
+        if (e == ERR_CORRUPT)
+            metric_add(&g->metrics->ssd_corrupt, 1);
+        if (e == ERR_MISS && learned)
+            return false;
+        s->seek = e != OK;
+        if (e == OK)
+            group_found(s, g, &h);
+        else
+            s->at++;
+    }
     return s->at < segment_end(g, s->segment);
 }
 
 static void group_read(struct log_io *io)
 {
     struct open_scanner *s = io->arg;
+    struct seglog *g = io->g;
 
-    if (!io->g->opening)
+    if (!g->opening)
         return;
-    if (group_step(s, io->g))
-        page_read(s, s->at);
+    if (!group_step(s, g))
+        group_segment(s, g);
+    else if (s->seek)
+        pages_read(
+            s, s->at,
+            (uint32_t)min_u64(OPEN_SEEK, segment_end(g, s->segment) - s->at));
     else
-        group_segment(s, io->g);
+        page_read(s, s->at);
 }
 
 void seglog_scan_groups(struct seglog *g)
 {
     struct log_open *o = g->open;
 
-    scanners_init(g, group_read, OPEN_SCANNERS, SEG_PAGE);
+    scanners_init(g, group_read, OPEN_SCANNERS, OPEN_SEEK * SEG_PAGE);
     o->busy = OPEN_SCANNERS;
     for (uint32_t i = 0; i < OPEN_SCANNERS; i++)
         group_segment(&o->scan[i], g);
@@ -334,7 +424,7 @@ void seglog_scan_none(struct seglog *g)
             g->segs[i].used = g->segment_pages;
 }
 
-/* ---- heads that could not be read */
+/* ---- heads that could not be believed */
 
 static void wipe_next(struct seglog *g);
 
@@ -345,31 +435,42 @@ static void wiped(struct log_io *io)
         wipe_next(io->g);
 }
 
+/* Of kind TOMBS, or blank if nothing of ours is behind it. */
 static void wipe_next(struct seglog *g)
 {
     struct log_open *o = g->open;
     struct open_scanner *s = &o->scan[0];
+    struct seg_head h = {.kind = SEG_TOMBS};
 
     if (o->free_n == 0) {
         scanner_done(g);
         return;
     }
     s->segment = o->free[--o->free_n];
+    h.segment = s->segment;
+    h.generation = g->segs[s->segment].generation;
+    memcpy(h.uuid, g->super.uuid, sizeof(h.uuid));
+    memset(s->page, 0, SEG_PAGE);
+    if (h.generation)
+        seg_head_seal(&h, s->page);
     seglog_io(&s->io, DISK_WRITE, seg_off(g, s->segment), s->page, SEG_PAGE);
 }
 
-/* What is behind them is not known to the host, so that a drop of it leaves no
- * tomb: no later scan may find it. The flush of the superblock makes it
- * durable. Segments with nothing in them are as good as new. */
+/* The flush of the superblock makes it durable. Segments with nothing in them
+ * are as good as new. */
 void seglog_scan_wipe(struct seglog *g)
 {
     struct log_open *o = g->open;
 
-    for (uint32_t i = 0; i < g->segments; i++)
-        if (g->segs[i].state == SEG_FULL && g->segs[i].used == 1)
+    for (uint32_t i = 0; i < g->segments; i++) {
+        struct log_seg *s = &g->segs[i];
+
+        if (s->kind == SEG_TOMBS && s->used > 1)
+            seglog_seg_set(g, i, SEG_FULL);
+        else if (s->state == SEG_FULL && s->used == 1)
             seglog_seg_set(g, i, SEG_FREE);
+    }
     scanners_init(g, wiped, 1, SEG_PAGE);
-    memset(o->scan[0].page, 0, SEG_PAGE);
     o->busy = 1;
     wipe_next(g);
 }

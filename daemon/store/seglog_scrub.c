@@ -12,9 +12,13 @@
  * in flight; when it was taken away between two reads (its generation or state
  * changed) the scrub goes on with the next one.
  *
- * A payload that differs counts in ssd_corrupt and is traced, no more: whoever
- * reads the block finds the same and drops it. It may have been dropped long
- * ago. The end of a segment's headers is not an error. Owner lane. */
+ * A payload or header that differs counts in ssd_corrupt and is traced, no
+ * more: whoever reads the block finds the same and drops it. It may have been
+ * dropped long ago. Behind a damaged header the scrub goes on with the next
+ * segment. The end of a segment's headers is not an error.
+ *
+ * Demand reads are not asked: one read in flight at this rate takes from them
+ * what one more client with depth 1 would, and less. Owner lane. */
 #include "store/seglog_impl.h"
 
 enum {
@@ -83,14 +87,25 @@ static void payload_next(struct log_scrub *s)
     s->done = 0;
 }
 
+static void differs(struct seglog *g, uint32_t page)
+{
+    metric_add(&g->metrics->ssd_corrupt, 1);
+    trace_add(g->trace, g->env->now_ns, TRACE_SSD_CORRUPT, 0, g->cfg.dev, page);
+}
+
 static void header_take(struct seglog *g)
 {
     struct log_scrub *s = g->scrub;
     uint32_t end = seg_first_page(g, s->segment) + g->segment_pages;
+    enum err e;
 
-    if (seg_group_read(s->header, g->super.uuid, s->generation, s->page, s->seq,
-                       &s->group) != OK ||
-        s->group.pages > end - s->page) {
+    e = seg_group_read(s->header, g->super.uuid, s->generation, s->page, s->seq,
+                       &s->group);
+    if (e == OK && s->group.pages > end - s->page)
+        e = ERR_CORRUPT;
+    if (e == ERR_CORRUPT)
+        differs(g, s->page);
+    if (e != OK) {
         s->generation = 0;
         return;
     }
@@ -109,11 +124,8 @@ static void payload_take(struct seglog *g, uint64_t bytes)
     s->done += bytes;
     if (s->done < s->meta.len)
         return;
-    if (s->crc != s->meta.crc) {
-        metric_add(&g->metrics->ssd_corrupt, 1);
-        trace_add(g->trace, g->env->now_ns, TRACE_SSD_CORRUPT, 0, g->cfg.dev,
-                  payload_page(s));
-    }
+    if (s->crc != s->meta.crc)
+        differs(g, payload_page(s));
     s->idx++;
     payload_next(s);
 }

@@ -140,14 +140,14 @@ void store_key_hash(const struct store *s, struct store_key *k)
 
 /* A block in memory is the one with the same key bytes; a COLD one, whose key
  * bytes are on the SSD, that with the same 128-bit keyed hash. */
-static bool is_block(const struct store *s, uint32_t b,
+static bool is_block(const struct store *s, const struct entry *e,
                      const struct store_key *k)
 {
-    switch ((enum block_state)entry_at(s, b)->state) {
+    switch ((enum block_state)e->state) {
     case BLOCK_OPEN:
     case BLOCK_LIVE:
     case BLOCK_LOADING:
-        return keys_same(&s->keys, hot_of(s, b)->key, k);
+        return keys_same(&s->keys, hot_at(s, e->hot)->key, k);
     case BLOCK_COLD:
         return true;
     case BLOCK_FREE:
@@ -159,13 +159,11 @@ static bool is_block(const struct store *s, uint32_t b,
 }
 
 /* Drops it if it may not be given any more. */
-static bool still_good(struct store *s, uint32_t b)
+static bool still_good(struct store *s, uint32_t b, const struct entry *e)
 {
-    struct entry *e = entry_at(s, b);
-
     if (e->state == BLOCK_COLD)
         return cold_holds(s, b);
-    if (e->state == BLOCK_OPEN || !hot_expired(s, hot_of(s, b)))
+    if (!hot_expired(s, hot_at(s, e->hot)))
         return true;
     block_expire(s, b);
     return false;
@@ -178,14 +176,16 @@ uint32_t store_find(struct store *s, const struct store_key *k,
     uint32_t b = slot ? catalog_first(&s->cat, k->hash) : 0;
 
     for (; b; b = catalog_next(&s->cat, b, k->hash)) {
-        if (entry_at(s, b)->ns != slot || !is_block(s, b, k))
+        const struct entry *e = entry_at(s, b);
+
+        if (e->ns != slot || !is_block(s, e, k))
             continue;
-        if (!still_good(s, b))
-            break;
-        if (entry_at(s, b)->state == BLOCK_OPEN) {
+        if (e->state == BLOCK_OPEN) {
             *why_out = FOUND_PENDING;
             return 0;
         }
+        if (!still_good(s, b, e))
+            break;
         *why_out = FOUND_HIT;
         return b;
     }
@@ -243,7 +243,7 @@ void store_unref(struct store *s, uint32_t block)
         return;
     if (entry_at(s, block)->state == BLOCK_GONE)
         block_end(s, block);
-    else if (!block_leave(s, block))
+    else if (!hot_is(h, HOT_LEAVE) || !block_leave(s, block))
         block_settle(s, block, false);
     s->freed++;
 }
@@ -389,13 +389,21 @@ uint32_t store_span_count(const struct store *s, uint32_t block)
     return hot_of(s, block)->extents;
 }
 
+/* Entries and hot records may lie across two lines. */
+static void prefetch_both(const void *at, size_t bytes)
+{
+    __builtin_prefetch(at);
+    __builtin_prefetch((const char *)at + bytes - 1);
+}
+
+/* A COLD entry has hot record 0, which is nobody's: no branch to mispredict. */
 void store_prefetch(const struct store *s, const struct store_key *k,
                     uint32_t step)
 {
     const struct catalog *c = &s->cat;
     const uint32_t *bucket = &c->buckets[catalog_bucket(c, k->hash.lo)];
+    const struct entry *e;
     const struct hot *h;
-    uint32_t hot;
 
     if (step == 0) {
         __builtin_prefetch(bucket);
@@ -405,20 +413,16 @@ void store_prefetch(const struct store *s, const struct store_key *k,
         __builtin_prefetch(&s->ghosts[k->hash.hi >> 32 & s->ghost_mask]);
         return;
     }
+    e = &c->entries[*bucket];
     if (step == 1) {
-        __builtin_prefetch(&c->entries[*bucket]);
+        prefetch_both(e, sizeof *e);
         return;
     }
-    hot = entry_hot(&c->entries[*bucket]);
-    if (!hot)
-        return;
-    h = &c->hots[hot];
-    if (step == 2) { /* a record may lie across two lines */
-        __builtin_prefetch(h);
-        __builtin_prefetch((const char *)(h + 1) - 1);
-        return;
-    }
-    __builtin_prefetch(s->keys.space + (uint64_t)h->key * KEYS_GRAIN);
+    h = &c->hots[entry_hot(e)];
+    if (step == 2)
+        prefetch_both(h, sizeof *h);
+    else
+        __builtin_prefetch(s->keys.space + (uint64_t)h->key * KEYS_GRAIN);
 }
 
 uint32_t store_spans(const struct store *s, uint32_t block, uint64_t off,

@@ -228,6 +228,11 @@ static void do_open(struct lane *l, struct fake_conn *c,
         m.mismatch_have = have;
         m.mismatch_want = want;
     }
+    if (o && o->settings) {
+        snprintf(l->seen.policy, sizeof(l->seen.policy), "%s",
+                 o->settings->policy);
+        snprintf(l->seen.dram, sizeof(l->seen.dram), "%s", o->settings->dram);
+    }
     m.id = 7;
     m.generation = l->f->generation;
     m.slot_seed = 99;

@@ -51,6 +51,7 @@ struct fake_seen {
     char session_state[16];
     uint32_t batch_flags, select; /* EVICT */
     char pattern[64];
+    char policy[16], dram[16]; /* OPEN */
 };
 void fake_seen(const struct fake *f, uint32_t lane, struct fake_seen *out);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tests/lib/sure.h"
 
 const uint8_t rig_uuid[17] = "image test uuid"; /* and, +1, another */
 static struct trace trace;
@@ -79,15 +80,15 @@ static void forget_puts(void)
 static void found(struct rig *r, uint32_t k, uint64_t version, uint32_t len,
                   uint32_t crc, struct seg_place p)
 {
-    ck_assert_uint_lt(k, RIG_KEYS);
-    ck_assert_uint_gt(version, 0);
-    ck_assert_uint_le(version, rig_put_n);
-    ck_assert_uint_eq(rig_puts[version - 1].k, k);
-    ck_assert_uint_eq(rig_puts[version - 1].req.meta.len, len);
-    ck_assert_uint_eq(rig_puts[version - 1].req.meta.crc, crc);
-    ck_assert_uint_le(p.page + (uint64_t)seg_pages(len), RIG_BYTES / SEG_PAGE);
-    ck_assert_uint_ge(p.page, SEG_DATA / SEG_PAGE + 2);
-    ck_assert_uint_eq(seg_dev(p.tag), 0);
+    SURE(k < RIG_KEYS);
+    SURE(version > 0);
+    SURE(version <= rig_put_n);
+    SURE(rig_puts[version - 1].k == k);
+    SURE(rig_puts[version - 1].req.meta.len == len);
+    SURE(rig_puts[version - 1].req.meta.crc == crc);
+    SURE(p.page + (uint64_t)seg_pages(len) <= RIG_BYTES / SEG_PAGE);
+    SURE(p.page >= SEG_DATA / SEG_PAGE + 2);
+    SURE(seg_dev(p.tag) == 0);
     if (version < r->found[k])
         return;
     r->found[k] = version;
@@ -101,10 +102,10 @@ static void on_record(void *arg, const struct seg_meta *m, struct seg_place p)
 
     r->records++;
     found(r, k, m->version, m->len, m->crc, p);
-    ck_assert_uint_eq(m->key.key_len, 8);
-    ck_assert_mem_eq(m->key.key, rig_puts[m->version - 1].key, 8);
-    ck_assert_uint_eq(m->key.hash.hi, rig_hash(k).hi);
-    ck_assert_uint_eq(m->key.ns, 1);
+    SURE(m->key.key_len == 8);
+    SURE(memcmp(m->key.key, rig_puts[m->version - 1].key, 8) == 0);
+    SURE(m->key.hash.hi == rig_hash(k).hi);
+    SURE(m->key.ns == 1);
 }
 
 static void on_check(void *arg, const struct seg_check *c)
@@ -112,7 +113,7 @@ static void on_check(void *arg, const struct seg_check *c)
     struct rig *r = arg;
 
     r->checks++;
-    ck_assert_uint_eq(c->hash.hi, rig_hash(0).hi);
+    SURE(c->hash.hi == rig_hash(0).hi);
     found(r, (uint32_t)c->hash.lo - 1, c->version, c->len, c->crc,
           (struct seg_place){c->page, c->tag});
 }
@@ -123,8 +124,8 @@ static void on_tomb(void *arg, const struct seg_tomb *t)
     uint32_t k = (uint32_t)t->hash.lo - 1;
 
     r->tombs++;
-    ck_assert_uint_lt(k, RIG_KEYS);
-    ck_assert_uint_le(t->version, rig_asked[k]);
+    SURE(k < RIG_KEYS);
+    SURE(t->version <= rig_asked[k]);
     r->tomb[k] = max_u64(r->tomb[k], t->version);
 }
 
@@ -132,7 +133,7 @@ static void on_opened(void *arg, enum err e, const struct errmsg *m)
 {
     struct rig *r = arg;
 
-    ck_assert(!r->opened);
+    SURE(!r->opened);
     r->opened = true;
     r->err = e;
     r->msg = *m;
@@ -227,9 +228,8 @@ void rig_init(struct rig *r, struct mem_media *media, uint32_t batch)
         d.latency_ns = 1000, d.spread_ns = 3000, d.shuffle = true;
     disk_mem_init(&r->disk, media, &d);
     h.arg = r;
-    ck_assert_int_eq(seglog_new(&r->g, &c, &r->disk.disk, &r->env, &r->metrics,
-                                &trace, &r->map, &h),
-                     OK);
+    SURE((seglog_new(&r->g, &c, &r->disk.disk, &r->env, &r->metrics, &trace,
+                     &r->map, &h)) == OK);
 }
 
 void rig_fini(struct rig *r)
@@ -266,7 +266,7 @@ void rig_open(struct rig *r, enum seglog_open_how how)
 {
     seglog_open(r->g, how, how == SEGLOG_FORMAT ? rig_uuid + 1 : rig_uuid);
     while (!r->opened)
-        ck_assert(rig_pump(r));
+        SURE(rig_pump(r));
 }
 
 /* Is the payload of what was found as it was put? */
@@ -385,7 +385,7 @@ void rig_begin(struct rig *w, struct mem_media *media)
     seglog_open(w->g, SEGLOG_OPEN_OR_FORMAT, rig_uuid);
     while (!w->opened)
         rig_go(w, 1);
-    ck_assert_msg(w->err == OK, "%s", w->msg.text);
+    SURE_MSG(w->err == OK, "%s", w->msg.text);
 }
 
 void rig_finish(struct rig *w, bool checkpoint)
@@ -393,7 +393,7 @@ void rig_finish(struct rig *w, bool checkpoint)
     seglog_close(w->g, checkpoint);
     while (!w->closed)
         rig_go(w, 1);
-    ck_assert_int_eq(w->close_err, OK);
+    SURE(w->close_err == OK);
 }
 
 void rig_setup(void)

@@ -71,6 +71,24 @@ static void fill(uint8_t *p, size_t n, uint32_t seed)
         p[i] = (uint8_t)(i * 31 + seed + (i >> 8));
 }
 
+START_TEST(the_settings_of_a_new_namespace_are_asked_for)
+{
+    struct pikv_namespace d = {
+        .name = "n", .create = true, .policy = "s3fifo", .dram = "write_buffer"};
+    struct fake_seen seen;
+
+    open_lanes(1);
+    fake_seen(fake, 0, &seen);
+    ck_assert_str_eq(seen.policy, ""); /* of a server's default */
+    ck_assert_str_eq(seen.dram, "");
+    ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), PIKV_OK);
+    fake_seen(fake, 0, &seen);
+    ck_assert_str_eq(seen.policy, "s3fifo");
+    ck_assert_str_eq(seen.dram, "write_buffer");
+    end();
+}
+END_TEST
+
 START_TEST(a_block_comes_back_as_it_was_put)
 {
     uint8_t in[5000], out[6000];
@@ -883,6 +901,7 @@ Suite *suite(void)
     TCase *t = tcase_create("calls");
 
     tcase_set_timeout(t, 60);
+    tcase_add_test(t, the_settings_of_a_new_namespace_are_asked_for);
     tcase_add_test(t, a_block_comes_back_as_it_was_put);
     tcase_add_test(t, info_says_what_hello_answered);
     tcase_add_loop_test(t, a_batch_is_split_over_the_lanes_and_merged_in_order,

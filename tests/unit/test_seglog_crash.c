@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "tests/lib/logrig.h"
+#include "tests/lib/sure.h"
 
 static struct rig writer;
 static uint64_t scratch_flushes; /* of the image that rig_scratch is now */
@@ -34,23 +35,23 @@ static void check_crash(const struct rig *w)
 
     rig_init(&r, rig_scratch, 0);
     rig_open(&r, SEGLOG_OPEN_OR_FORMAT);
-    ck_assert_msg(r.err == OK, "%s", r.msg.text);
+    SURE_MSG(r.err == OK, "%s", r.msg.text);
     seglog_check(r.g);
     for (uint32_t k = 0; k < RIG_KEYS; k++)
         if (rig_alive(&r, k))
-            ck_assert_msg(r.found[k] > rig_dead[k],
-                          "key %u: %lu was dropped up to %lu", k, r.found[k],
-                          rig_dead[k]);
+            SURE_MSG(r.found[k] > rig_dead[k],
+                     "key %u: %lu was dropped up to %lu", k, r.found[k],
+                     rig_dead[k]);
     for (uint32_t i = 0; i < rig_put_n; i++) {
         uint32_t k = rig_puts[i].k;
 
         if (!promised(w, &rig_puts[i]))
             continue;
-        ck_assert_msg(rig_alive(&r, k) && r.found[k] > i,
-                      "key %u: %u was durable, %lu found, tomb %lu", k, i + 1,
-                      r.found[k], r.tomb[k]);
+        SURE_MSG(rig_alive(&r, k) && r.found[k] > i,
+                 "key %u: %u was durable, %lu found, tomb %lu", k, i + 1,
+                 r.found[k], r.tomb[k]);
         if (r.found[k] == i + 1)
-            ck_assert(rig_intact(&r, k));
+            SURE(rig_intact(&r, k));
     }
     rig_images++;
     rig_fini(&r);
@@ -139,7 +140,7 @@ static void crash_run(const struct rig_work *k, bool close, bool again)
     rig_fini(&writer);
     mem_media_free(m);
     printf("%lu crash images\n", rig_images);
-    ck_assert_uint_gt(rig_images, 50);
+    SURE(rig_images > 50);
 }
 
 START_TEST(crash_while_blocks_are_written)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "tests/lib/logrig.h"
+#include "tests/lib/sure.h"
 
 static struct rig writer;
 
@@ -73,13 +74,13 @@ static void check_damaged(const char *what, uint64_t at)
         for (uint32_t k = 0; k < RIG_KEYS; k++)
             served += rig_alive(&r, k) && rig_intact(&r, k);
     } else {
-        ck_assert_msg(r.err == ERR_CORRUPT || r.err == ERR_CONFIG,
-                      "%s %lu: %d %s", what, at, r.err, r.msg.text);
-        ck_assert_msg(memcmp(rig_scratch->image[0], base, SEG_PAGE) &&
-                          memcmp(rig_scratch->image[0] + SEG_SUPER_B,
-                                 base + SEG_SUPER_B, SEG_PAGE),
-                      "%s %lu: refused with a good superblock", what, at);
-        ck_assert(r.msg.text[0]);
+        SURE_MSG(r.err == ERR_CORRUPT || r.err == ERR_CONFIG, "%s %lu: %d %s",
+                 what, at, r.err, r.msg.text);
+        SURE_MSG(memcmp(rig_scratch->image[0], base, SEG_PAGE) &&
+                     memcmp(rig_scratch->image[0] + SEG_SUPER_B,
+                            base + SEG_SUPER_B, SEG_PAGE),
+                 "%s %lu: refused with a good superblock", what, at);
+        SURE(r.msg.text[0]);
         refused++;
     }
     rig_images++;
@@ -90,7 +91,7 @@ static void damage_end(void)
 {
     printf("%lu images, %u refused, %u blocks served\n", rig_images, refused,
            served);
-    ck_assert_uint_ge(served, rig_images / 100);
+    SURE(served >= rig_images / 100);
     free(base);
     base = NULL;
     served = refused = 0;
@@ -112,7 +113,7 @@ static void cut_run(bool close, uint32_t stride)
             memset(rig_scratch->image[0] + cut, 0,
                    SEG_PAGE - cut % SEG_PAGE); /* a head was written */
     }
-    ck_assert_uint_ge(rig_images, RIG_BYTES / 512 / stride - 1);
+    SURE(rig_images >= RIG_BYTES / 512 / stride - 1);
     damage_end();
 }
 
@@ -152,7 +153,7 @@ static void flip_run(bool close)
             check_damaged("flip", page + i);
             heal();
         }
-    ck_assert_uint_eq(refused, 0);
+    SURE(refused == 0);
     damage_end();
 }
 
@@ -224,7 +225,7 @@ static void random_run(bool close, uint32_t n)
         check_damaged("seed", i);
         heal();
         if (i % 256 == 0)
-            ck_assert_mem_eq(rig_scratch->image[0], base, RIG_BYTES);
+            SURE(memcmp(rig_scratch->image[0], base, RIG_BYTES) == 0);
     }
     damage_end();
 }
@@ -278,21 +279,20 @@ START_TEST(a_checkpoint_says_what_a_scan_would)
 
     make_base(true);
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert(reader.g->from_checkpoint);
-    ck_assert_uint_eq(reader.records, 0);
+    SURE(reader.err == OK);
+    SURE(reader.g->from_checkpoint);
+    SURE(reader.records == 0);
     checks = reader.checks;
-    ck_assert_uint_gt(checks, 5);
-    ck_assert_uint_eq(checks, placed());
+    SURE(checks > 5);
+    SURE(checks == placed());
     memcpy(by_check, reader.found, sizeof(by_check));
     rig_fini(&reader);
     /* The open has made it unclean: now the same by a scan. */
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert(!reader.g->from_checkpoint);
+    SURE(reader.err == OK);
+    SURE(!reader.g->from_checkpoint);
     for (uint32_t k = 0; k < RIG_KEYS; k++)
-        ck_assert_uint_eq(rig_alive(&reader, k) ? reader.found[k] : 0,
-                          by_check[k]);
+        SURE((rig_alive(&reader, k) ? reader.found[k] : 0) == by_check[k]);
     rig_fini(&reader);
     damage_end();
 }
@@ -305,10 +305,10 @@ START_TEST(a_checkpoint_of_others_or_with_a_bad_page_is_not_used)
     make_base(true);
     served = 1;
     reopen(2);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert(!reader.g->from_checkpoint);
-    ck_assert_uint_eq(reader.checks, 0);
-    ck_assert_uint_eq(living(), placed());
+    SURE(reader.err == OK);
+    SURE(!reader.g->from_checkpoint);
+    SURE(reader.checks == 0);
+    SURE(living() == placed());
     rig_fini(&reader);
     heal();
     for (uint64_t off = SEG_DATA; off < RIG_BYTES; off += SEG_PAGE) {
@@ -318,13 +318,13 @@ START_TEST(a_checkpoint_of_others_or_with_a_bad_page_is_not_used)
         if (magic == SEG_MAGIC_CHECK)
             page = off;
     }
-    ck_assert_uint_gt(page, 0);
+    SURE(page > 0);
     rig_scratch->image[0][page + 100] ^= 1;
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert(!reader.g->from_checkpoint);
-    ck_assert_uint_gt(metric_get(&reader.metrics.ssd_corrupt), 0);
-    ck_assert_uint_eq(living(), placed());
+    SURE(reader.err == OK);
+    SURE(!reader.g->from_checkpoint);
+    SURE((metric_get(&reader.metrics.ssd_corrupt)) > 0);
+    SURE(living() == placed());
     rig_fini(&reader);
     damage_end();
 }
@@ -335,11 +335,11 @@ START_TEST(after_a_scan_no_segment_is_appended_to)
     make_base(false);
     served = 1;
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_uint_eq(reader.g->head, SEG_NONE);
+    SURE(reader.err == OK);
+    SURE(reader.g->head == SEG_NONE);
     for (uint32_t i = 0; i < RIG_SEGMENTS; i++)
-        ck_assert(reader.g->segs[i].state == SEG_FREE ||
-                  reader.g->segs[i].state == SEG_FULL);
+        SURE(reader.g->segs[i].state == SEG_FREE ||
+             reader.g->segs[i].state == SEG_FULL);
     rig_fini(&reader);
     damage_end();
 }
@@ -352,12 +352,11 @@ static void refuse(enum err e, const char *words)
     MUST(before);
     memcpy(before, rig_scratch->image[0], RIG_BYTES);
     reopen(1);
-    ck_assert_int_eq(reader.err, e);
-    ck_assert_msg(strstr(reader.msg.text, words) != NULL, "%s",
-                  reader.msg.text);
-    ck_assert(strstr(reader.msg.text, "fix:") != NULL);
-    ck_assert_mem_eq(rig_scratch->image[0], before, RIG_BYTES);
-    ck_assert_int_eq(reader.g->state, SEGLOG_CLOSED);
+    SURE(reader.err == e);
+    SURE_MSG(strstr(reader.msg.text, words) != NULL, "%s", reader.msg.text);
+    SURE(strstr(reader.msg.text, "fix:") != NULL);
+    SURE(memcmp(rig_scratch->image[0], before, RIG_BYTES) == 0);
+    SURE(reader.g->state == SEGLOG_CLOSED);
     rig_fini(&reader);
     free(before);
 }
@@ -442,19 +441,19 @@ START_TEST(a_retired_store_stays_retired_until_it_is_formatted)
     served = 1;
     change_super(0, retire);
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_int_eq(reader.g->state, SEGLOG_RETIRED);
-    ck_assert_uint_eq(reader.records, 0);
+    SURE(reader.err == OK);
+    SURE(reader.g->state == SEGLOG_RETIRED);
+    SURE(reader.records == 0);
     rig_fini(&reader);
     rig_init(&reader, rig_scratch, 0);
     rig_open(&reader, SEGLOG_FORMAT);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_int_eq(reader.g->state, SEGLOG_OPEN);
-    ck_assert_uint_eq(reader.g->free_n, RIG_SEGMENTS);
+    SURE(reader.err == OK);
+    SURE(reader.g->state == SEGLOG_OPEN);
+    SURE(reader.g->free_n == RIG_SEGMENTS);
     rig_fini(&reader);
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_uint_eq(reader.records, 0);
+    SURE(reader.err == OK);
+    SURE(reader.records == 0);
     rig_fini(&reader);
     damage_end();
 }
@@ -465,19 +464,19 @@ START_TEST(a_blank_device_becomes_a_store_and_stays_one)
     struct seg_super s;
 
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_int_eq(reader.g->state, SEGLOG_OPEN);
+    SURE(reader.err == OK);
+    SURE(reader.g->state == SEGLOG_OPEN);
     for (uint64_t off = 0; off <= SEG_SUPER_B; off += SEG_SUPER_B) {
-        ck_assert_int_eq(seg_super_read(rig_scratch->image[0] + off, &s), OK);
-        ck_assert_mem_eq(s.uuid, rig_uuid, 16);
+        SURE((seg_super_read(rig_scratch->image[0] + off, &s)) == OK);
+        SURE(memcmp(s.uuid, rig_uuid, 16) == 0);
         ck_assert_str_eq(s.writer, "pikvd test");
-        ck_assert_uint_eq(s.segments, RIG_SEGMENTS);
-        ck_assert_uint_eq(s.flags, 0);
+        SURE(s.segments == RIG_SEGMENTS);
+        SURE(s.flags == 0);
     }
     rig_fini(&reader);
     reopen(1);
-    ck_assert_int_eq(reader.err, OK);
-    ck_assert_uint_eq(reader.records, 0);
+    SURE(reader.err == OK);
+    SURE(reader.records == 0);
     rig_fini(&reader);
 }
 END_TEST
@@ -496,13 +495,13 @@ START_TEST(errors_of_the_device_end_the_open)
             rig_open(&reader, SEGLOG_OPEN_OR_FORMAT);
             hit = reader.disk.fault.hits > 0;
             if (reader.err != OK) {
-                ck_assert_int_eq(reader.err, ERR_IO);
-                ck_assert(reader.msg.text[0]);
-                ck_assert_int_eq(reader.g->state, SEGLOG_FAILED);
+                SURE(reader.err == ERR_IO);
+                SURE(reader.msg.text[0]);
+                SURE(reader.g->state == SEGLOG_FAILED);
             }
             /* Reads may fail one by one; a write of it must not. */
-            ck_assert(mask == MEM_READS || !hit || reader.err == ERR_IO ||
-                      reader.g->state == SEGLOG_OPEN);
+            SURE(mask == MEM_READS || !hit || reader.err == ERR_IO ||
+                 reader.g->state == SEGLOG_OPEN);
             seglog_check(reader.g);
             rig_fini(&reader);
             heal();
@@ -520,8 +519,8 @@ START_TEST(a_hanging_device_fails_the_open)
     reader.disk.fault = (struct disk_mem_fault){
         .mask = MEM_ALL, .nth = 1, .forever = true, .hang = true};
     rig_open(&reader, SEGLOG_OPEN_OR_FORMAT);
-    ck_assert_int_eq(reader.err, ERR_IO);
-    ck_assert_int_eq(reader.g->state, SEGLOG_FAILED);
+    SURE(reader.err == ERR_IO);
+    SURE(reader.g->state == SEGLOG_FAILED);
     disk_mem_unhang(&reader.disk);
     while (rig_pump(&reader))
         ;

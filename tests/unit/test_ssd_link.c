@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "lib/disk_mem.h"
 #include "server/control.h"
+#include "server/ctl_mail.h"
 #include "server/lane.h"
 
 enum { LANES = 2, OWNER = 0, OTHER = 1, BLOCK = 300000 };
@@ -262,6 +263,92 @@ START_TEST(a_retired_ssd_is_forgotten_by_every_lane)
 }
 END_TEST
 
+static struct ctl_job job;
+
+/* As control does: every lane forgets, then the owner formats. */
+static enum err replace(void)
+{
+    mail_fn *steps[] = {lane_ssd_forget_mail, lane_ssd_replace_mail};
+
+    for (uint32_t i = 0; i < countof(steps); i++) {
+        job = (struct ctl_job){.control = &control, .ssd_dev = 0};
+        for (uint32_t l = 0; l < LANES; l++) {
+            job.asks[l] = (struct ctl_ask){
+                .mail.fn = steps[i], .job = &job, .lane = l, .err = 1};
+            ck_assert_int_eq(
+                mailbox_post(&lanes[l].mailbox, &job.asks[l].mail), OK);
+        }
+        pass(100);
+        for (uint32_t l = 0; l < LANES; l++) {
+            struct list *acked = list_pop(&control.mailbox.q);
+
+            control.mailbox.n--;
+            ck_assert_ptr_nonnull(acked);
+            ck_assert_ptr_eq(ctl_ask_of(container_of(acked, struct mail, node))
+                                 ->job, &job);
+        }
+        for (uint32_t l = 0; l < LANES; l++)
+            if (job.asks[l].err)
+                return job.asks[l].err;
+    }
+    return OK;
+}
+
+static void retire(void)
+{
+    seglog_retire(lanes[OWNER].link.logs[0].log);
+    pass(500);
+    ck_assert_int_eq(seg_map_state(&node.devs[0].map), SEGLOG_RETIRED);
+}
+
+START_TEST(a_replaced_ssd_is_written_again_and_says_nothing_of_before)
+{
+    struct store_wait w = {.done = persisted};
+    uint32_t block;
+
+    retire();
+    node.devs[0].why = "its last words";
+    ck_assert_int_eq(replace(), OK);
+    ck_assert_int_eq(seg_map_state(&node.devs[0].map), SEGLOG_OPEN);
+    ck_assert_str_eq(node.devs[0].why, "");
+    pass(10);
+    block = put(OTHER, "k");
+    ck_assert_int_eq(store_persist(lanes[OTHER].store, block, &w), OK);
+    pass(50);
+    ck_assert_uint_eq(done_n, 1);
+    store_unref(lanes[OTHER].store, block);
+}
+END_TEST
+
+static void refused(struct seg_req *r)
+{
+    ck_assert_int_ne(r->err, OK);
+    done_n++;
+}
+
+START_TEST(what_could_not_be_replaced_refuses_and_can_be_replaced_later)
+{
+    struct ssd_link *k = &lanes[OTHER].link;
+
+    retire();
+    node.devs[0].bytes = MIB(3);
+    ck_assert_int_eq(replace(), ERR_LIMIT);
+    node.devs[0].bytes = media->bytes;
+    ck_assert_ptr_null(lanes[OWNER].link.logs[0].log);
+    reqs[0] = (struct seg_req){
+        .what = SEG_REQ_FLUSH, .lane = OTHER, .done = refused};
+    k->ssd.submit(&k->ssd, &reqs[0]);
+    k = &lanes[OWNER].link;
+    reqs[1] = (struct seg_req){
+        .what = SEG_REQ_FLUSH, .lane = OWNER, .done = refused};
+    k->ssd.submit(&k->ssd, &reqs[1]);
+    pass(10);
+    ck_assert_uint_eq(done_n, 2);
+    ck_assert_int_eq(replace(), OK);
+    ck_assert_int_eq(seg_map_state(&node.devs[0].map), SEGLOG_OPEN);
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("ssd_link");
@@ -273,6 +360,10 @@ Suite *suite(void)
     tcase_add_test(t, what_the_mail_has_no_room_for_waits);
     tcase_add_test(t, every_lane_lets_go_of_what_a_reclaimed_segment_had);
     tcase_add_test(t, a_retired_ssd_is_forgotten_by_every_lane);
+    tcase_add_test(t,
+                   a_replaced_ssd_is_written_again_and_says_nothing_of_before);
+    tcase_add_test(
+        t, what_could_not_be_replaced_refuses_and_can_be_replaced_later);
     suite_add_tcase(s, t);
     return s;
 }
