@@ -30,10 +30,10 @@
 #include "fsck_image.h"
 
 enum { EXIT_CLEAN = 0, EXIT_PROBLEMS = 1, EXIT_CANNOT = 2 };
-enum { PROBLEMS_SHOWN = 100 };
+enum { PROBLEMS_SHOWN = 100, HEAD_DAMAGED = SEG_TOMBS + 1 };
 
 struct tally {
-    uint64_t heads[4]; /* free, log, checkpoint, damaged */
+    uint64_t heads[5]; /* free, by enum seg_kind, damaged */
     uint64_t groups, records, tombs, check_entries;
     uint64_t fates[FATE_N], live_bytes, verified, corrupt, saved;
     uint64_t problems;
@@ -81,7 +81,7 @@ static void on_head(void *arg, uint32_t segment, enum err e,
     struct fsck *f = arg;
 
     (void)segment;
-    f->tally.heads[e == OK ? h->kind : e == ERR_MISS ? 0 : 3]++;
+    f->tally.heads[e == OK ? h->kind : e == ERR_MISS ? 0 : HEAD_DAMAGED]++;
 }
 
 static void on_group(void *arg, uint32_t segment, const struct seg_group *g)
@@ -351,9 +351,11 @@ static void summary_text(const struct fsck *f, const char *uuid)
            super_word(&f->im, 0), f->im.super_seq[0], super_word(&f->im, 1),
            f->im.super_seq[1]);
     printf("segments     %u of %" PRIu64 " bytes: %" PRIu64 " log, %" PRIu64
-           " checkpoint, %" PRIu64 " free, %" PRIu64 " damaged\n",
-           s->segments, s->segment_bytes, t->heads[1], t->heads[2], t->heads[0],
-           t->heads[3]);
+           " checkpoint, %" PRIu64 " tombs only, %" PRIu64 " free, %" PRIu64
+           " damaged\n",
+           s->segments, s->segment_bytes, t->heads[SEG_LOG],
+           t->heads[SEG_CHECKPOINT], t->heads[SEG_TOMBS], t->heads[0],
+           t->heads[HEAD_DAMAGED]);
     printf("records      %" PRIu64 " in %" PRIu64 " groups: %" PRIu64
            " live (%" PRIu64 " bytes), %" PRIu64 " old, %" PRIu64
            " dead; %" PRIu64 " tombs\n",
@@ -375,14 +377,16 @@ static void summary_json(const struct fsck *f, const char *uuid)
     const struct tally *t = &f->tally;
     const struct seg_super *s = &f->im.super;
     json_t *o = json_pack(
-        "{s:s,s:s,s:s,s:s,s:[s,s],s:I,s:I,s:{s:I,s:I,s:I,s:I},s:I,s:I}", "uuid",
-        uuid, "state", life(&f->im), "writer", s->writer, "path", f->path,
-        "superblocks", super_word(&f->im, 0), super_word(&f->im, 1), "major",
-        (json_int_t)s->major, "minor", (json_int_t)s->minor, "segments", "free",
-        (json_int_t)t->heads[0], "log", (json_int_t)t->heads[1], "checkpoint",
-        (json_int_t)t->heads[2], "damaged", (json_int_t)t->heads[3],
-        "segment_bytes", (json_int_t)s->segment_bytes, "groups",
-        (json_int_t)t->groups);
+        "{s:s,s:s,s:s,s:s,s:[s,s],s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I},s:I,s:I}",
+        "uuid", uuid, "state", life(&f->im), "writer", s->writer, "path",
+        f->path, "superblocks", super_word(&f->im, 0), super_word(&f->im, 1),
+        "major", (json_int_t)s->major, "minor", (json_int_t)s->minor,
+        "segments", "free", (json_int_t)t->heads[0], "log",
+        (json_int_t)t->heads[SEG_LOG], "checkpoint",
+        (json_int_t)t->heads[SEG_CHECKPOINT], "tombs_only",
+        (json_int_t)t->heads[SEG_TOMBS], "damaged",
+        (json_int_t)t->heads[HEAD_DAMAGED], "segment_bytes",
+        (json_int_t)s->segment_bytes, "groups", (json_int_t)t->groups);
     json_t *more = json_pack(
         "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:O}", "records",
         (json_int_t)t->records, "live", (json_int_t)t->fates[FATE_LIVE],

@@ -2,8 +2,8 @@
  *
  * Reading an image for pikv-fsck: the lock, the superblocks, the walk. Reads
  * with pread through two buffers; a page that cannot be read or is missing
- * (the file is short) is a problem of its segment and the walk goes on with
- * the next. */
+ * (the file is short) is a problem of its group, and the walk goes on with the
+ * next header of the segment that can be believed, as recovery does. */
 #include "fsck_image.h"
 
 #include <errno.h>
@@ -199,34 +199,81 @@ static void problem(const struct image_visitor *v, uint32_t segment,
         v->problem(v->arg, segment, page, what);
 }
 
-static void walk_groups(struct image *im, uint32_t segment, uint64_t generation,
-                        const struct image_visitor *v)
+/* The next header of this walk behind a damaged one, or end. */
+static uint32_t seek(struct image *im, uint64_t generation, uint32_t seq,
+                     uint32_t at, uint32_t end)
+{
+    struct seg_group g;
+
+    for (; at < end; at++)
+        if (read_page(im, at) &&
+            seg_group_read(im->page, im->super.uuid, generation, at, UINT32_MAX,
+                           &g) == OK &&
+            g.seq >= seq && g.pages <= end - at)
+            return at;
+    return end;
+}
+
+/* generation 0: that of the headers is not known. */
+static void walk_groups(struct image *im, uint32_t segment,
+                        const struct seg_head *h, const struct image_visitor *v)
 {
     uint8_t header[SEG_PAGE]; /* visitors may read through the image */
+    uint32_t at = first_page(im, segment) + 1, seq = 0;
+    uint32_t end = first_page(im, segment + 1);
+    struct image_visitor tombs = *v;
+    bool learned = h->generation > 0, sought = false;
+
+    if (h->kind != SEG_LOG) {
+        tombs.record = NULL;
+        v = &tombs;
+    }
+    while (at < end) {
+        struct seg_group g;
+        enum err e = ERR_IO;
+
+        if (read_page(im, at)) {
+            memcpy(header, im->page, sizeof(header));
+            e = seg_group_read(header, im->super.uuid, h->generation, at,
+                               UINT32_MAX, &g);
+        }
+        if (e == OK &&
+            (g.pages > end - at ||
+             (h->generation && !sought ? g.seq != seq : g.seq < seq)))
+            e = ERR_CORRUPT;
+        if (e == ERR_MISS && learned)
+            return;
+        if (e == OK) {
+            tell_group(v, header, segment, &g);
+            learned = true;
+            sought = false;
+            seq = g.seq + 1;
+            at += g.pages;
+            continue;
+        }
+        if (e != ERR_MISS)
+            problem(v, segment, at,
+                    e == ERR_IO ? "group header cannot be read"
+                                : "damaged group header");
+        sought = true;
+        at = seek(im, h->generation, seq, at + 1, end);
+    }
+}
+
+/* What its headers say of a segment whose head page is bad: of the life that
+ * the page still names, or tombs. */
+static void head_guess(struct image *im, uint32_t segment, enum err e,
+                       struct seg_head *h, const struct image_visitor *v)
+{
+    uint64_t claim = e == ERR_CORRUPT ? h->generation : 0;
     uint32_t at = first_page(im, segment) + 1;
     uint32_t end = first_page(im, segment + 1);
 
-    for (uint32_t seq = 0; at < end; seq++) {
-        struct seg_group g;
-        enum err e;
-
-        if (!read_page(im, at)) {
-            problem(v, segment, at, "cannot be read");
-            return;
-        }
-        memcpy(header, im->page, sizeof(header));
-        e = seg_group_read(header, im->super.uuid, generation, at, seq, &g);
-        if (e == OK && g.pages > end - at)
-            e = ERR_CORRUPT;
-        if (e == ERR_CORRUPT)
-            problem(v, segment, at,
-                    "damaged group header; what lies behind it in this "
-                    "segment is not read");
-        if (e != OK)
-            return;
-        tell_group(v, header, segment, &g);
-        at += g.pages;
-    }
+    *h = (struct seg_head){.kind = SEG_TOMBS};
+    if (claim && seek(im, claim, 0, at, end) < end)
+        *h = (struct seg_head){.kind = SEG_LOG, .generation = claim};
+    else
+        problem(v, segment, at - 1, "of this segment only tombs are believed");
 }
 
 void image_walk(struct image *im, uint32_t segment,
@@ -242,12 +289,16 @@ void image_walk(struct image *im, uint32_t segment,
             e = seg_head_read(im->page, im->super.uuid, i, &h);
         if (v->head)
             v->head(v->arg, i, e, &h);
-        if (e == ERR_CORRUPT)
-            problem(v, i, first_page(im, i), "damaged head page");
-        else if (e == ERR_IO)
-            problem(v, i, first_page(im, i), "cannot be read");
-        else if (e == OK && h.kind == SEG_LOG)
-            walk_groups(im, i, h.generation, v);
+        if (e == ERR_MISS)
+            continue;
+        if (e != OK)
+            problem(v, i, first_page(im, i),
+                    e == ERR_CORRUPT ? "damaged head page"
+                                     : "head page cannot be read");
+        if (e != OK)
+            head_guess(im, i, e, &h, v);
+        if (h.kind != SEG_CHECKPOINT)
+            walk_groups(im, i, &h, v);
     }
 }
 

@@ -58,10 +58,10 @@ struct loop {
     uv_timer_t timer;
     uv_thread_t thread;
     bool started;
-    uint64_t busy_ns;  /* when something last happened */
-    uint64_t events;   /* trace.n then */
-    uint32_t refusals; /* arm attempts in vain, in a row */
-    bool registered;   /* all memory, or the kernel takes no more */
+    uint64_t busy_ns;     /* when something last happened */
+    uint64_t events;      /* trace.n then */
+    uint32_t refusals;    /* arm attempts in vain, in a row */
+    bool registered;      /* all memory, or the kernel takes no more */
     uint64_t register_ns; /* when the last piece was */
     /* Atomics. */
     bool stop, drained, done, quit, memory_ready;

@@ -34,8 +34,8 @@ must_check enum err loop_new(struct loop **out, struct lane *lane,
                              uint32_t n, const uint64_t random[2],
                              struct errmsg *m);
 must_check enum err loop_start(struct loop *lp, struct errmsg *m);
-/* The tiers' memory was touched: the lane registers it with its disk, a piece at
- * a time when it has nothing to do. NULL is fine. */
+/* The tiers' memory was touched: the lane registers it with its disk, a piece
+ * at a time when it has nothing to do. NULL is fine. */
 void loop_memory_ready(struct loop *lp);
 /* Cuts what is left: transports close, ops end, for which control must still
  * answer their calls. Then the lane only answers mail. */

@@ -62,7 +62,7 @@ struct evict_op {
     bool loading;
     struct evict_peek peeks[EVICT_PEEKS];
     uint32_t peek_n;
-    bool cut; /* something was not waited for */
+    bool cut;           /* something was not waited for */
     uint64_t labels[4]; /* LABEL: any of the nonzero ones */
     uint8_t scope[16];  /* SCOPE */
     const uint8_t *pattern;
@@ -488,8 +488,7 @@ static enum err evict_status(const struct op *op, const struct evict_op *ev)
 {
     if (ev->err)
         return ev->err;
-    if (ev->cut ||
-        (op->late && !ev->walked && evict_select(ev) != SELECT_KEYS))
+    if (ev->cut || (op->late && !ev->walked && evict_select(ev) != SELECT_KEYS))
         return ERR_TIMEOUT;
     return ev->drops.err ? ERR_NOT_DURABLE : OK;
 }

@@ -64,7 +64,7 @@ struct put {
     uint32_t n;
     struct put_sync *syncs; /* visible and not yet durable: sync_n of them */
     uint32_t sync_n, sync_begun;
-    uint32_t loads; /* of them on their way to memory */
+    uint32_t loads;    /* of them on their way to memory */
     bool again;        /* walk stands on a key that found no memory */
     bool starved;      /* some key did */
     uint64_t data_off; /* inline data: where the next key's bytes start */

@@ -101,6 +101,7 @@ enum err ssd_boot_paths(struct ssd_boot *b, const struct config *c,
 
         memcpy(d->path, b->files.of[i].path, sizeof(d->path));
         d->bytes = b->files.of[i].bytes;
+        d->is_file = !b->files.of[i].is_block;
         d->why = "";
     }
     return e;

@@ -316,7 +316,7 @@ static struct seglog_cfg log_cfg(const struct config *c,
         .again_pct = (uint32_t)c->ssd.reinsert_pct,
         .scrub_rate = c->ssd.scrub_bytes,
         .hang_ns = c->ssd.io_timeout_us * NS_PER_US,
-        .discard = c->ssd.discard,
+        .discard = c->ssd.discard && !d->is_file,
         .writer = "pikvd " PIKV_VERSION,
     };
 }

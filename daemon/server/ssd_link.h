@@ -48,6 +48,7 @@ struct ssd_dev {
     char path[CONFIG_STRING];
     const char *engine; /* static */
     uint64_t bytes;
+    bool is_file; /* its space stays reserved: no discards */
     struct seg_map map;
     const char *why; /* atomic; of READ_ONLY, FAILED: static text, or "" */
 };

@@ -352,15 +352,28 @@ static bool still_queued(const struct store *s, struct queued q)
            hot_is(hot_of(s, q.block), HOT_QUEUED);
 }
 
+/* A block is of use only as far as those above it are there: a child whose
+ * parent is not on the SSD, nor on its way there, would be found no more when
+ * the parent has left memory, and would keep it there as long as it can. */
+static bool parent_stays(const struct store *s, const struct entry *e)
+{
+    const struct entry *up = e->parent ? entry_at(s, e->parent) : NULL;
+
+    return !up || block_placed(s, up) ||
+           (entry_hot(up) && hot_is(hot_at(s, up->hot), HOT_WRITING));
+}
+
 /* While the budget binds only what will be used again is worth its bytes. */
 static bool admitted(const struct mover *m, uint32_t block, uint32_t dev)
 {
+    const struct entry *e = entry_at(m->s, block);
     const struct hot *h = hot_of(m->s, block);
-    bool binding =
-        __atomic_load_n(&m->ssd->maps[dev]->binding, __ATOMIC_RELAXED);
 
-    return !binding || h->hits || h->pins ||
-           hot_is(h, HOT_WANTED | HOT_AGAIN | HOT_LEAVE);
+    if (!__atomic_load_n(&m->ssd->maps[dev]->binding, __ATOMIC_RELAXED) ||
+        hot_is(h, HOT_AGAIN | HOT_LEAVE))
+        return true;
+    return (h->hits || h->pins || hot_is(h, HOT_WANTED)) &&
+           parent_stays(m->s, e);
 }
 
 /* False: it must wait, and all behind it. */

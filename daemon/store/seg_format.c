@@ -112,10 +112,14 @@ enum err seg_head_read(const void *page, const uint8_t uuid[16],
     /* A whole head page of another store is nobody's damage. */
     if (!is_ours && (!is_head || h.crc == page_crc(page, crc_at)))
         return ERR_MISS;
-    if (!is_head || !is_ours || h.crc != page_crc(page, crc_at) ||
-        h.segment != segment || h.generation == 0 || h.kind < SEG_LOG ||
-        h.kind > SEG_TOMBS)
+    if (!is_head || !is_ours || h.segment != segment || h.generation == 0 ||
+        (h.kind != SEG_LOG && h.kind != SEG_CHECKPOINT && h.kind != SEG_TOMBS))
+        h.kind = 0;
+    if (!h.kind || h.crc != page_crc(page, crc_at)) {
+        *out = (struct seg_head){.generation =
+                                     h.kind == SEG_LOG ? h.generation : 0};
         return ERR_CORRUPT;
+    }
     *out = h;
     return OK;
 }

@@ -24,8 +24,10 @@
  * scan goes on. It was written, whatever became of those before it.
  *
  * A segment whose head page cannot be believed may have been FREE: nobody knows
- * which of its records are still meant. Its tombs are, they are always true:
- * it becomes one of kind TOMBS.
+ * which of its records are still meant, unless the page, damaged as it is,
+ * still names the generation of the headers behind it: one that was wiped would
+ * not. Else its tombs are meant, they are always true: it becomes one of kind
+ * TOMBS.
  *
  * A checkpoint is a run of segments of kind CHECKPOINT: head page, then pages
  * of struct seg_check, each page with its own crc; valid if the superblock is
@@ -69,20 +71,20 @@ struct seg_super { /* one page */
     uint64_t seq;
     uint64_t bytes, segment_bytes; /* in use; fixed at format */
     uint32_t segments, flags;
-    uint64_t next_generation; /* greater than any used so far */
-    uint64_t written_bytes;   /* to the device, since format */
+    uint64_t next_generation;  /* greater than any used so far */
+    uint64_t written_bytes;    /* to the device, since format */
     uint64_t check_generation; /* of the checkpoint's first segment; 0 none */
     uint32_t check_segment, check_segments;
     uint64_t check_records;
     uint32_t check_lanes, reserved0; /* lanes it was made by: others scan */
-    uint64_t formatted_s; /* wall clock */
-    char writer[64];      /* "pikvd 0.1.0", NUL-terminated */
+    uint64_t formatted_s;            /* wall clock */
+    char writer[64];                 /* "pikvd 0.1.0", NUL-terminated */
     uint32_t crc, reserved;
 };
 static_assert(sizeof(struct seg_super) <= SEG_PAGE, "one page");
 
-/* TOMBS: its records are not believed. */
-enum seg_kind { SEG_LOG = 1, SEG_CHECKPOINT = 2, SEG_TOMBS = 3 };
+/* TOMBS: its records are not believed. No flip of one bit makes another. */
+enum seg_kind { SEG_LOG = 1, SEG_CHECKPOINT = 2, SEG_TOMBS = 4 };
 
 struct seg_head { /* first page of a segment */
     uint64_t magic;
@@ -96,7 +98,7 @@ enum seg_group_kind { SEG_GROUP_RECORDS = 1, SEG_GROUP_TOMBS = 2 };
 
 struct seg_group { /* starts a header page */
     uint64_t magic;
-    uint64_t generation;   /* the segment's */
+    uint64_t generation; /* the segment's */
     uint8_t uuid[16];
     uint32_t page;         /* of this header, from the start of the device */
     uint32_t seq;          /* 0, 1, ... in the segment */
@@ -150,7 +152,7 @@ struct seg_check {
     uint64_t version, ns_generation;
     uint32_t ns, len, crc, page; /* page: of the payload */
     uint32_t expires_s;
-    uint16_t lane; /* whose it was, of check_lanes */
+    uint16_t lane;     /* whose it was, of check_lanes */
     uint8_t tag, meta; /* see struct seg_place; has more than its key */
     uint8_t heat, reserved[7];
 };
@@ -214,6 +216,8 @@ void seg_super_seal(struct seg_super *s);
  * out is filled all the same, for the message. */
 must_check enum err seg_super_read(const void *page, struct seg_super *out);
 void seg_head_seal(struct seg_head *h, void *page);
+/* CORRUPT: out->generation is what the page says, if it otherwise says to be of
+ * kind LOG, of this store and here; else 0. */
 must_check enum err seg_head_read(const void *page, const uint8_t uuid[16],
                                   uint32_t segment, struct seg_head *out);
 
@@ -228,7 +232,8 @@ uint32_t seg_group_count(const void *page);
 void seg_group_seal(void *page, const uint8_t uuid[16], uint64_t generation,
                     uint32_t at_page, uint32_t seq, uint32_t record_pages);
 /* Is this the header with this generation at this page? Checks every length in
- * it, so that the walk below cannot fail. seq UINT32_MAX: any. generation 0: any
+ * it, so that the walk below cannot fail. seq UINT32_MAX: any. generation 0:
+ * any
  * (*out has it). A whole header of another life is a MISS. */
 must_check enum err seg_group_read(const void *page, const uint8_t uuid[16],
                                    uint64_t generation, uint32_t at_page,

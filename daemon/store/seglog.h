@@ -67,7 +67,7 @@ struct seg_map {
     /* A lane sets 1 when a read of its own is older than hang_ns, and sees to
      * it that the owner ticks: FAILED. */
     uint32_t suspect;
-    uint64_t hang_ns;  /* of seglog_cfg; 0: none hangs */
+    uint64_t hang_ns; /* of seglog_cfg; 0: none hangs */
 };
 
 static inline uint32_t seg_map_segment(const struct seg_map *m, uint32_t page)
@@ -145,8 +145,8 @@ struct seg_req {
  * stays as it is until then. */
 struct seg_reclaim {
     uint32_t dev, segment;
-    const void *page; /* a checked header of kind RECORDS */
-    uint32_t first_page; /* of the first payload */
+    const void *page;     /* a checked header of kind RECORDS */
+    uint32_t first_page;  /* of the first payload */
     uint64_t again_bytes; /* re-insertion allowed for this header, all lanes */
     /* What is left of again_bytes: lanes take from it with seg_again_take. What
      * is not taken is added to the next header's, so that a block larger than

@@ -44,6 +44,7 @@ struct open_scanner {
     uint32_t n;           /* pages being read */
     uint32_t seq;         /* of the next header at least */
     uint64_t generation;  /* of the headers to be believed; 0 any */
+    uint64_t claim;       /* what a damaged head page says that to be */
     bool seek;            /* behind a damaged header */
 };
 static_assert(OPEN_SCANNERS * OPEN_SEEK * SEG_PAGE <= OPEN_BUF, "fits");

@@ -22,13 +22,14 @@
  * store's uuid and the generation; a forged one would need the hash of a
  * foreign key too, which takes the node's secret.
  *
- * A head page that cannot be read or believed: the segment may have been FREE.
- * Its records are lost then, or an old life's; its tombs are always true and
- * are delivered, else a drop would be undone by the damage. Its generation is
- * learned from its headers, and its head page written again as one of kind
- * TOMBS: nothing changes any more if the old page can be read another time. In
- * whichever order these pages get to the device, no tomb is lost; a crash
- * before finds what this open found.
+ * A head page that cannot be read or believed: the segment may have been FREE,
+ * unless the page still names the generation that its headers have. Its records
+ * are lost then, or an old life's; its tombs are always true and are delivered,
+ * else a drop would be undone by the damage. Its generation is learned from its
+ * headers, and its head page written again, of kind LOG or TOMBS: nothing
+ * changes any more if the old page can be read another time. In whichever order
+ * these pages get to the device, no tomb is lost; a crash before finds what
+ * this open found.
  *
  * Every step: begin() starts reads; a completion takes what was read and starts
  * the next read of its scanner; the last one sets g->kick for seglog_open_tick.
@@ -110,7 +111,9 @@ static void head_read(struct log_io *io)
         head_take(g, s->segment, &h);
     } else if (e != ERR_MISS) {
         metric_add(&g->metrics->ssd_corrupt, e == ERR_CORRUPT);
-        g->segs[s->segment].kind = SEG_TOMBS; /* generation 0: to be learned */
+        g->segs[s->segment].kind = SEG_TOMBS;
+        /* What it claims to be, to be compared with its headers. */
+        g->segs[s->segment].generation = e == ERR_CORRUPT ? h.generation : 0;
         g->open->free[g->open->free_n++] = s->segment;
     }
     head_next(s, g);
@@ -301,6 +304,7 @@ static bool is_walked(const struct log_seg *s)
 static void group_segment(struct open_scanner *s, struct seglog *g)
 {
     struct log_open *o = g->open;
+    struct log_seg *seg;
 
     while (o->next < g->segments && !is_walked(&g->segs[o->next]))
         o->next++;
@@ -311,7 +315,10 @@ static void group_segment(struct open_scanner *s, struct seglog *g)
     s->segment = o->next++;
     s->seq = 0;
     s->seek = false;
-    s->generation = g->segs[s->segment].generation;
+    seg = &g->segs[s->segment];
+    s->generation = seg->state == SEG_FULL ? seg->generation : 0;
+    s->claim = seg->generation;
+    seg->generation = s->generation;
     page_read(s, seg_first_page(g, s->segment) + 1);
 }
 
@@ -339,6 +346,10 @@ static void group_found(struct open_scanner *s, struct seglog *g,
 {
     struct log_seg *seg = &g->segs[s->segment];
 
+    if (!s->generation && s->claim == h->generation) {
+        seg->kind = SEG_LOG;
+        s->generation = s->claim;
+    }
     group_take(g, s, h);
     s->seek = false;
     s->seq = h->seq + 1;
@@ -435,12 +446,12 @@ static void wiped(struct log_io *io)
         wipe_next(io->g);
 }
 
-/* Of kind TOMBS, or blank if nothing of ours is behind it. */
+/* As its headers are, or blank if nothing of ours is behind it. */
 static void wipe_next(struct seglog *g)
 {
     struct log_open *o = g->open;
     struct open_scanner *s = &o->scan[0];
-    struct seg_head h = {.kind = SEG_TOMBS};
+    struct seg_head h = {0};
 
     if (o->free_n == 0) {
         scanner_done(g);
@@ -448,6 +459,7 @@ static void wipe_next(struct seglog *g)
     }
     s->segment = o->free[--o->free_n];
     h.segment = s->segment;
+    h.kind = g->segs[s->segment].kind;
     h.generation = g->segs[s->segment].generation;
     memcpy(h.uuid, g->super.uuid, sizeof(h.uuid));
     memset(s->page, 0, SEG_PAGE);
@@ -465,7 +477,7 @@ void seglog_scan_wipe(struct seglog *g)
     for (uint32_t i = 0; i < g->segments; i++) {
         struct log_seg *s = &g->segs[i];
 
-        if (s->kind == SEG_TOMBS && s->used > 1)
+        if (s->state == SEG_FREE && s->used > 1)
             seglog_seg_set(g, i, SEG_FULL);
         else if (s->state == SEG_FULL && s->used == 1)
             seglog_seg_set(g, i, SEG_FREE);

@@ -58,7 +58,8 @@ Namespace = struct("Namespace", name=C.c_char_p, model=C.c_char_p,
                    hash_seed=C.c_char_p, dtype=C.c_char_p,
                    scale_format=C.c_char_p, parallel_layout=C.c_char_p,
                    groups=ptr, group_n=u32, create=C.c_bool, policy=C.c_char_p,
-                   loans=C.c_char_p, share=u32, ttl_ms=u32, quota_bytes=u64)
+                   loans=C.c_char_p, share=u32, ttl_ms=u32, quota_bytes=u64,
+                   dram=C.c_char_p)
 CallOptions = struct("CallOptions", deadline_us=u32, soft_us=u32,
                      pin_ttl_ms=u32, promote=C.c_bool, verify=C.c_bool,
                      accept_lossy=u8, demote=C.c_bool, max_err=C.c_float,

@@ -247,8 +247,7 @@ uint64_t sim_run(struct sim *s)
     sim_work(s);
     for (uint32_t i = 0; i < s->lane_n; i++)
         sim_net_hangup_all(&s->nets[i]);
-    for (uint32_t i = 0; s->media && i < s->lane_n; i++)
-        disk_mem_unhang(&s->disks[i]);
+    sim_node_unhang(s);
     sim_pass(s, sim_is_over);
     sim_check_rest(s);
     return sim_node_hash(s);

@@ -136,6 +136,8 @@ void sim_node_stop(struct sim *s);
 void sim_node_restart(struct sim *s);
 /* A device begins to fail. */
 void sim_node_fault(struct sim *s);
+/* What hangs goes on, and nothing hangs any more. */
+void sim_node_unhang(struct sim *s);
 /* When a lane's disk has something to tell. */
 uint64_t sim_node_disk_ns(const struct sim *s, uint32_t lane);
 /* Of all that every life of the node did. */

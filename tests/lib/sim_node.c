@@ -281,14 +281,22 @@ void sim_node_stop(struct sim *s)
     node_free(s);
 }
 
+void sim_node_unhang(struct sim *s)
+{
+    for (uint32_t i = 0; s->media && i < s->lane_n; i++) {
+        if (s->disks[i].fault.hang)
+            s->disks[i].fault = (struct disk_mem_fault){0};
+        disk_mem_unhang(&s->disks[i]);
+    }
+}
+
 /* Everybody loses the connection; what hung does not any more. */
 static void node_rest(struct sim *s)
 {
     s->down = true;
-    for (uint32_t i = 0; i < s->lane_n; i++) {
+    for (uint32_t i = 0; i < s->lane_n; i++)
         sim_net_hangup_all(&s->nets[i]);
-        disk_mem_unhang(&s->disks[i]);
-    }
+    sim_node_unhang(s);
     sim_pass(s, sim_node_is_quiet);
     sim_check_rest(s);
 }

@@ -230,6 +230,46 @@ START_TEST(damaged_pages_are_problems)
 }
 END_TEST
 
+/* The first header that has records, and how many of them live. */
+static uint32_t first_header(uint64_t *off_out)
+{
+    uint32_t n = 0;
+    struct seg_group g;
+
+    for (uint64_t off = SEG_DATA;; off += SEG_PAGE) {
+        ck_assert_uint_lt(off, RIG_BYTES);
+        memcpy(&g, rig_scratch->image[0] + off, sizeof(g));
+        *off_out = off;
+        if (g.magic != SEG_MAGIC_GROUP)
+            continue;
+        n = 0;
+        for (uint32_t i = 0; i < rig_put_n; i++) {
+            const struct seg_place p = rig_puts[i].req.place;
+
+            n += rig_puts[i].placed && rig_last[rig_puts[i].k] == i + 1 &&
+                 rig_asked[rig_puts[i].k] <= i && p.page > g.page &&
+                 p.page < g.page + g.pages;
+        }
+        if (n)
+            return n;
+    }
+}
+
+START_TEST(a_damaged_header_costs_its_own_blocks)
+{
+    uint64_t off;
+    uint32_t n;
+
+    make(true);
+    n = first_header(&off);
+    rig_scratch->image[0][off + 70] ^= 1;
+    save(RIG_BYTES);
+    ck_assert_int_eq(run("check"), 1);
+    says("problems     1");
+    salvaged(living() - n);
+}
+END_TEST
+
 START_TEST(blocks_are_salvaged_even_without_superblocks)
 {
     make(true);
@@ -302,6 +342,7 @@ Suite *suite(void)
     tcase_add_test(t, a_dump_has_a_line_for_each_record);
     tcase_add_test(t, a_damaged_payload_is_found_when_it_is_read);
     tcase_add_test(t, damaged_pages_are_problems);
+    tcase_add_test(t, a_damaged_header_costs_its_own_blocks);
     tcase_add_test(t, blocks_are_salvaged_even_without_superblocks);
     tcase_add_test(t, what_cannot_be_read_is_said);
     tcase_add_test(t, a_short_or_scrambled_image_is_survived);

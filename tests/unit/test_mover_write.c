@@ -154,6 +154,45 @@ START_TEST(a_failed_write_leaves_the_block_in_memory)
 }
 END_TEST
 
+START_TEST(while_the_budget_binds_children_of_unwritten_parents_wait)
+{
+    open_ssd(8);
+    x.maps[0].binding = 1;
+    ck_assert_int_eq(fssd_put(&x, "up", NULL, NULL, 5000), OK);
+    ck_assert_int_eq(fssd_put(&x, "child", "up", NULL, 5000), OK);
+    ck_assert_int_eq(fssd_put(&x, "grandchild", "child", NULL, 5000), OK);
+    store_use(x.f.s, find("child"));
+    store_use(x.f.s, find("grandchild"));
+    fssd_run(&x);
+    ck_assert_uint_eq(x.puts, 0);
+    /* As a GET of all of them does. */
+    store_use(x.f.s, find("up"));
+    store_use(x.f.s, find("child"));
+    store_use(x.f.s, find("grandchild"));
+    fssd_run(&x);
+    ck_assert_uint_eq(x.puts, 3);
+    done();
+}
+END_TEST
+
+START_TEST(a_parent_that_was_dropped_keeps_its_children_off_a_scarce_ssd)
+{
+    open_ssd(8);
+    x.maps[0].binding = 1;
+    ck_assert_int_eq(fssd_put(&x, "up", NULL, NULL, 5000), OK);
+    ck_assert_int_eq(fssd_put(&x, "child", "up", NULL, 5000), OK);
+    store_drop(x.f.s, find("up"));
+    store_use(x.f.s, find("child"));
+    fssd_run(&x);
+    ck_assert_uint_eq(x.puts, 0);
+    x.maps[0].binding = 0;
+    store_use(x.f.s, find("child"));
+    fssd_run(&x);
+    ck_assert_uint_eq(x.puts, 1);
+    done();
+}
+END_TEST
+
 START_TEST(a_block_dropped_before_or_while_it_is_written_gets_no_place)
 {
     open_ssd(8);
@@ -346,6 +385,9 @@ Suite *suite(void)
 
     tcase_set_timeout(t, 120);
     tcase_add_test(t, while_the_budget_binds_only_what_is_used_is_written);
+    tcase_add_test(t, while_the_budget_binds_children_of_unwritten_parents_wait);
+    tcase_add_test(
+        t, a_parent_that_was_dropped_keeps_its_children_off_a_scarce_ssd);
     tcase_add_test(t, what_is_under_way_stays_within_the_window);
     tcase_add_test(t, a_block_too_long_for_a_segment_stays_in_memory);
     tcase_add_test(t, a_key_goes_to_the_same_device_every_time);

@@ -258,10 +258,10 @@ Suite *suite(void)
 
     tcase_add_checked_fixture(t, up, down);
     tcase_add_test(t, a_durable_put_is_answered_at_its_deadline);
-    tcase_add_test(t,
-                   a_durable_put_of_a_cold_key_does_not_wait_longer_for_its_load);
-    tcase_add_test(t,
-                   a_new_key_is_visible_while_another_one_of_its_batch_is_loaded);
+    tcase_add_test(
+        t, a_durable_put_of_a_cold_key_does_not_wait_longer_for_its_load);
+    tcase_add_test(
+        t, a_new_key_is_visible_while_another_one_of_its_batch_is_loaded);
     tcase_add_test(
         t, an_evict_is_answered_at_its_deadline_and_what_it_dropped_is_gone);
     tcase_add_test(t, an_evict_by_pattern_does_not_wait_longer_for_records);

@@ -73,8 +73,10 @@ static void fill(uint8_t *p, size_t n, uint32_t seed)
 
 START_TEST(the_settings_of_a_new_namespace_are_asked_for)
 {
-    struct pikv_namespace d = {
-        .name = "n", .create = true, .policy = "s3fifo", .dram = "write_buffer"};
+    struct pikv_namespace d = {.name = "n",
+                               .create = true,
+                               .policy = "s3fifo",
+                               .dram = "write_buffer"};
     struct fake_seen seen;
 
     open_lanes(1);

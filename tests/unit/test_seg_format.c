@@ -216,7 +216,7 @@ START_TEST(head_says_where_it_belongs)
     ck_assert_int_eq(
         seg_head_read(page, (const uint8_t *)"another store...", 5, &h),
         ERR_MISS);
-    set32(offsetof(struct seg_head, kind), 4);
+    set32(offsetof(struct seg_head, kind), 3);
     reseal(offsetof(struct seg_head, crc));
     ck_assert_int_eq(head_read(), ERR_CORRUPT);
 }

@@ -28,11 +28,11 @@ static void scenario(void)
     logfix_run(&f, f.env.now_ns + NS_PER_S);
 }
 
-/* Which io is to fail next: all of the first ones, every third or fourth of
+/* Which io is to fail next: all of the first ones, every fifth or sixth of
  * those that do the same again; EVERY=1 in the environment: all. */
 static uint32_t after(uint32_t nth)
 {
-    return nth + (nth < 40 || getenv("EVERY") ? 1 : 3 + nth % 2);
+    return nth + (nth < 40 || getenv("EVERY") ? 1 : 5 + nth % 2);
 }
 
 static void open_for_faults(void)

@@ -345,6 +345,149 @@ START_TEST(after_a_scan_no_segment_is_appended_to)
 }
 END_TEST
 
+/* ---- what damage costs */
+
+/* Records of the log by a scan. */
+static uint32_t records_of(void)
+{
+    uint32_t n;
+
+    reopen(1);
+    SURE(reader.err == OK);
+    seglog_check(reader.g);
+    n = reader.records;
+    rig_fini(&reader);
+    return n;
+}
+
+/* The record count of the header at this page of the base; 0: none is. */
+static uint32_t header_records(uint64_t off, uint64_t next)
+{
+    struct seg_group g;
+
+    memcpy(&g, base + off, sizeof(g));
+    return g.magic == SEG_MAGIC_GROUP && g.generation < next &&
+                   g.page == off / SEG_PAGE && g.kind == SEG_GROUP_RECORDS
+               ? g.record_n
+               : 0;
+}
+
+START_TEST(a_damaged_header_costs_its_own_group)
+{
+    uint32_t all, headers = 0, dearer = 0;
+
+    make_base(false);
+    served = 1;
+    all = records_of();
+    heal();
+    for (uint64_t off = SEG_DATA; off < RIG_BYTES; off += SEG_PAGE) {
+        uint32_t n = header_records(off, UINT64_MAX), left;
+
+        if (!n)
+            continue;
+        *hurt_at(off + 8 * (uint64_t)chance(512), 1) ^= 4;
+        left = records_of();
+        heal();
+        /* Of an earlier life: nothing. */
+        SURE_MSG(left == all || left + n == all, "page %lu: %u of %u, %u left",
+                 off / SEG_PAGE, n, all, left);
+        headers++;
+        dearer += left < all;
+    }
+    ck_assert_uint_gt(headers, 20);
+    ck_assert_uint_gt(dearer, 20);
+    damage_end();
+}
+END_TEST
+
+static void dropped_stay_dropped(const char *what)
+{
+    reopen(1);
+    SURE(reader.err == OK);
+    for (uint32_t k = 0; k < RIG_KEYS; k++)
+        SURE_MSG(!rig_alive(&reader, k) || reader.found[k] > rig_dead[k],
+                 "%s: key %u came back", what, k);
+    seglog_check(reader.g);
+    rig_fini(&reader);
+}
+
+/* Then also the records behind it are not believed again, whatever the old
+ * page says when it can be read another time. */
+START_TEST(a_head_page_that_is_lost_takes_no_tomb_with_it)
+{
+    uint32_t all, tombs = 0, fewer = 0;
+
+    make_base(_i);
+    served = 1;
+    all = records_of();
+    heal();
+    for (uint32_t i = 0; i < RIG_SEGMENTS; i++) {
+        uint64_t off = SEG_DATA + (uint64_t)i * RIG_SEGMENT;
+        struct seg_head h;
+
+        if (seg_head_read(base + off, rig_uuid, i, &h) || h.kind != SEG_LOG)
+            continue;
+        *hurt_at(off + 2000, 1) ^= 1; /* it names its generation still */
+        if (!_i)
+            SURE(records_of() == all);
+        dropped_stay_dropped("damaged");
+        heal();
+        *hurt_at(off + 24, 1) ^= 1;
+        dropped_stay_dropped("first");
+        tombs +=
+            seg_head_read(rig_scratch->image[0] + off, rig_uuid, i, &h) == OK &&
+            h.kind == SEG_TOMBS;
+        dropped_stay_dropped("second");
+        fewer += records_of() < all;
+        heal();
+    }
+    ck_assert_uint_gt(tombs, 0);
+    ck_assert_uint_ge(fewer, _i ? 0 : tombs / 2);
+    damage_end();
+}
+END_TEST
+
+START_TEST(a_lost_superblock_takes_no_promise_with_it)
+{
+    struct seg_super s[2];
+    uint64_t newest = 0;
+
+    make_base(false);
+    served = 1;
+    for (uint32_t i = 0; i < 2; i++)
+        SURE(seg_super_read(base + i * SEG_SUPER_B, &s[i]) == OK);
+    newest = max_u64(s[0].next_generation, s[1].next_generation);
+    hurt_at(s[0].seq > s[1].seq ? 0 : SEG_SUPER_B, SEG_PAGE)[100] ^= 1;
+    reopen(1);
+    ck_assert_int_eq(reader.err, OK);
+    ck_assert_uint_ge(reader.g->next_generation, newest);
+    rig_fini(&reader);
+    damage_end();
+}
+END_TEST
+
+START_TEST(bytes_written_before_a_crash_are_counted_by_segments)
+{
+    struct mem_media *m = mem_media_new(1, RIG_BYTES, true);
+    uint64_t before, after;
+
+    rig_begin(&writer, m);
+    rig_work(&writer, &(struct rig_work){200, 220000, 20, 30, 12});
+    rig_go(&writer, UINT32_MAX);
+    before = m->written_bytes[0];
+    ck_assert_uint_gt(before, RIG_BYTES / 2 * 3);
+    rig_page_back(m->image[0], 0, RIG_BYTES);
+    rig_fini(&writer);
+    mem_media_free(m);
+    reopen(1);
+    ck_assert_int_eq(reader.err, OK);
+    after = reader.g->super.written_bytes;
+    ck_assert_uint_ge(after + 2 * RIG_SEGMENT, before);
+    ck_assert_uint_le(after, before + before / 5);
+    rig_fini(&reader);
+}
+END_TEST
+
 static void refuse(enum err e, const char *words)
 {
     uint8_t *before = malloc(RIG_BYTES);
@@ -546,6 +689,11 @@ Suite *suite(void)
     tcase_add_test(t, a_retired_store_stays_retired_until_it_is_formatted);
     tcase_add_test(t, errors_of_the_device_end_the_open);
     tcase_add_test(t, a_hanging_device_fails_the_open);
+    tcase_add_test(t, a_damaged_header_costs_its_own_group);
+    tcase_add_loop_test(t, a_head_page_that_is_lost_takes_no_tomb_with_it, 0,
+                        2);
+    tcase_add_test(t, a_lost_superblock_takes_no_promise_with_it);
+    tcase_add_test(t, bytes_written_before_a_crash_are_counted_by_segments);
     tcase_add_test(t, an_image_cut_at_any_sector_opens);
     tcase_add_test(t, a_closed_image_cut_at_any_sector_opens);
     tcase_add_test(t, an_image_with_a_byte_flipped_opens);

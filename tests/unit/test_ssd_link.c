@@ -263,6 +263,51 @@ START_TEST(a_retired_ssd_is_forgotten_by_every_lane)
 }
 END_TEST
 
+/* A disk that says what it was not told to begin. */
+static const struct disk_ops *real_ops;
+static struct disk_ops watching;
+static bool waits;
+
+static void watch_submit(struct disk *d, struct disk_io *io)
+{
+    waits = true;
+    real_ops->submit(d, io);
+}
+
+static bool watch_progress(struct disk *d)
+{
+    waits = false;
+    return real_ops->progress(d);
+}
+
+/* Reads that a turn asked for are with the kernel when it ends. */
+START_TEST(a_turn_begins_the_reads_that_it_asked_for)
+{
+    struct lane *l = &lanes[OTHER];
+    struct disk *d = &disks[OTHER].disk;
+    struct store_key k = key_of(OTHER, "k");
+    uint32_t block = put(OTHER, "k");
+
+    store_demote(l->store, block);
+    store_unref(l->store, block);
+    pass(50);
+    ck_assert_int_eq(store_where(l->store, block), WHERE_SSD);
+    disks[OTHER].cfg.latency_ns = NS_PER_MS;
+    real_ops = d->ops;
+    watching = *real_ops;
+    watching.submit = watch_submit;
+    watching.progress = watch_progress;
+    d->ops = &watching;
+    ck_assert_int_eq(store_load(l->store, block, &k, LOAD_PREFETCH, NULL), OK);
+    ck_assert_uint_eq(d->in_flight, 0);
+    (void)lane_turn(l);
+    ck_assert_uint_eq(d->in_flight, 1);
+    ck_assert(!waits);
+    d->ops = real_ops;
+    pass(10);
+}
+END_TEST
+
 static struct ctl_job job;
 
 /* As control does: every lane forgets, then the owner formats. */
@@ -275,8 +320,8 @@ static enum err replace(void)
         for (uint32_t l = 0; l < LANES; l++) {
             job.asks[l] = (struct ctl_ask){
                 .mail.fn = steps[i], .job = &job, .lane = l, .err = 1};
-            ck_assert_int_eq(
-                mailbox_post(&lanes[l].mailbox, &job.asks[l].mail), OK);
+            ck_assert_int_eq(mailbox_post(&lanes[l].mailbox, &job.asks[l].mail),
+                             OK);
         }
         pass(100);
         for (uint32_t l = 0; l < LANES; l++) {
@@ -284,8 +329,8 @@ static enum err replace(void)
 
             control.mailbox.n--;
             ck_assert_ptr_nonnull(acked);
-            ck_assert_ptr_eq(ctl_ask_of(container_of(acked, struct mail, node))
-                                 ->job, &job);
+            ck_assert_ptr_eq(
+                ctl_ask_of(container_of(acked, struct mail, node))->job, &job);
         }
         for (uint32_t l = 0; l < LANES; l++)
             if (job.asks[l].err)
@@ -335,12 +380,12 @@ START_TEST(what_could_not_be_replaced_refuses_and_can_be_replaced_later)
     ck_assert_int_eq(replace(), ERR_LIMIT);
     node.devs[0].bytes = media->bytes;
     ck_assert_ptr_null(lanes[OWNER].link.logs[0].log);
-    reqs[0] = (struct seg_req){
-        .what = SEG_REQ_FLUSH, .lane = OTHER, .done = refused};
+    reqs[0] =
+        (struct seg_req){.what = SEG_REQ_FLUSH, .lane = OTHER, .done = refused};
     k->ssd.submit(&k->ssd, &reqs[0]);
     k = &lanes[OWNER].link;
-    reqs[1] = (struct seg_req){
-        .what = SEG_REQ_FLUSH, .lane = OWNER, .done = refused};
+    reqs[1] =
+        (struct seg_req){.what = SEG_REQ_FLUSH, .lane = OWNER, .done = refused};
     k->ssd.submit(&k->ssd, &reqs[1]);
     pass(10);
     ck_assert_uint_eq(done_n, 2);
@@ -360,6 +405,7 @@ Suite *suite(void)
     tcase_add_test(t, what_the_mail_has_no_room_for_waits);
     tcase_add_test(t, every_lane_lets_go_of_what_a_reclaimed_segment_had);
     tcase_add_test(t, a_retired_ssd_is_forgotten_by_every_lane);
+    tcase_add_test(t, a_turn_begins_the_reads_that_it_asked_for);
     tcase_add_test(t,
                    a_replaced_ssd_is_written_again_and_says_nothing_of_before);
     tcase_add_test(
