@@ -33,7 +33,7 @@ enum { EXIT_CLEAN = 0, EXIT_PROBLEMS = 1, EXIT_CANNOT = 2 };
 enum { PROBLEMS_SHOWN = 100, HEAD_DAMAGED = SEG_TOMBS + 1 };
 
 struct tally {
-    uint64_t heads[5]; /* free, by enum seg_kind, damaged */
+    uint64_t heads[SEG_TOMBS + 2]; /* free, by enum seg_kind, damaged */
     uint64_t groups, records, tombs, check_entries;
     uint64_t fates[FATE_N], live_bytes, verified, corrupt, saved;
     uint64_t problems;
