@@ -37,7 +37,8 @@
 #include "server/disk_impl.h"
 
 enum {
-    URING_REAP = 64,    /* completions told by one progress() */
+    URING_REAP = 4,     /* completions told by one progress(): few, so that
+                         answers and new reads overlap with the next */
     URING_TRIES = 1000, /* of a step that the kernel wants again */
     URING_MEMS = 16384, /* pieces that the kernel registers at most */
 };

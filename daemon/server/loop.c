@@ -42,7 +42,7 @@
 #include "server/disk_open.h"
 #include "server/files.h"
 
-enum { ARM_TRIES = 64, ARM_PAUSE_MS = 1 };
+enum { ARM_TRIES = 64, ARM_PAUSE_MS = 1, LOOP_SPIN_DISK = 8 };
 
 #define TURN_EVERY_NS NS_PER_S
 #define REGISTER_EVERY_NS (100 * NS_PER_MS) /* of a lane that is never idle */
@@ -123,6 +123,15 @@ static void loop_config(struct loop *lp)
             lp->transports[i].config(lp->transports[i].t, lp->cfg);
 }
 
+/* While somebody waits for an SSD the lane looks longer: the answer comes in
+ * about the time that going to sleep and waking up take. */
+static uint64_t loop_spin_ns(const struct lane *l)
+{
+    uint64_t spin = l->cfg->loop.spin_us * NS_PER_US;
+
+    return l->link.ssd.disk && l->link.ssd.disk->in_flight ? spin * LOOP_SPIN_DISK : spin;
+}
+
 /* One turn; true if the lane should look again at once. */
 static bool loop_turn(struct loop *lp)
 {
@@ -138,7 +147,7 @@ static bool loop_turn(struct loop *lp)
         lp->busy_ns = files_mono_ns();
         return true;
     }
-    return l->env.now_ns - lp->busy_ns < l->cfg->loop.spin_us * NS_PER_US;
+    return l->env.now_ns - lp->busy_ns < loop_spin_ns(l);
 }
 
 /* A piece of memory takes a few ms: one in each turn that found nothing to do,

@@ -110,9 +110,10 @@ bool store_ssd_idle(const struct store *s)
 {
     const struct mover *m = s->mover;
 
-    return !m || (!m->ring_n && list_empty(&m->writes) && list_empty(&m->orders) &&
-                  !pool_used(&m->load_pool) && !pool_used(&m->read_pool) &&
-                  !pool_used(&m->head_pool) && list_empty(&m->missed));
+    return !m ||
+           (!m->ring_n && list_empty(&m->writes) && list_empty(&m->orders) &&
+            !pool_used(&m->load_pool) && !pool_used(&m->read_pool) &&
+            !pool_used(&m->head_pool) && list_empty(&m->missed));
 }
 
 /* ---- the tick */
@@ -209,6 +210,8 @@ void mover_check(const struct store *s)
             const struct load *l = container_of(n, struct load, node);
 
             MUST(hot_of(s, l->block)->refs > 0);
+            if (entry_at(s, l->block)->state == BLOCK_LOADING)
+                MUST(load_of(s, hot_of(s, l->block)) == l);
             MUST(l->flying == (c == LOAD_CLASSES));
             load_bytes += (uint64_t)l->pages * SEG_PAGE;
             fresh_bytes += l->flying ? 0 : (uint64_t)l->pages * SEG_PAGE;

@@ -17,7 +17,8 @@
  *
  * The sweep is one cursor over all entries, moved on by a part in every tick
  * while there is something to find: COLD blocks of old generations, COLD blocks
- * whose ttl passed, places on a device that is gone. Each of them is also found
+ * whose ttl passed (these at a slower pace, for there may always be some with a
+ * ttl), places on a device that is gone. Each of them is also found
  * by whoever asks for the block, so nothing depends on how fast the sweep is.
  *
  * Invariants: 1. cold_n, ssd_blocks and the others are what store_check counts.
@@ -107,7 +108,8 @@ static void side_set(struct store *s, uint32_t block, struct cold c)
     s->cold_ttl_n -= cold_side(s, e).expires_s != 0;
     s->cold_ttl_n += c.expires_s != 0;
     e->side = c.children || c.expires_s;
-    s->cat.colds[block] = c;
+    if (e->side) /* else its memory is not touched */
+        s->cat.colds[block] = c;
 }
 
 void cold_children(struct store *s, uint32_t block, int by)
@@ -376,8 +378,10 @@ bool cold_tick(struct store *s)
     uint64_t n = min_u64(TICK_COLD, s->cat.entry_hi - 1);
     bool found = false;
 
-    if (!s->cold_ttl_n && !s->condemned_cold && !s->lost)
+    if (!s->condemned_cold && !s->lost &&
+        (!s->cold_ttl_n || s->env->now_ns < s->cold_due_ns))
         return false;
+    s->cold_due_ns = s->env->now_ns + COLD_PACE_MS * NS_PER_MS;
     for (uint64_t i = 0; i < n; i++) {
         if (s->cold_sweep >= s->cat.entry_hi)
             s->cold_sweep = 1;

@@ -34,6 +34,7 @@ enum {
     PAGE_BYTES = 4096,     /* unit of policy weights */
     STARVED_MS = 20,       /* a wish not repeated for so long is over */
     TICK_COLD = 1024,      /* entries looked at for COLD ones that must go */
+    COLD_PACE_MS = 1,      /* between two such looks for a ttl alone */
     COLD_HAND = 4096,      /* entries looked at for one to make room */
     SESSIONS = 64,         /* session changes being applied at most */
 };
@@ -102,10 +103,11 @@ struct store {
     uint64_t cold_n, cold_ttl_n; /* COLD; those of them with a ttl */
     uint64_t condemned_cold;     /* those of old generations */
     uint64_t ssd_blocks, ssd_bytes;
-    uint32_t cold_sweep; /* next entry to look at */
-    uint32_t cold_hand;  /* next entry to give up for a new one */
-    uint32_t lost;       /* devices whose places are being forgotten, bits */
-    uint32_t lost_left;  /* entries to be looked at until that is done */
+    uint32_t cold_sweep;  /* next entry to look at */
+    uint64_t cold_due_ns; /* and when, for a ttl alone */
+    uint32_t cold_hand;   /* next entry to give up for a new one */
+    uint32_t lost;        /* devices whose places are being forgotten, bits */
+    uint32_t lost_left;   /* entries to be looked at until that is done */
     struct session_change sessions[SESSIONS];
     uint32_t session_n;
     uint32_t session_hand; /* next hot record to look at */

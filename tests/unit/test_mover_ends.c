@@ -354,7 +354,8 @@ Suite *suite(void)
 
     tcase_add_test(t, a_persist_that_is_cancelled_goes_on_without_its_owner);
     tcase_add_test(t, a_wait_for_several_tombs_ends_with_one_cancel);
-    tcase_add_test(t, a_load_that_is_cancelled_in_any_phase_leaves_others_alone);
+    tcase_add_test(t,
+                   a_load_that_is_cancelled_in_any_phase_leaves_others_alone);
     tcase_add_test(t, a_peek_that_is_cancelled_is_not_told);
     tcase_add_test(t, a_peek_of_a_block_that_went_meanwhile_is_a_miss);
     tcase_add_test(t, a_peek_of_a_block_that_came_to_memory_meanwhile_is_good);

@@ -385,7 +385,8 @@ Suite *suite(void)
 
     tcase_set_timeout(t, 120);
     tcase_add_test(t, while_the_budget_binds_only_what_is_used_is_written);
-    tcase_add_test(t, while_the_budget_binds_children_of_unwritten_parents_wait);
+    tcase_add_test(t,
+                   while_the_budget_binds_children_of_unwritten_parents_wait);
     tcase_add_test(
         t, a_parent_that_was_dropped_keeps_its_children_off_a_scarce_ssd);
     tcase_add_test(t, what_is_under_way_stays_within_the_window);

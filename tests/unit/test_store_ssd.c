@@ -271,6 +271,47 @@ START_TEST(parents_that_are_not_on_the_ssd_give_way_when_nothing_else_can)
 }
 END_TEST
 
+START_TEST(the_sweep_for_a_ttl_does_not_run_in_every_turn)
+{
+    struct wire_attr attr = {.ttl_ms = 5000};
+    uint32_t at, moved = 0;
+
+    open_ssd(8);
+    for (uint32_t i = 0; i < 100; i++)
+        ck_assert_int_eq(fssd_put(&x, numbered(i), NULL, &attr, 100), OK);
+    fssd_run(&x);
+    for (uint32_t i = 0; i < 50; i++)
+        store_demote(x.f.s, find(numbered(i)));
+    for (uint32_t i = 0; i < 300; i++) { /* of 10 us */
+        at = x.f.s->cold_sweep;
+        fssd_turn(&x);
+        moved += x.f.s->cold_sweep != at ||
+                 x.f.s->cold_due_ns == x.f.env.now_ns + NS_PER_MS;
+    }
+    ck_assert_uint_ge(moved, 3);
+    ck_assert_uint_le(moved, 4);
+    done();
+}
+END_TEST
+
+START_TEST(a_cold_block_of_nothing_special_touches_nothing_beside_its_entry)
+{
+    struct cold mark = {7, 7};
+    uint32_t b;
+
+    open_ssd(8);
+    fssd_put_written(&x, "a", NULL, 5000);
+    b = find("a");
+    x.f.s->cat.colds[b] = mark;
+    store_demote(x.f.s, b);
+    ck_assert_int_eq(where("a"), WHERE_SSD);
+    ck_assert_mem_eq(&x.f.s->cat.colds[b], &mark, sizeof mark);
+    ck_assert_int_eq(fssd_get(&x, "a"), OK);
+    ck_assert_mem_eq(&x.f.s->cat.colds[b], &mark, sizeof mark);
+    done();
+}
+END_TEST
+
 START_TEST(cold_blocks_expire_when_asked_for_and_by_themselves)
 {
     struct wire_attr attr = {.ttl_ms = 5000};
@@ -289,6 +330,7 @@ START_TEST(cold_blocks_expire_when_asked_for_and_by_themselves)
     x.f.env.wall_s += 2;
     ck_assert_int_eq(why("n0"), FOUND_MISS_EXPIRED);
     ck_assert_int_eq(fssd_put(&x, "n0", NULL, NULL, 100), OK);
+    x.f.env.now_ns += COLD_PACE_MS * NS_PER_MS;
     fssd_turn(&x);
     ck_assert_uint_eq(x.f.metrics.cold_blocks, 0);
     ck_assert_int_eq(why("n1"), FOUND_MISS_EXPIRED);
@@ -889,6 +931,9 @@ Suite *suite(void)
     tcase_add_test(t, a_child_of_a_cold_parent_is_linked_to_it);
     tcase_add_test(
         t, parents_that_are_not_on_the_ssd_give_way_when_nothing_else_can);
+    tcase_add_test(t, the_sweep_for_a_ttl_does_not_run_in_every_turn);
+    tcase_add_test(
+        t, a_cold_block_of_nothing_special_touches_nothing_beside_its_entry);
     tcase_add_test(t, cold_blocks_expire_when_asked_for_and_by_themselves);
     tcase_add_test(t, a_bump_sweeps_cold_blocks_away_in_parts);
     tcase_add_test(t, cold_blocks_make_way_for_new_entries_the_used_ones_last);
