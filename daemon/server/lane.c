@@ -214,7 +214,9 @@ bool lane_turn(struct lane *l)
 
 uint64_t lane_next_ns(const struct lane *l)
 {
-    return min_u64(timers_next(&l->timers), ssd_link_next_ns(&l->link));
+    uint64_t due = min_u64(timers_next(&l->timers), ssd_link_next_ns(&l->link));
+
+    return min_u64(due, store_next_ns(l->store));
 }
 
 void lane_drain(struct lane *l)

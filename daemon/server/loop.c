@@ -129,7 +129,9 @@ static uint64_t loop_spin_ns(const struct lane *l)
 {
     uint64_t spin = l->cfg->loop.spin_us * NS_PER_US;
 
-    return l->link.ssd.disk && l->link.ssd.disk->in_flight ? spin * LOOP_SPIN_DISK : spin;
+    return l->link.ssd.disk && l->link.ssd.disk->in_flight
+               ? spin * LOOP_SPIN_DISK
+               : spin;
 }
 
 /* One turn; true if the lane should look again at once. */

@@ -455,6 +455,14 @@ static uint32_t recorded_dev(const struct store *s, uint32_t block)
         return write_find(s->mover, block)->req.dev;
     if (e->ssd || (h && hot_is(h, HOT_RECORDED)))
         return seg_dev(e->tag);
+    LIST_FOREACH(n, &s->mover->orders)
+    {
+        const struct order *o = container_of(n, struct order, all);
+
+        if (o->req.what == SEG_REQ_TOMB && o->req.tomb.hash.lo == e->hash.lo &&
+            o->req.tomb.hash.hi == e->hash.hi)
+            return o->req.dev;
+    }
     return DEV_NONE;
 }
 
