@@ -37,8 +37,9 @@
 #include "server/disk_impl.h"
 
 enum {
-    URING_REAP = 4,     /* completions told by one progress(): few, so that
-                         answers and new reads overlap with the next */
+    /* Completions told by one progress(). One: its block is checked and on its
+     * way, and new reads are sent, before the next one is looked at. */
+    URING_REAP = 1,
     URING_TRIES = 1000, /* of a step that the kernel wants again */
     URING_MEMS = 16384, /* pieces that the kernel registers at most */
 };
