@@ -167,6 +167,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i + 4 <= size && i < 4 * STEPS_MAX; i += 4)
         step(w, data + i);
     node_stop(&w->n);
+    node_forget(&w->n);
     for (uint32_t i = 0; i < 2; i++) {
         if (!w->p[i])
             continue;

@@ -100,8 +100,12 @@ START_TEST(each_key_alone_is_a_diff_of_one)
     else if (k->type != CONFIG_TYPE_STRING)
         number_text(k, k->max, other);
     ck_assert_int_eq(config_set(&next, k->path, other, "--set", &msg), OK);
-    if (config_diff(&cfg, &next, keys) == 0)
-        number_text(k, k->min, other);
+    if (config_diff(&cfg, &next, keys) == 0) {
+        if (k->type == CONFIG_TYPE_CHOICE)
+            put_text(other, k->words[0]);
+        else
+            number_text(k, k->min, other);
+    }
     ck_assert_msg(config_set(&next, k->path, other, "--set", &msg) == OK, "%s",
                   msg.text);
     ck_assert_uint_eq(config_diff(&cfg, &next, keys), 1);

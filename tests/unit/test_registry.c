@@ -109,7 +109,7 @@ START_TEST(open_creates_with_the_configured_defaults)
     ck_assert_uint_eq(ns.settings.ttl_ms, 5);
     ck_assert_uint_eq(ns.settings.quota_bytes, MIB(8));
     ck_assert_int_eq(ns.settings.loans, LOANS_OFF);
-    ck_assert_str_eq(ns.settings.policy->name, "arc");
+    ck_assert_str_eq(ns.settings.policy->name, "gittins");
     ck_assert_uint_eq(ns.pool, 0);
     ck_assert_uint_ne(ns.slot_seed, 0);
 }
