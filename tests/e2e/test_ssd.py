@@ -402,6 +402,22 @@ class Kills(unittest.TestCase):
                 self.assertEqual(d.metrics()["ssd_corrupt"], 0, seed)
         print(f"{n} kills, {sum(x.answered for x in loads)} answered GETs")
 
+    def test_clean_stops_under_load(self):
+        """Each lane must end by itself, whatever its SSDs were doing."""
+        loads = [Load(self.SEED * 2 + i, b"ns%d" % i) for i in range(2)]
+        with SsdNode(segment="1MiB", n=2, lanes=2) as d:
+            for i in range(4 if SANITIZED else 24):
+                threads = [threading.Thread(target=x.run,
+                                            args=(d.address, True))
+                           for x in loads]
+                [t.start() for t in threads]
+                time.sleep(0.05 + 0.01 * (i % 8))
+                d.stop()
+                [t.join() for t in threads]
+                d.settings["node.lanes"] = str(2 + i % 2)
+                d.start()
+        self.assertEqual([x.wrong for x in loads], [[], []], self.SEED)
+
     def test_ssd_kill_1(self):
         self.campaign(1)
 

@@ -21,7 +21,7 @@
 #include "server/loop.h"
 #include "server/loop_control.h"
 
-enum { LANES = 2, POOL_BYTES = 16 << 20 };
+enum { LANES = 2, POOL_BYTES = 16 << 20, DUE_AT_ONCE = 50 };
 
 struct fake { /* counts are atomics: the lane's thread writes them */
     struct transport t;
@@ -30,6 +30,9 @@ struct fake { /* counts are atomics: the lane's thread writes them */
     uint32_t refuse; /* arm answers false while it is not 0 */
     uint64_t spin_us;
     pthread_t closer;
+    struct lane *timed; /* arm starts a timer there that is due at once */
+    struct timer timer;
+    uint32_t fired;
 };
 
 static struct config cfg, next_cfg;
@@ -65,12 +68,20 @@ static bool fake_progress(struct transport *t)
     return true;
 }
 
+static void fake_due(struct timer *t)
+{
+    add(&container_of(t, struct fake, timer)->fired);
+}
+
 static bool fake_arm(struct transport *t)
 {
     struct fake *f = container_of(t, struct fake, t);
 
     if (get(&f->refuse))
         return false;
+    if (f->timed && get(&f->fired) < DUE_AT_ONCE)
+        timer_start(&f->timed->timers, &f->timer, f->timed->env.now_ns,
+                    fake_due);
     add(&f->arms);
     return true;
 }
@@ -278,6 +289,18 @@ START_TEST(an_idle_lane_turns_seldom)
     turns = metric_get(&lanes[0]->metrics.loop_turns) - turns;
     ck_assert_uint_lt(turns, 1000);
     send_letter(0, &l);
+    end(0);
+}
+END_TEST
+
+/* What is due before the lane is asleep wakes it all the same: no fd, no mail
+ * and no upkeep would. */
+START_TEST(a_deadline_that_has_passed_wakes_the_lane)
+{
+    fakes[0][1].timed = lanes[0];
+    start(0);
+    ck_assert(wait_for(&fakes[0][1].fired, DUE_AT_ONCE));
+    ck_assert(wait_for(&fakes[0][1].arms, DUE_AT_ONCE + 2));
     end(0);
 }
 END_TEST
@@ -496,6 +519,7 @@ Suite *suite(void)
     tcase_add_test(t, mail_wakes_a_sleeping_lane_every_time);
     tcase_add_test(t, a_readable_transport_is_progressed);
     tcase_add_test(t, an_idle_lane_turns_seldom);
+    tcase_add_test(t, a_deadline_that_has_passed_wakes_the_lane);
     tcase_add_test(t, every_arm_is_followed_by_awake);
     tcase_add_test(t,
                    a_transport_that_refuses_to_be_armed_does_not_stop_the_lane);
