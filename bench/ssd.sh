@@ -7,7 +7,7 @@
 #   ARENA=2048          MiB of blocks (DRAM is a sixteenth of it)
 #   SIZES="64k 256k 1m 4m 16m"   DEPTHS="1 4 16"   SECONDS_EACH=3   ROUNDS=3
 #   MIXED=1             also reads and writes half and half, for the p99 of reads
-#   OUT=out/release     
+#   OUT=out/release
 #
 # Writes twice ARENA MiB below $TMPDIR, and what the mixed runs write.
 set -euo pipefail
@@ -39,7 +39,7 @@ start() {
     "$out/pikvd" --set "node.state_dir=$dir/state" --set node.lanes=1 \
         --set "listen.shm.path=$dir/sock" --set listen.admin.enabled=false \
         --set "dram.capacity=$((arena / 16))MiB" --set "ssd.paths=$dir/ssd" \
-        --set "ssd.capacity=$((arena * 3 / 2))MiB" --set ssd.segment=16MiB \
+        --set "ssd.capacity=$((arena * 3 / 2))MiB" --set ssd.segment=64MiB \
         --set ssd.scrub=0 --set dram.hugepages=off > "$dir/pikvd.log" 2>&1 &
     server=$!
     for _ in $(seq 1 500); do
@@ -54,6 +54,14 @@ stop() {
     kill -9 "$server"
     wait "$server" 2> /dev/null || true
     server=""
+}
+
+# Durable, so that all of it gets to the SSD.
+fill() { # size
+    "$out/pikv-bench" load --address "shm:$dir/sock" --op get \
+        --size "$(kib "$1")" --depth 1 --arena "${arena}MiB" --count 1 \
+        --durable > /dev/null 2>&1
+    sleep 1
 }
 
 pikv() { # op size depth tag
@@ -74,20 +82,24 @@ fio --name=x --filename="$dir/fio" --size="${arena}M" --direct=1 \
     --ioengine=io_uring --rw=write --bs=1m --iodepth=4 > /dev/null
 for size in "${sizes[@]}"; do
     start
-    # Fills the arena; durable, so that all of it gets to the SSD.
-    "$out/pikv-bench" load --address "shm:$dir/sock" --op get \
-        --size "$(kib "$size")" --depth 1 --arena "${arena}MiB" --count 1 --durable \
-        2> /dev/null > /dev/null
-    sleep 1
+    fill "$size"
     for depth in "${depths[@]}"; do
         for r in $(seq 1 "$rounds"); do
             echo "$size depth $depth round $r" >&2
             pikv get "$size" "$depth" "$r"
             rand randread "$size" "$depth" "$r"
-            if [ "${MIXED:-1}" = 1 ]; then
-                pikv mixed "$size" "$depth" "$r"
-                rand randrw "$size" "$depth" "$r"
-            fi
+        done
+    done
+    # Last: what is put here drives the arena out, so each fills it anew.
+    for depth in "${depths[@]}"; do
+        [ "${MIXED:-1}" = 1 ] || break
+        for r in $(seq 1 "$rounds"); do
+            echo "$size depth $depth round $r, mixed" >&2
+            stop
+            start
+            fill "$size"
+            pikv mixed "$size" "$depth" "$r"
+            rand randrw "$size" "$depth" "$r"
         done
     done
     stop
