@@ -417,9 +417,12 @@ int bench_rival_replay(int argc, char **argv)
     parse(&s.opt, argc, argv);
     if (bench_trace_load(s.opt.trace, &s.trace, &m))
         bench_die("%s", m.text);
-    if (s.opt.limit > s.trace.requests_n)
-        s.opt.limit = s.trace.requests_n;
+    if (s.opt.from > s.trace.requests_n)
+        bench_die("rival-replay: --from is beyond the trace");
+    if (s.opt.limit > s.trace.requests_n - s.opt.from)
+        s.opt.limit = s.trace.requests_n - s.opt.from;
     s.next = s.opt.from;
+    s.opt.limit += s.opt.from;
     workers = calloc(s.opt.depth, sizeof *workers);
     for (uint32_t i = 0; workers && i < s.opt.depth; i++) {
         workers[i].s = &s;

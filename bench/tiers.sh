@@ -97,7 +97,8 @@ run() { # name round
     "start_$name"
     wait_for "$name"
     t1=$(now)
-    "load_$name" --trace "$trace" --from "$half" --limit "$requests" \
+    "load_$name" --trace "$trace" --from "$half" \
+        --limit "$((requests - half))" \
         --pid "$server" --json "$dir/$name.$r.b.json"
     kill "$server"
     wait "$server" 2> /dev/null || true
