@@ -310,6 +310,7 @@ static void io_done(struct disk_io *dio)
     bool change = dio->what == DISK_WRITE || dio->what == DISK_FLUSH;
 
     list_del(&io->node);
+    g->flying_n--;
     io_count(g, dio);
     if (dio->err && change &&
         (g->state == SEGLOG_OPEN || g->state == SEGLOG_RETIRING))
@@ -336,6 +337,7 @@ void seglog_io_spans(struct log_io *io, enum disk_what what)
     MUST(what == DISK_READ || !g->failed);
     io->io.what = what;
     list_add_tail(&g->flying, &io->node);
+    g->flying_n++;
     disk_submit(g->disk, &io->io);
 }
 

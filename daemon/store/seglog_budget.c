@@ -101,3 +101,31 @@ void seglog_binding_tick(struct seglog *g)
               (late || g->tokens_need || (g->map->binding && poor));
     __atomic_store_n(&g->map->binding, binding, __ATOMIC_RELAXED);
 }
+
+/* The next of: linger is over, the queue becomes binding. What is overdue
+ * waits for tokens, or for a completion. */
+static uint64_t queue_next_ns(const struct seglog *g, enum log_q q)
+{
+    uint64_t next = DEADLINE_NEVER, now = g->env->now_ns, came;
+
+    if (list_empty(&g->queue[q]))
+        return next;
+    came = container_of(g->queue[q].next, struct seg_req, node)->queued_ns;
+    if (came + LOG_BIND_MS * NS_PER_MS > now)
+        next = came + LOG_BIND_MS * NS_PER_MS;
+    if (came + g->cfg.linger_ns > now)
+        next = min_u64(next, came + g->cfg.linger_ns);
+    return next;
+}
+
+uint64_t seglog_write_next_ns(const struct seglog *g)
+{
+    uint64_t next;
+
+    if (g->failed || g->state != SEGLOG_OPEN)
+        return DEADLINE_NEVER;
+    next = min_u64(queue_next_ns(g, LOG_Q_AGAIN), queue_next_ns(g, LOG_Q_PUT));
+    if (list_empty(&g->groups_free))
+        return next;
+    return min_u64(next, seglog_budget_next_ns(g));
+}

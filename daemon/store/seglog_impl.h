@@ -6,7 +6,7 @@
  *                     watch, superblocks, info, check
  *   seglog_write.c    queues, groups, payload and header ios, flushes
  *   seglog_head.c     the segment being written and the one after it
- *   seglog_budget.c   the token bucket and map->binding
+ *   seglog_budget.c   the token bucket, map->binding, when writes are due
  *   seglog_reclaim.c  emptying the oldest segment; retiring
  *   seglog_open.c     open: superblocks, format, checkpoint, header scan
  *   seglog_close.c    close: drain, checkpoint, CLEAN superblock
@@ -32,12 +32,13 @@
 #include "store/seglog.h"
 
 enum {
-    LOG_GROUPS = 4,         /* in flight */
-    LOG_IOS = 4,            /* payload ios in flight: best depth at 1 MiB */
-    LOG_IO_BYTES = 1 << 20, /* aimed at for a payload io */
-    LOG_GENERATIONS = 1024, /* promised by a superblock ahead of their use */
-    LOG_RESERVE = 2,        /* segments for re-insertion, see seglog_head.c */
-    LOG_SCAN = 128,         /* queued requests looked at to fill a group */
+    LOG_GROUPS = 4,            /* in flight */
+    LOG_IOS = 4,               /* payload ios in flight: best depth at 1 MiB */
+    LOG_IO_BYTES = 1 << 20,    /* aimed at for a payload io */
+    LOG_IO_BESIDE = 256 << 10, /* and while reads are under way: one of these */
+    LOG_GENERATIONS = 1024,    /* promised by a superblock ahead of their use */
+    LOG_RESERVE = 2, /* segments for re-insertion, see seglog_head.c */
+    LOG_SCAN = 128,  /* queued requests looked at to fill a group */
     LOG_SEGMENTS_MIN = 8,
     LOG_BIND_MS = 200, /* a queue this late is binding */
     LOG_POLL_US = 500, /* between two looks at a segment's readers */
@@ -183,6 +184,7 @@ struct seglog {
     struct log_reclaim reclaim;
 
     struct list flying; /* log_io.node, in order of submission */
+    uint32_t flying_n;  /* of them */
     uint64_t payload_bytes;
     uint64_t recovered_records, recovered_ms;
     bool from_checkpoint;

@@ -369,8 +369,16 @@ static void payload_done(struct log_io *io)
 
 /* ---- ios */
 
+/* Reads before writes: while somebody waits for this lane's disk, payloads go
+ * in small pieces and one at a time, so that a read waits for little. */
+static bool reads_wait(const struct seglog *g)
+{
+    return g->disk->in_flight > g->flying_n;
+}
+
 /* The next piece of the group's payload: spans from the cursor on. */
-static void cut_payload(struct log_group *w, struct log_payload *p)
+static void cut_payload(struct log_group *w, struct log_payload *p,
+                        uint64_t most)
 {
     struct disk_io *io = &p->io.io;
 
@@ -378,11 +386,10 @@ static void cut_payload(struct log_group *w, struct log_payload *p)
     io->len = 0;
     io->span_n = 0;
     io->spans = p->spans;
-    while (io->len < LOG_IO_BYTES && io->span_n < DISK_IO_SPANS &&
-           w->at != &w->reqs) {
+    while (io->len < most && io->span_n < DISK_IO_SPANS && w->at != &w->reqs) {
         const struct seg_req *r = req_of(w->at);
         const struct span *s = &r->spans[w->at_span];
-        uint64_t n = min_u64(s->len - w->at_off, LOG_IO_BYTES - io->len);
+        uint64_t n = min_u64(s->len - w->at_off, most - io->len);
 
         p->spans[io->span_n++] = (struct span){s->p + w->at_off, n};
         io->len += n;
@@ -398,28 +405,35 @@ static void cut_payload(struct log_group *w, struct log_payload *p)
     w->sent += io->len;
 }
 
-static struct log_payload *payload_free(struct seglog *g)
+static struct log_payload *payload_free(struct seglog *g, uint32_t ios)
 {
+    struct log_payload *p = NULL;
+    uint32_t busy = 0;
+
     for (uint32_t i = 0; i < LOG_IOS; i++)
-        if (!g->payload[i].group)
-            return &g->payload[i];
-    return NULL;
+        if (g->payload[i].group)
+            busy++;
+        else
+            p = &g->payload[i];
+    return busy < ios ? p : NULL;
 }
 
 static void send_payloads(struct seglog *g)
 {
+    bool beside = reads_wait(g);
+
     LIST_FOREACH(n, &g->groups)
     {
         struct log_group *w = container_of(n, struct log_group, node);
 
         while (w->sent < w->payload_bytes) {
-            struct log_payload *p = payload_free(g);
+            struct log_payload *p = payload_free(g, beside ? 1 : LOG_IOS);
 
             if (!p)
                 return;
             p->group = w;
             w->ios++;
-            cut_payload(w, p);
+            cut_payload(w, p, beside ? LOG_IO_BESIDE : LOG_IO_BYTES);
             seglog_io_spans(&p->io, DISK_WRITE);
         }
     }
@@ -536,34 +550,6 @@ bool seglog_write_idle(const struct seglog *g)
             return false;
     return list_empty(&g->groups) && list_empty(&g->flush_wait) &&
            list_empty(&g->flush_now) && !g->flushing;
-}
-
-/* The next of: linger is over, the queue becomes binding. What is overdue
- * waits for tokens, or for a completion. */
-static uint64_t queue_next_ns(const struct seglog *g, enum log_q q)
-{
-    uint64_t next = DEADLINE_NEVER, now = g->env->now_ns, came;
-
-    if (list_empty(&g->queue[q]))
-        return next;
-    came = req_of(g->queue[q].next)->queued_ns;
-    if (came + LOG_BIND_MS * NS_PER_MS > now)
-        next = came + LOG_BIND_MS * NS_PER_MS;
-    if (came + g->cfg.linger_ns > now)
-        next = min_u64(next, came + g->cfg.linger_ns);
-    return next;
-}
-
-uint64_t seglog_write_next_ns(const struct seglog *g)
-{
-    uint64_t next;
-
-    if (g->failed || g->state != SEGLOG_OPEN)
-        return DEADLINE_NEVER;
-    next = min_u64(queue_next_ns(g, LOG_Q_AGAIN), queue_next_ns(g, LOG_Q_PUT));
-    if (list_empty(&g->groups_free))
-        return next;
-    return min_u64(next, seglog_budget_next_ns(g));
 }
 
 void seglog_write_check(const struct seglog *g)
