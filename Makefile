@@ -214,8 +214,7 @@ bench: ## compare with Redis, memcached, sockets and memcpy; then bench-ssd
 bench-ssd: ## the SSD tier beside fio, memcached extstore and Redis
 	@.ci/deps.sh bench
 	@$(MAKE) -s -j$(JOBS) V=release all
-	@mkdir -p out && ./bench/ssd.sh > out/ssd.md && ./bench/tiers.sh > out/tiers.md
-	@cat out/ssd.md out/tiers.md
+	@for b in ssd tiers recovery; do ./bench/$$b.sh || exit 1; echo; done
 
 fuzz: ## each fuzz target for FUZZ_S seconds, from its corpus
 	@.ci/deps.sh fuzz

@@ -447,8 +447,3 @@ uint64_t store_pool_off(const struct store *s, uint32_t block)
         return UINT64_MAX;
     return (uint64_t)(spans[0].p - p->units->base);
 }
-
-uint64_t store_overhead_bytes(const struct store *s)
-{
-    return catalog_bytes(&s->cat) + s->keys.hi;
-}

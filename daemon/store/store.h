@@ -340,7 +340,5 @@ uint64_t store_pool_off(const struct store *s, uint32_t block);
 
 /* MUSTs every invariant above: O(blocks), tests and the simulator. */
 void store_check(const struct store *s);
-/* Bytes of bookkeeping touched so far: catalog, hot records, key bytes. */
-uint64_t store_overhead_bytes(const struct store *s);
 
 #endif
