@@ -156,7 +156,40 @@ void pikv_mem_free(struct pikv *kv, void *addr);
  * the caller. fd is duplicated. */
 int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset, size_t bytes,
                          void *addr);
+/* Registers memory that the caller has mapped somehow: the file behind a shared
+ * mapping (memfd, /dev/shm, a file) is found by itself. UNSUPPORTED: the memory
+ * is private to the process (malloc, anonymous mmap, pinned by a driver): it is
+ * still good for every call, by way of the staging area. */
+int pikv_mem_register(struct pikv *kv, void *addr, size_t bytes);
 int pikv_mem_unregister(struct pikv *kv, void *addr);
+
+/* A layout says once where blocks lie in registered memory, for pools whose
+ * blocks are not one run: a block is run_n runs, each of n pieces of len bytes,
+ * off + i * stride from its base. The base of block b is table[b], or
+ * b * block_stride without a table. Example, layer-first pool [layers][pages]
+ * [page_bytes]: one run {0, page_bytes, pages * page_bytes, layers},
+ * block_stride page_bytes. A PUT or GET with call.layout names blocks by number
+ * (item.block) instead of data or iov; byte k of the stored block is byte k of
+ * the pieces in order, so a range (item.off, item.len) of it moves alone. */
+struct pikv_run {
+    uint64_t off, len, stride; /* bytes; stride is not looked at if n is 1 */
+    uint32_t n;
+};
+
+struct pikv_layout {
+    void *addr; /* start of the pool, inside one registered memory */
+    const struct pikv_run *runs;
+    uint32_t run_n; /* 1 to 16; pieces of a block: at most 1024 */
+    uint64_t block_stride;
+    const uint64_t *table; /* NULL, or block_n offsets of bases */
+    uint32_t block_n;
+};
+
+/* Checks that all blocks lie within the memory. Copies what it is given. id_out
+ * is handle-local. BAD_REQUEST, LIMIT, NO_MEM (addr is not registered). */
+int pikv_layout_register(struct pikv *kv, const struct pikv_layout *layout,
+                         uint32_t *id_out);
+int pikv_layout_unregister(struct pikv *kv, uint32_t id);
 
 /* ---- namespaces ---- */
 
@@ -196,6 +229,12 @@ struct pikv_call {
     bool verify;          /* GET: check the crc of whole blocks (loans too) */
     uint8_t accept_lossy; /* GET: 1 takes lossy blocks up to max_err */
     bool demote;          /* EVICT: out of DRAM, to the SSD, not dropped */
+    bool parts;           /* GET: a completion for each item as well, in the
+                           * order asked (layer-wise loading) */
+    uint32_t layout;      /* PUT, PUT_WRITE, GET: items name blocks of this
+                           * layout; 0 none */
+    uint32_t open_ms;     /* PUT_BEGIN: the block must be committed by then;
+                           * 0: the server's limits.open_time */
     float max_err;
     uint64_t trace; /* opaque, for logs */
     void *user;     /* comes back in the completion */
@@ -241,6 +280,7 @@ struct pikv_put {
     uint64_t affinity;
     uint64_t labels[4];
     uint8_t priority;
+    uint32_t block; /* call.layout: which block of it; data and iov unused */
     bool durable; /* answered when it is on the SSD and flushed: OK. Else
                    * NOT_DURABLE: stored in memory only, the SSD is failing, or
                    * read-only, or had no time; UNSUPPORTED: this server has no
@@ -255,6 +295,8 @@ struct pikv_get {
     const struct pikv_buf *iov; /* scatter list, iov_n > 0 */
     uint32_t iov_n;
     uint64_t off;        /* range start; length = room in the buffer */
+    uint64_t len;        /* call.layout: bytes of the range, 0 to the end */
+    uint32_t block;      /* call.layout: which block of it */
     uint64_t if_version; /* 0 any */
     bool loan;           /* shm: lend the block instead of a copy */
 };
@@ -283,11 +325,15 @@ struct pikv_result {
     uint32_t eta_us;  /* LOOKUP, PREFETCH: expected time to read it; 0 now */
     const void *loan; /* GET with loan: the bytes, read-only, len bytes */
     uint64_t loan_id;
+    uint64_t token; /* PUT_BEGIN: names the open block */
 };
 
 struct pikv_completion {
     uint64_t id;
     void *user;
+    bool part;       /* call.parts: only item `item` is done; the call's own
+                      * completion comes after all of these */
+    uint32_t item;
     int status;      /* of the whole call; per item in the results */
     uint32_t n;      /* items */
     uint32_t prefix; /* LOOKUP: longest restorable prefix, in positions */
@@ -307,6 +353,69 @@ int pikv_put(struct pikv *kv, uint32_t ns, const struct pikv_put *items,
 int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
              uint32_t n, const struct pikv_call *call,
              struct pikv_result *results, uint64_t *id_out);
+
+/* ---- one block by several writers (PUT_BEGIN / WRITE / COMMIT / ABORT)
+ *
+ * For a block whose bytes come from several processes (tensor-parallel ranks),
+ * or one after the other (layer by layer). Nobody sees it before it is whole.
+ *
+ *     begin --> OPEN --> last commit, all bytes written --> visible
+ *                |
+ *                +--> abort by any writer, open_ms passed, or a writer's
+ *                     connection ended before its commit --> nothing is left
+ *
+ * Each writer begins the same key with the same len and writers; the first makes
+ * the block, the others join it and get the same token. Each writes its ranges
+ * and commits with its own number. The last commit makes the block visible; the
+ * commits before it answer PENDING. A commit when all have committed and bytes
+ * are missing answers PARTIAL, and the block is aborted. */
+struct pikv_begin {
+    struct pikv_put block; /* key and attributes; data, iov, crc32c unused */
+    uint64_t len;          /* of the whole block */
+    uint32_t writers;      /* 1 to 64; 0 is 1 */
+};
+/* Items: OK and a token; EXISTS (it is stored already: nothing to do); PENDING
+ * (a plain PUT is storing it); MISMATCH (open with another len or writers);
+ * BUSY (limits.open_blocks, or no memory). */
+int pikv_put_begin(struct pikv *kv, uint32_t ns,
+                   const struct pikv_begin *items, uint32_t n,
+                   const struct pikv_call *call, struct pikv_result *results,
+                   uint64_t *id_out);
+
+struct pikv_write {
+    struct pikv_key key; /* as in begin */
+    uint64_t token;
+    uint64_t off;           /* of the bytes in the block */
+    struct pikv_bytes data; /* one run, or: */
+    const struct pikv_bytes *iov;
+    uint32_t iov_n;
+    const uint32_t *crc32c; /* of these bytes, or NULL */
+    uint32_t block;         /* call.layout */
+    uint64_t len;           /* call.layout: bytes, 0 to the end */
+};
+/* Ranges are written once: a range that is there already answers EXISTS, one
+ * that overlaps another BAD_REQUEST, one that another call writes now PENDING.
+ * MISS: no such open block (committed, aborted or out of time). */
+int pikv_put_write(struct pikv *kv, uint32_t ns,
+                   const struct pikv_write *items, uint32_t n,
+                   const struct pikv_call *call, struct pikv_result *results,
+                   uint64_t *id_out);
+
+struct pikv_finish {
+    struct pikv_key key;
+    uint64_t token;
+    uint32_t writer; /* 0 to writers - 1: who commits */
+};
+/* Commit: OK (visible), PENDING (other writers are to commit), PARTIAL, MISS.
+ * Said again by the same writer it answers the same. Abort: OK, MISS. */
+int pikv_put_commit(struct pikv *kv, uint32_t ns,
+                    const struct pikv_finish *items, uint32_t n,
+                    const struct pikv_call *call, struct pikv_result *results,
+                    uint64_t *id_out);
+int pikv_put_abort(struct pikv *kv, uint32_t ns,
+                   const struct pikv_finish *items, uint32_t n,
+                   const struct pikv_call *call, struct pikv_result *results,
+                   uint64_t *id_out);
 
 /* What one member needs for a position to be restorable. */
 struct pikv_column {
@@ -393,6 +502,79 @@ enum pikv_session_state {
  * not be told now; the others were. session 0 is BAD_REQUEST. */
 int pikv_session(struct pikv *kv, uint32_t ns, uint64_t session,
                  enum pikv_session_state state, const struct pikv_call *call);
+
+/* ---- events ---- */
+
+enum pikv_event_kind {
+    PIKV_EVENT_STORED,  /* visible: lookups find it */
+    PIKV_EVENT_REMOVED, /* gone from the last tier that had it */
+    PIKV_EVENT_MOVED,   /* from another tier to .tier */
+    PIKV_EVENT_CLEARED, /* the namespace was flushed (bump) */
+    PIKV_EVENT_LOST,    /* the ring was overwritten: .count events, from seq on,
+                         * can no longer be told; list the keys again */
+};
+
+struct pikv_event {
+    enum pikv_event_kind kind;
+    uint32_t lane;
+    uint64_t seq;   /* of this lane: 1, 2, 3, ... over all namespaces; starts
+                     * anew when the server does (.boot differs) */
+    uint64_t boot;
+    uint64_t count; /* LOST */
+    struct pikv_bytes key, parent; /* empty if not known: the key bytes of a
+                                    * block that only the SSD has are not in
+                                    * memory; then .hash names it */
+    uint8_t hash[16];              /* the server's name of the block */
+    uint16_t group;
+    uint8_t cls, tier; /* 0 dram, 1 ssd, 2 hbm; of REMOVED: the last one */
+    uint8_t scope[16];
+    uint64_t len, version;
+    uint32_t page, token_end, token_n;
+    uint64_t labels[4];
+    uint64_t when_ms; /* wall clock, milliseconds since 1970 */
+};
+
+struct pikv_events; /* opaque: one subscription, one thread at a time */
+
+/* Follows what happens to the blocks of a namespace. from_seq: NULL (from now
+ * on), or for each lane the next seq wanted (0 or 1: all that the ring still
+ * has). Does not block; the server is asked in the background. */
+int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
+                     struct pikv_events **ev_out);
+/* Up to max events, waiting at most wait_ms for the first. Returns how many, or
+ * an error. In order of seq per lane; lanes are not ordered among each other.
+ * What out points to stays valid until the next call. While the server is away
+ * it returns 0 and goes on when it is back. */
+int pikv_events_next(struct pikv_events *ev, struct pikv_event *out, int max,
+                     uint32_t wait_ms);
+void pikv_events_close(struct pikv_events *ev); /* NULL ok; before the handle */
+
+/* ---- what this handle did: for the metrics of an engine ---- */
+
+enum { PIKV_STATS_OPS = 16, PIKV_STATS_BUCKETS = 24 };
+
+struct pikv_op_stats {
+    char name[16];        /* "get", "put", "lookup", ...; "" ends the list */
+    uint64_t calls;       /* completed */
+    uint64_t items;
+    uint64_t bytes;       /* moved */
+    uint64_t hits;        /* items OK (LOOKUP: HIT) */
+    uint64_t misses;      /* items MISS */
+    uint64_t exists;      /* PUT: EXISTS or PENDING, nothing was sent */
+    uint64_t timeouts, busy, down, errors; /* items, by what they answered:
+                                            * down is NO_SERVER and RETRY */
+    uint64_t sum_us;      /* submit to completion */
+    uint64_t buckets[PIKV_STATS_BUCKETS]; /* calls that took up to 2^i us;
+                                           * the last one takes the rest */
+};
+
+struct pikv_stats {
+    struct pikv_op_stats ops[PIKV_STATS_OPS];
+    uint64_t inflight, staging_bytes, registered_bytes;
+    uint32_t lanes, lanes_up;
+    uint64_t reconnects;
+};
+int pikv_stats(struct pikv *kv, struct pikv_stats *out);
 
 /* ---- completions ---- */
 

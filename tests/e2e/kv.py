@@ -62,22 +62,24 @@ Namespace = struct("Namespace", name=C.c_char_p, model=C.c_char_p,
                    dram=C.c_char_p)
 CallOptions = struct("CallOptions", deadline_us=u32, soft_us=u32,
                      pin_ttl_ms=u32, promote=C.c_bool, verify=C.c_bool,
-                     accept_lossy=u8, demote=C.c_bool, max_err=C.c_float,
+                     accept_lossy=u8, demote=C.c_bool, parts=C.c_bool,
+                     layout=u32, open_ms=u32, max_err=C.c_float,
                      trace=u64, user=ptr)
 Bytes = struct("Bytes", p=ptr, len=size_t)
 Key_ = struct("Key_", key=Bytes, route=Bytes, scope=ptr, group=u16, cls=u8)
 Put_ = struct("Put_", key=Key_, data=Bytes, iov=C.POINTER(Bytes), iov_n=u32,
               parent=Bytes, crc32c=C.POINTER(u32), page=u32, token_end=u32,
               token_n=u32, ttl_ms=u32, pin_ttl_ms=u32, affinity=u64,
-              labels=u64 * 4, priority=u8, durable=C.c_bool,
+              labels=u64 * 4, priority=u8, block=u32, durable=C.c_bool,
               client_keeps_copy=C.c_bool)
 Get_ = struct("Get_", key=Key_, data=Bytes, iov=C.POINTER(Bytes), iov_n=u32,
-              off=u64, if_version=u64, loan=C.c_bool)
+              off=u64, len=u64, block=u32, if_version=u64, loan=C.c_bool)
 Result_ = struct("Result_", status=C.c_int, state=u8, tier=u8,
                  pinned=C.c_bool, lossy=C.c_bool, version=u64, len=u64,
-                 moved=u64, crc32c=u32, eta_us=u32, loan=ptr, loan_id=u64)
-Completion = struct("Completion", id=u64, user=ptr, status=C.c_int, n=u32,
-                    prefix=u32, count=u32, results=ptr)
+                 moved=u64, crc32c=u32, eta_us=u32, loan=ptr, loan_id=u64,
+                 token=u64)
+Completion = struct("Completion", id=u64, user=ptr, part=C.c_bool, item=u32,
+                    status=C.c_int, n=u32, prefix=u32, count=u32, results=ptr)
 Explanation = struct("Explanation", reason=C.c_char * 32, tier=C.c_char * 8,
                      when_ms=u64, eta_us=u32, advice=C.c_char * 256)
 Column = struct("Column", rule=u8, trailing=u16)
