@@ -364,8 +364,8 @@ int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
  *                +--> abort by any writer, open_ms passed, or a writer's
  *                     connection ended before its commit --> nothing is left
  *
- * Each writer begins the same key with the same len and writers; the first makes
- * the block, the others join it and get the same token. Each writes its ranges
+ * Each writer begins the same key with the same len and writers; the first
+ * makes the block, the others join it and get the same token. Each writes its ranges
  * and commits with its own number. The last commit makes the block visible; the
  * commits before it answer PENDING. A commit when all have committed and bytes
  * are missing answers PARTIAL, and the block is aborted. */
