@@ -365,10 +365,10 @@ int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
  *                     connection ended before its commit --> nothing is left
  *
  * Each writer begins the same key with the same len and writers; the first
- * makes the block, the others join it and get the same token. Each writes its ranges
- * and commits with its own number. The last commit makes the block visible; the
- * commits before it answer PENDING. A commit when all have committed and bytes
- * are missing answers PARTIAL, and the block is aborted. */
+ * makes the block, the others join it and get the same token. Each writes its
+ * ranges and commits with its own number. The last commit makes the block
+ * visible; the commits before it answer PENDING. A commit when all have
+ * committed and bytes are missing answers PARTIAL, and the block is aborted. */
 struct pikv_begin {
     struct pikv_put block; /* key and attributes; data, iov, crc32c unused */
     uint64_t len;          /* of the whole block */
