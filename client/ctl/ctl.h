@@ -8,6 +8,9 @@
  *   ctl_key.c        keys, salts and numbers from words and back
  *   ctl_out.c        rows as a table or as JSON; errors
  *   ctl_data.c       put, get, lookup
+ *   ctl_export*.c, ctl_import.c, ctl_bulk.c   export, import
+ *   block_file*.c    their file
+ *   ctl_bar.c        progress of what takes long
  *   ctl_evict.c      evict and what it would do
  *   ctl_look.c       stat, inspect, keys, clients, ping, reload
  *   ctl_hint.c       explain, prefetch, session
@@ -189,6 +192,13 @@ double top_rate(const json_t *before, const json_t *now, const char *name,
                 double dt);
 const char *top_human(uint64_t bytes, char *buf, size_t n);
 
+/* ---- ctl_bar.c ---- */
+
+/* A line on the terminal, if standard error is one, until bar_end(). */
+void bar_begin(const struct ctl *c, const char *verb);
+void bar_show(uint64_t done, uint64_t total, uint64_t blocks);
+void bar_end(void); /* fine without a bar */
+
 /* ---- ctl_config.c ---- */
 
 /* The daemon's program; false and an error line if there is none. */
@@ -200,6 +210,8 @@ int verb_put(struct ctl *c);
 int verb_get(struct ctl *c);
 int verb_lookup(struct ctl *c);
 int verb_evict(struct ctl *c);
+int verb_export(struct ctl *c);
+int verb_import(struct ctl *c);
 int verb_explain(struct ctl *c);
 int verb_prefetch(struct ctl *c);
 int verb_session(struct ctl *c);

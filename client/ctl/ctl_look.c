@@ -63,6 +63,9 @@ static json_t *block_json(const Pikv__BlockInfo *b)
     json_t *o = json_object();
 
     json_object_set_new(o, "key", key_json(b->key.data, b->key.len));
+    json_object_set_new(o, "route",
+                        b->route.len ? key_json(b->route.data, b->route.len)
+                                     : json_null());
     json_object_set_new(o, "group", out_u64(b->group));
     json_object_set_new(o, "scope",
                         b->scope.len ? hex_json(b->scope.data, b->scope.len)
@@ -86,6 +89,7 @@ static json_t *block_json(const Pikv__BlockInfo *b)
     json_object_set_new(o, "token_end", out_u64(b->token_end));
     json_object_set_new(o, "token_n", out_u64(b->token_n));
     json_object_set_new(o, "affinity", out_hex64(b->affinity));
+    json_object_set_new(o, "priority", out_u64(b->priority));
     json_object_set_new(o, "labels", labels_json(b));
     json_object_set_new(o, "slot", out_u64(b->slot));
     json_object_set_new(o, "lane", out_u64(b->lane));

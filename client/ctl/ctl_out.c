@@ -25,6 +25,7 @@ int ctl_fail(int status, const char *fmt, ...)
 {
     va_list ap;
 
+    bar_end();
     fflush(stdout);
     fputs("pikvctl: ", stderr);
     va_start(ap, fmt);
@@ -75,6 +76,7 @@ int ctl_fail_code(int code, const char *fmt, ...)
     const char *fix = code_fix(code);
     va_list ap;
 
+    bar_end();
     fflush(stdout);
     fputs("pikvctl: ", stderr);
     va_start(ap, fmt);

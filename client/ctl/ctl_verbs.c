@@ -35,6 +35,12 @@ const struct verb ctl_verbs[] = {
      "why a block is, or is not, there", verb_explain},
     {"session", "LABEL open|idle|closed", 2, 2, O(NAMESPACE),
      "say that a session's blocks are worth more or less", verb_session},
+    {"export", "FILE|-", 1, 1, O(NAMESPACE) | O(QUIET),
+     "the blocks of a namespace into a file", verb_export},
+    {"import", "FILE|-", 1, 1,
+     O(NAMESPACE) | O(QUIET) | O(FORCE) | O(DURABLE) | O(NO_CREATE) |
+         O(DRY_RUN),
+     "the blocks of an exported file into a namespace", verb_import},
     {"stat", "[PREFIX]", 0, 1, 0,
      "raw counters whose names start with PREFIX", verb_stat},
     {"top", "", 0, 0, O(COUNT) | O(BATCH) | O(INTERVAL),
