@@ -68,12 +68,15 @@ struct call *call_take(struct pikv *kv, bool internal)
     if (!c)
         return NULL;
     list_init(&c->node);
+    list_init(&c->tell_node);
     list_init(&c->parts);
     c->id = 0;
     c->slot = UINT32_MAX;
     c->user = c->arg = NULL;
     c->open_parts = c->n = c->prefix = c->count = c->cols = 0;
-    c->late = c->waited = c->done = c->verify = c->everywhere = false;
+    c->late = c->waited = c->done = c->verify = c->everywhere = c->tells =
+        false;
+    c->ready_n = c->told_n = 0;
     c->status = 0;
     c->results = NULL;
     c->stops = NULL;
@@ -89,6 +92,7 @@ struct call *call_take(struct pikv *kv, bool internal)
 void call_give(struct pikv *kv, struct call *c)
 {
     list_del(&c->node);
+    list_del(&c->tell_node);
     if (c->id) {
         kv->calls[c->slot] = NULL;
         kv->call_free[kv->call_free_n++] = c->slot;
@@ -121,7 +125,8 @@ struct part *part_take(struct pikv *kv, struct call *c, struct conn *conn)
     p->status = 0;
     p->tp_pending = p->rndv = 0;
     p->asked = 0;
-    p->no_loans = false;
+    p->no_loans = p->busy = p->lost = false;
+    p->announced = p->landed = p->layout = 0;
     list_add_tail(&c->parts, &p->call_node);
     c->open_parts++;
     return p;
@@ -148,7 +153,7 @@ void call_fail_items(struct part *p, int status)
 {
     struct pikv_result *r = p->call->results;
 
-    for (uint32_t i = 0; r && i < p->n; i++)
+    for (uint32_t i = p->landed; r && i < p->n; i++)
         r[part_item(p, i)] = (struct pikv_result){.status = status};
 }
 
@@ -167,6 +172,8 @@ static void call_finish(struct pikv *kv, struct call *c)
     }
     if (c->op == OP_LOOKUP)
         reply_lookup(c);
+    stats_count(kv, c);
+    parts_finish(kv, c);
     if (c->waited)
         pthread_cond_broadcast(&kv->cond);
     else
@@ -194,7 +201,11 @@ static void call_leave(struct pikv *kv, struct part *p, int status)
 
     if (status && !c->status)
         c->status = status;
+    if (!status)
+        parts_ended(kv, p);
     list_del(&p->call_node);
+    if (p->state == PART_SENT)
+        list_del(&p->node); /* of what waits to land */
     p->call = NULL;
     call_unhold(kv, c);
 }
@@ -208,6 +219,8 @@ void call_part_ended(struct pikv *kv, struct part *p, int status)
 
 static void expire_part(struct pikv *kv, struct part *p, bool last)
 {
+    if (p->busy)
+        return; /* parts.c asks again */
     if (p->state == PART_QUEUED) {
         call_fail_items(p, ERR_TIMEOUT);
         call_part_ended(kv, p, ERR_TIMEOUT);

@@ -22,6 +22,7 @@ struct request {
     uint32_t extra_n; /* EVICT without keys: records to send */
     uint32_t cap_mib; /* PREFETCH: for all lanes; 0 none */
     bool everywhere;  /* every lane gets all items */
+    bool waits;       /* nobody will take parts */
     const struct pikv_call *call;
     struct pikv_result *results;
     uint64_t deadline_ns;
@@ -97,14 +98,31 @@ void build_no_loans(struct part *p);
 /* reply.c */
 /* A checked BATCH reply: results into the caller's array. false: nonsense. */
 bool reply_batch(struct pikv *kv, struct part *p, const struct message *m);
-/* Copies staged bytes to the caller and checks crcs; without kv->mu. */
-void reply_land(struct pikv *kv, struct part *p);
+/* One result; data: what is left of the reply's bytes. false: nonsense. */
+bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
+                const struct wire_result *w, struct slice *data);
+/* Copies item i out of staging to the caller and checks its crc; needs no
+ * kv->mu. */
+void reply_land(struct pikv *kv, struct part *p, uint32_t i);
 bool reply_lands(const struct part *p);
-uint64_t reply_land_bytes(const struct part *p);
+/* How many bytes that touches. */
+uint64_t reply_land_bytes(const struct part *p, uint32_t i);
 void reply_lookup(struct call *c);
 /* Bytes of an item as they come: at off of what was asked for; checked. */
 void reply_bytes(struct part *p, struct dest *d, uint64_t off,
                  const uint8_t *from, uint64_t len);
+
+/* parts.c */
+bool parts_begin(struct call *c); /* false: no memory */
+/* An EVENT for p. false: nonsense. */
+bool parts_event(struct pikv *kv, struct part *p, const struct message *m);
+/* Lands what was announced and has come. */
+void parts_land(struct pikv *kv, struct part *p);
+/* The next chunk of a part of kv->landing, without kv->mu. */
+void parts_progress(struct pikv *kv, struct part *p);
+void parts_ended(struct pikv *kv, struct part *p);   /* well, all of it */
+void parts_finish(struct pikv *kv, struct call *c);  /* before its completion */
+bool parts_take(struct pikv *kv, struct pikv_completion *out);
 
 /* data.c */
 int data_check_key(const struct pikv_key *k);

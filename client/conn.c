@@ -77,6 +77,8 @@ void conn_dial(struct conn *c, uint64_t now)
 static void conn_up(struct conn *c)
 {
     c->state = CONN_UP;
+    c->kv->reconnects += c->was_up;
+    c->was_up = true;
     c->status = OK;
     c->backoff_ns = BACKOFF_MS * NS_PER_MS;
     conn_run_backlog(c);

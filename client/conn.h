@@ -64,7 +64,8 @@ struct conn {
     int status; /* why it is down */
     uint64_t retry_ns, backoff_ns, setup_due_ns;
     uint32_t setup_pending;
-    uint64_t boot;
+    uint64_t boot, features;
+    bool was_up; /* at some time: the next one is a reconnect */
 
     uint64_t serial;
     struct part *slots[CONN_SLOTS];

@@ -98,6 +98,7 @@ static struct call *submit_call(struct pikv *kv, const struct request *r,
     if (!c)
         return NULL;
     c->op = r->op;
+    c->begin_ns = kv->now_ns = now;
     c->n = r->n;
     c->results = r->results;
     c->everywhere = r->everywhere;

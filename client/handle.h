@@ -74,7 +74,7 @@ struct stage {
 struct staging {
     struct region *region;
     uint64_t *used; /* a bit per unit */
-    uint32_t units, next;
+    uint32_t units, used_n, next;
 };
 
 /* Where one item's bytes are: the caller's run or list, and its stand-in. */
@@ -133,6 +133,12 @@ struct part {
     int status;          /* how it ended, while LANDING or tp_pending */
     uint8_t asked;       /* to end, at the deadline (1) and after (2) */
     bool no_loans;       /* built without KEY_LOAN */
+    /* parts.c: items from the first on whose results are known, whose bytes are
+     * in place; bytes are being moved without kv->mu; meanwhile the connection
+     * was lost */
+    uint32_t announced, landed;
+    bool busy, lost;
+    uint32_t layout;     /* the server's id of it; 0: items have segments */
     uint32_t tp_pending; /* ucx requests that still use it */
     uint32_t rndv;       /* of them: into the caller's memory */
 };
@@ -142,12 +148,13 @@ typedef void call_done_fn(struct pikv *kv, struct call *call, int status,
 
 struct call {
     struct list node; /* kv->inflight, then kv->done or a waiter's */
+    struct list tell_node; /* kv->telling: parts wait to be taken */
     struct list parts;
     uint64_t id; /* 0: internal */
     void *user;
     uint16_t op;
     uint32_t open_parts, slot;
-    uint64_t deadline_ns, due_ns;
+    uint64_t begin_ns, deadline_ns, due_ns;
     bool late, waited, done, verify, everywhere;
     int status;
     uint32_t n, prefix, count;
@@ -160,6 +167,10 @@ struct call {
     void *arg;
     uint8_t *lanes; /* scratch of submit: lane per item */
     uint32_t lanes_cap;
+    /* parts.c: by item, is it done; so many in a row are; so many were taken */
+    bool tells;
+    uint8_t *ready;
+    uint32_t ready_cap, ready_n, told_n;
 };
 
 enum ns_state { NS_FREE, NS_OPENING, NS_OPEN };
@@ -206,9 +217,13 @@ struct pikv {
     struct call **calls; /* slot -> call */
     uint32_t *call_free;
     uint32_t call_cap, call_free_n;
-    uint64_t call_serial;
-    struct list inflight, done, landing, free_calls, free_parts;
+    uint64_t call_serial, event_ids;
+    struct list inflight, done, telling, landing, free_calls, free_parts;
     uint64_t due_ns; /* no call in flight is due before */
+    uint64_t now_ns; /* when progress last looked at the clock */
+
+    struct pikv_op_stats counts[PIKV_STATS_OPS];
+    uint64_t reconnects;
 
     int event_fd, wake_fd;
     bool event_set;
@@ -242,6 +257,14 @@ struct region *region_at(struct pikv *kv, const void *addr);
 void region_tell(struct pikv *kv, struct region *r, struct conn *c,
                  bool in_setup);
 void region_drop(struct pikv *kv, struct region *r);
+
+/* mapping.c: a descriptor of the file behind addr..addr+len, to be closed, and
+ * where in it addr is. UNSUPPORTED: private memory. Without kv->mu. */
+int mapping_find(const void *addr, uint64_t len, int *fd_out,
+                 uint64_t *off_out);
+
+/* stats.c: a call of the caller has completed */
+void stats_count(struct pikv *kv, const struct call *c);
 
 /* staging.c */
 int staging_init(struct pikv *kv, uint64_t bytes);
@@ -279,6 +302,7 @@ void progress_submitted(struct pikv *kv, uint64_t now);
 void progress_event(struct pikv *kv);
 /* Waits until *done; with kv->mu held. */
 void progress_wait(struct pikv *kv, const bool *done);
+void progress_wait_until(struct pikv *kv, const bool *done, uint64_t until);
 /* Waits for a call and takes it; returns its status. */
 int progress_wait_call(struct pikv *kv, struct call *c,
                        struct pikv_completion *out);

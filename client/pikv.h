@@ -509,9 +509,14 @@ enum pikv_event_kind {
     PIKV_EVENT_STORED,  /* visible: lookups find it */
     PIKV_EVENT_REMOVED, /* gone from the last tier that had it */
     PIKV_EVENT_MOVED,   /* from another tier to .tier */
-    PIKV_EVENT_CLEARED, /* the namespace was flushed (bump) */
-    PIKV_EVENT_LOST,    /* the ring was overwritten: .count events, from seq on,
-                         * can no longer be told; list the keys again */
+    PIKV_EVENT_CLEARED, /* the namespace was flushed (bump): what .lane had of it
+                         * is gone; each lane tells it. .version is the new
+                         * generation */
+    PIKV_EVENT_LOST,    /* list the keys of .lane again. .count events, from .seq
+                         * on and of all namespaces, were overwritten before
+                         * they were read; count 0: the server was started anew
+                         * (.boot is its new one), and what it has kept from
+                         * before it does not tell */
 };
 
 struct pikv_event {
@@ -526,7 +531,7 @@ struct pikv_event {
                                     * memory; then .hash names it */
     uint8_t hash[16];              /* the server's name of the block */
     uint16_t group;
-    uint8_t cls, tier; /* 0 dram, 1 ssd, 2 hbm; of REMOVED: the last one */
+    uint8_t cls, tier; /* 0 dram, 1 ssd, 2 hbm; of REMOVED: that it was in */
     uint8_t scope[16];
     uint64_t len, version;
     uint32_t page, token_end, token_n;
@@ -538,13 +543,16 @@ struct pikv_events; /* opaque: one subscription, one thread at a time */
 
 /* Follows what happens to the blocks of a namespace. from_seq: NULL (from now
  * on), or for each lane the next seq wanted (0 or 1: all that the ring still
- * has). Does not block; the server is asked in the background. */
+ * has); one that was kept from another boot than pikv_info's means nothing.
+ * Does not block; the server is asked in the background. */
 int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
                      struct pikv_events **ev_out);
 /* Up to max events, waiting at most wait_ms for the first. Returns how many, or
- * an error. In order of seq per lane; lanes are not ordered among each other.
- * What out points to stays valid until the next call. While the server is away
- * it returns 0 and goes on when it is back. */
+ * an error: UNSUPPORTED (the server keeps none: limits.events), NO_NAMESPACE (a
+ * server that was started anew does not have it). In order of seq per lane;
+ * lanes are not ordered among each other. What out points to stays valid until
+ * the next call. While the server is away it returns 0 and goes on when it is
+ * back. A caller that does not call holds up nobody: it finds LOST. */
 int pikv_events_next(struct pikv_events *ev, struct pikv_event *out, int max,
                      uint32_t wait_ms);
 void pikv_events_close(struct pikv_events *ev); /* NULL ok; before the handle */
@@ -560,12 +568,14 @@ struct pikv_op_stats {
     uint64_t bytes;       /* moved */
     uint64_t hits;        /* items OK (LOOKUP: HIT) */
     uint64_t misses;      /* items MISS */
-    uint64_t exists;      /* PUT: EXISTS or PENDING, nothing was sent */
+    uint64_t exists;      /* items EXISTS or PENDING: nothing was sent */
     uint64_t timeouts, busy, down, errors; /* items, by what they answered:
-                                            * down is NO_SERVER and RETRY */
+                                            * timeouts also PARTIAL, down is
+                                            * NO_SERVER and RETRY; of a call
+                                            * without items, its status */
     uint64_t sum_us;      /* submit to completion */
-    uint64_t buckets[PIKV_STATS_BUCKETS]; /* calls that took up to 2^i us;
-                                           * the last one takes the rest */
+    uint64_t buckets[PIKV_STATS_BUCKETS]; /* calls that took up to 2^i us, each
+                                           * in one; the last takes the rest */
 };
 
 struct pikv_stats {

@@ -81,6 +81,7 @@ static bool progress_land(struct pikv *kv)
     pthread_mutex_unlock(&kv->mu);
     reply_land(kv, p);
     pthread_mutex_lock(&kv->mu);
+    kv->now_ns = now_ns();
     call_part_ended(kv, p, p->status);
     return true;
 }
@@ -90,6 +91,7 @@ bool progress_once(struct pikv *kv, uint64_t now)
     bool more = false;
     bool look = kv->look || now - kv->socket_ns > SOCKET_LOOK_US * NS_PER_US;
 
+    kv->now_ns = now;
     if (look) {
         kv->socket_ns = now;
         kv->look = false;
@@ -260,9 +262,9 @@ void progress_submitted(struct pikv *kv, uint64_t now)
         progress_kick(kv);
 }
 
-static void wait_for_thread(struct pikv *kv, uint64_t now)
+static void wait_for_thread(struct pikv *kv, uint64_t now, uint64_t most)
 {
-    uint64_t until = now + WAIT_MS_MAX * NS_PER_MS;
+    uint64_t until = min_u64(most, now + WAIT_MS_MAX * NS_PER_MS);
     struct timespec t = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
 
     if (kv->callers_poll) {
@@ -272,12 +274,11 @@ static void wait_for_thread(struct pikv *kv, uint64_t now)
     (void)pthread_cond_timedwait(&kv->cond, &kv->mu, &t);
 }
 
-void progress_wait(struct pikv *kv, const bool *done)
+void progress_wait_until(struct pikv *kv, const bool *done, uint64_t until)
 {
-    uint64_t start = now_ns();
+    uint64_t start = now_ns(), now = start;
 
-    while (!*done) {
-        uint64_t now = now_ns();
+    for (; !*done && now < until; now = now_ns()) {
         bool more = progress_once(kv, now);
 
         if (*done || more)
@@ -287,11 +288,16 @@ void progress_wait(struct pikv *kv, const bool *done)
             __builtin_ia32_pause();
             pthread_mutex_lock(&kv->mu);
         } else if (kv->has_thread) {
-            wait_for_thread(kv, now);
+            wait_for_thread(kv, now, until);
         } else {
-            progress_nap(kv, DEADLINE_NEVER, now);
+            progress_nap(kv, until, now);
         }
     }
+}
+
+void progress_wait(struct pikv *kv, const bool *done)
+{
+    progress_wait_until(kv, done, DEADLINE_NEVER);
 }
 
 /* ---- completions ---- */

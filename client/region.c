@@ -6,6 +6,9 @@
  * SETUP. Memory that a lane does not know is not an error: its bytes go
  * through staging there.
  *
+ * An address alone is registered by way of the file that is mapped there
+ * (mapping.c).
+ *
  * Our own regions are memfds sealed against shrinking, so the daemon may map
  * them. With kv->mu, except where a public function says so. */
 #include <fcntl.h>
@@ -48,7 +51,8 @@ struct region *region_new(struct pikv *kv, int fd, uint64_t off, uint64_t len,
     if (!r) {
         if (ours)
             munmap(addr, len);
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         return NULL;
     }
     r->addr = addr;
@@ -201,7 +205,8 @@ void region_drop(struct pikv *kv, struct region *r)
     list_del(&r->node);
     if (r->ours)
         munmap(r->addr, r->len);
-    close(r->fd);
+    if (r->fd >= 0)
+        close(r->fd);
     free(r);
 }
 
@@ -252,10 +257,25 @@ void pikv_mem_free(struct pikv *kv, void *addr)
         (void)pikv_mem_unregister(kv, addr);
 }
 
+/* The caller's memory, mapped by the caller. fd is taken. */
+static int region_add(struct pikv *kv, int fd, uint64_t off, uint64_t bytes,
+                      void *addr)
+{
+    struct region *r;
+    int e;
+
+    pthread_mutex_lock(&kv->mu);
+    r = region_new(kv, fd, off, bytes, addr, false, true);
+    e = r ? region_register(kv, r) : ERR_NO_MEMORY;
+    if (e && r)
+        region_drop(kv, r);
+    pthread_mutex_unlock(&kv->mu);
+    return e;
+}
+
 int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset, size_t bytes,
                          void *addr)
 {
-    struct region *r = NULL;
     int e = handle_check(kv), dup_fd;
 
     if (e)
@@ -265,13 +285,23 @@ int pikv_mem_register_fd(struct pikv *kv, int fd, uint64_t offset, size_t bytes,
     dup_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (dup_fd < 0)
         return ERR_BAD_REQUEST;
-    pthread_mutex_lock(&kv->mu);
-    r = region_new(kv, dup_fd, offset, bytes, addr, false, true);
-    e = r ? region_register(kv, r) : ERR_NO_MEMORY;
-    if (e && r)
-        region_drop(kv, r);
-    pthread_mutex_unlock(&kv->mu);
-    return e;
+    return region_add(kv, dup_fd, offset, bytes, addr);
+}
+
+/* Over ucx nothing is told to anybody, so any memory will do. */
+int pikv_mem_register(struct pikv *kv, void *addr, size_t bytes)
+{
+    uint64_t off = 0;
+    int e = handle_check(kv), fd = -1;
+
+    if (e)
+        return e;
+    if (bytes == 0 || !addr)
+        return ERR_BAD_REQUEST;
+    e = mapping_find(addr, bytes, &fd, &off);
+    if (e && !(e == ERR_UNSUPPORTED && kv->is_ucx))
+        return e;
+    return region_add(kv, fd, off, bytes, addr);
 }
 
 int pikv_mem_unregister(struct pikv *kv, void *addr)

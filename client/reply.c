@@ -60,8 +60,7 @@ void reply_bytes(struct part *p, struct dest *d, uint64_t off,
     d->got += len;
 }
 
-/* One result; false if it claims what cannot be. */
-static bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
+bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
                        const struct wire_result *w, struct slice *data)
 {
     struct pikv_result *r = &p->call->results[part_item(p, i)];
@@ -128,6 +127,8 @@ bool reply_batch(struct pikv *kv, struct part *p, const struct message *m)
     for (uint32_t i = 0; c->results && i < p->n; i++) {
         if (batch_next_result(&b, &w))
             return false;
+        if (i < p->announced)
+            continue; /* by an event: the caller may be reading it */
         if (c->everywhere)
             reply_item_anywhere(p, i, &w);
         else if (!reply_item(kv, p, i, &w, &data))
@@ -144,13 +145,9 @@ bool reply_lands(const struct part *p)
            (p->staged_bytes || p->call->verify);
 }
 
-uint64_t reply_land_bytes(const struct part *p)
+uint64_t reply_land_bytes(const struct part *p, uint32_t i)
 {
-    uint64_t sum = 0;
-
-    for (uint32_t i = 0; i < p->n; i++)
-        sum += p->call->results[part_item(p, i)].moved;
-    return sum;
+    return reply_lands(p) ? p->call->results[part_item(p, i)].moved : 0;
 }
 
 static uint32_t dest_crc(const struct part *p, const struct dest *d,
@@ -170,22 +167,18 @@ static uint32_t dest_crc(const struct part *p, const struct dest *d,
     return crc;
 }
 
-void reply_land(struct pikv *kv, struct part *p)
+void reply_land(struct pikv *kv, struct part *p, uint32_t i)
 {
-    const uint8_t *base = p->staged_bytes ? part_staging(kv, p) : NULL;
+    struct pikv_result *r = &p->call->results[part_item(p, i)];
+    struct dest *d = &p->dests[i];
 
-    for (uint32_t i = 0; i < p->n; i++) {
-        struct pikv_result *r = &p->call->results[part_item(p, i)];
-        struct dest *d = &p->dests[i];
-
-        if (r->moved == 0 || r->loan)
-            continue;
-        if (d->staged != DIRECT)
-            dest_copy_in(p, d, 0, base + d->staged, r->moved);
-        if (p->call->verify && d->whole && r->moved == r->len &&
-            r->status == OK && dest_crc(p, d, r->moved) != r->crc32c)
-            r->status = ERR_CORRUPT;
-    }
+    if (r->moved == 0 || r->loan)
+        return;
+    if (d->staged != DIRECT)
+        dest_copy_in(p, d, 0, part_staging(kv, p) + d->staged, r->moved);
+    if (p->call->verify && d->whole && r->moved == r->len && r->status == OK &&
+        dest_crc(p, d, r->moved) != r->crc32c)
+        r->status = ERR_CORRUPT;
 }
 
 /* ---- LOOKUP ---- */

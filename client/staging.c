@@ -79,6 +79,7 @@ bool staging_take(struct staging *s, uint64_t bytes, struct stage *out)
             return false;
     }
     staging_mark(s, first, (uint32_t)n);
+    s->used_n += (uint32_t)n;
     *out = (struct stage){first, (uint32_t)n};
     s->next = first + (uint32_t)n;
     if (s->next >= s->units)
@@ -91,5 +92,6 @@ void staging_give(struct staging *s, struct stage *st)
     if (!st->n)
         return;
     staging_mark(s, st->first, st->n);
+    s->used_n -= st->n;
     *st = (struct stage){0, 0};
 }

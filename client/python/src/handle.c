@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Handle: one struct pikv as a Python object, base of pikv.Client.
+ *
+ *     NEW --__init__--> OPEN --close, collected--> CLOSED
+ *                        |
+ *                        +-- fork: in the child all calls raise Forked; close
+ *                            gives back what is Python's and no more
+ *
+ * close() ends first what is said to end before the handle: subscriptions, then
+ * waits for other threads that are inside libpikv, at most their deadlines. */
+#include <string.h>
+#include <unistd.h>
+
+#include "client/python/src/pikvpy.h"
+
+enum { DRAIN_N = 64, CLOSE_NAP_US = 200 };
+
+bool handle_forked(const struct handle *h)
+{
+    return pikv_event_fd(h->kv) == PIKV_FORKED;
+}
+
+struct pikv *handle_enter(struct handle *h)
+{
+    if (!h->kv || h->closing) {
+        raise_code(h->st, PIKV_CLOSED, NULL, NULL);
+        return NULL;
+    }
+    h->users++;
+    return h->kv;
+}
+
+void handle_leave(struct handle *h)
+{
+    h->users--;
+}
+
+/* ---- open ---- */
+
+static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    struct state *st = state_of(type);
+    struct handle *h = st ? (struct handle *)alloc(type, 0) : NULL;
+
+    (void)args;
+    (void)kw;
+    if (h)
+        h->st = st;
+    return (PyObject *)h;
+}
+
+/* _open(address, engine, model, dp, tp, pp, connect_ms, inflight, staging) */
+static PyObject *handle_open(PyObject *self, PyObject *args)
+{
+    struct handle *h = (struct handle *)self;
+    struct pikv_options o = {.address = NULL};
+    unsigned long long staging = 0;
+    struct pikv *kv = NULL;
+    int e;
+
+    if (!PyArg_ParseTuple(args, "zzzIIIIIK", &o.address, &o.engine, &o.model,
+                          &o.dp_rank, &o.tp_rank, &o.pp_rank, &o.connect_ms,
+                          &o.inflight_max, &staging))
+        return NULL;
+    if (h->kv) {
+        PyErr_SetString(PyExc_RuntimeError, "the client is open already");
+        return NULL;
+    }
+    o.staging_bytes = staging;
+    Py_BEGIN_ALLOW_THREADS
+    e = pikv_open(&o, &kv);
+    Py_END_ALLOW_THREADS
+    if (e)
+        return raise_code(h->st, e, pikv_last_error(), NULL);
+    h->kv = kv;
+    h->closing = false;
+    Py_RETURN_NONE;
+}
+
+/* ---- close ---- */
+
+static void handle_close_now(struct handle *h)
+{
+    struct pikv *kv = h->kv;
+    bool forked;
+
+    if (!kv || h->closing)
+        return;
+    h->closing = true;
+    forked = handle_forked(h);
+    while (!forked && h->users > 0) {
+        Py_BEGIN_ALLOW_THREADS
+        (void)usleep(CLOSE_NAP_US);
+        Py_END_ALLOW_THREADS
+    }
+    while (h->events)
+        events_shut(h->events);
+    Py_BEGIN_ALLOW_THREADS
+    pikv_close(kv);
+    Py_END_ALLOW_THREADS
+    h->kv = NULL;
+    flight_free_all(h);
+}
+
+static PyObject *handle_close(PyObject *self, PyObject *unused)
+{
+    struct handle *h = (struct handle *)self;
+
+    (void)unused;
+    if (h->loan_views) {
+        PyErr_Format(PyExc_BufferError,
+                     "%u loans are still viewed; release the views first",
+                     h->loan_views);
+        return NULL;
+    }
+    handle_close_now(h);
+    Py_RETURN_NONE;
+}
+
+static int handle_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct handle *h = (struct handle *)self;
+
+    Py_VISIT(Py_TYPE(self));
+    for (uint32_t i = 0; i < h->flight_cap; i++)
+        if (h->flights[i])
+            Py_VISIT(h->flights[i]->tag);
+    return 0;
+}
+
+/* Buffers stay: libpikv uses them until the close. */
+static int handle_clear(PyObject *self)
+{
+    struct handle *h = (struct handle *)self;
+
+    for (uint32_t i = 0; i < h->flight_cap; i++)
+        if (h->flights[i])
+            Py_CLEAR(h->flights[i]->tag);
+    return 0;
+}
+
+static void handle_dealloc(PyObject *self)
+{
+    struct handle *h = (struct handle *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    PyObject *kind, *value, *trace;
+
+    PyObject_GC_UnTrack(self);
+    PyErr_Fetch(&kind, &value, &trace);
+    handle_close_now(h);
+    PyErr_Restore(kind, value, trace);
+    PyMem_Free(h->flights);
+    PyMem_Free(h->free_slots);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* ---- completions ---- */
+
+static int completions_append(struct handle *h, PyObject *list,
+                              const struct pikv_completion *c, int n)
+{
+    int e = 0;
+
+    /* One that cannot be told is given back all the same. */
+    for (int i = 0; i < n; i++) {
+        PyObject *o = flight_take(h, &c[i]);
+
+        if (o && !e)
+            e = PyList_Append(list, o);
+        else if (!o && PyErr_Occurred())
+            e = -1;
+        Py_XDECREF(o);
+    }
+    return e;
+}
+
+static PyObject *completions(struct handle *h, bool poll)
+{
+    struct pikv_completion c[DRAIN_N];
+    struct pikv *kv = handle_enter(h);
+    PyObject *list = kv ? PyList_New(0) : NULL;
+    int n = DRAIN_N, e = 0;
+
+    if (!kv)
+        return NULL;
+    while (list && !e && n == DRAIN_N) {
+        if (poll) {
+            Py_BEGIN_ALLOW_THREADS
+            n = pikv_poll(kv, c, DRAIN_N);
+            Py_END_ALLOW_THREADS
+            poll = false;
+        } else {
+            n = pikv_drain(kv, c, DRAIN_N);
+        }
+        if (n < 0)
+            raise_code(h->st, n, NULL, NULL);
+        e = n < 0 ? -1 : completions_append(h, list, c, n);
+    }
+    handle_leave(h);
+    if (e)
+        Py_CLEAR(list);
+    return list;
+}
+
+static PyObject *handle_drain(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return completions((struct handle *)self, false);
+}
+
+static PyObject *handle_poll(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return completions((struct handle *)self, true);
+}
+
+static PyObject *handle_wait(PyObject *self, PyObject *arg)
+{
+    struct handle *h = (struct handle *)self;
+    struct pikv_completion c = {.id = 0};
+    unsigned long long id = PyLong_AsUnsignedLongLong(arg);
+    struct pikv *kv;
+    PyObject *out = NULL;
+    int e;
+
+    if (id == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    kv = handle_enter(h);
+    if (!kv)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    e = pikv_wait(kv, id, &c);
+    Py_END_ALLOW_THREADS
+    /* c.id tells a call that ended with an error from an error of the wait. */
+    if (c.id == id)
+        out = flight_take(h, &c);
+    if (!out && !PyErr_Occurred())
+        raise_code(h->st, e ? e : PIKV_BAD_REQUEST,
+                   e == PIKV_BAD_REQUEST
+                       ? "no such call is in flight: its completion was taken, "
+                         "or somebody else waits for it"
+                       : NULL,
+                   NULL);
+    handle_leave(h);
+    return out;
+}
+
+static PyObject *handle_fileno(PyObject *self, PyObject *unused)
+{
+    struct handle *h = (struct handle *)self;
+    struct pikv *kv = handle_enter(h);
+    int fd;
+
+    (void)unused;
+    if (!kv)
+        return NULL;
+    fd = pikv_event_fd(kv);
+    handle_leave(h);
+    return fd < 0 ? raise_code(h->st, fd, NULL, NULL) : PyLong_FromLong(fd);
+}
+
+static PyObject *handle_closed(PyObject *self, void *unused)
+{
+    const struct handle *h = (struct handle *)self;
+
+    (void)unused;
+    return PyBool_FromLong(!h->kv || h->closing);
+}
+
+static PyObject *handle_inflight(PyObject *self, void *unused)
+{
+    const struct handle *h = (struct handle *)self;
+
+    (void)unused;
+    return PyLong_FromUnsignedLong(h->flight_cap - h->free_n);
+}
+
+static PyMethodDef methods[] = {
+    {"_open", handle_open, METH_VARARGS, NULL},
+    {"_open_namespace", handle_open_namespace, METH_VARARGS, NULL},
+    {"_alloc", handle_alloc, METH_VARARGS, NULL},
+    {"_register", handle_register, METH_VARARGS, NULL},
+    {"_layout", handle_layout, METH_VARARGS, NULL},
+    {"_layout_free", handle_layout_free, METH_VARARGS, NULL},
+    {"_stats", handle_stats, METH_NOARGS, NULL},
+    {"info", handle_info, METH_NOARGS,
+     "info() -> Info(server, transport, lanes, batch_keys_max, "
+     "block_bytes_max, pin_ttl_ms_max, boot)"},
+    {"close", handle_close, METH_NOARGS,
+     "Ends the connection. Calls in flight are given up, their buffers are "
+     "let go; waits for other threads' calls. Any number of times."},
+    {"drain", handle_drain, METH_NOARGS,
+     "drain() -> list of Completion: all that are ready. Never blocks."},
+    {"poll", handle_poll, METH_NOARGS,
+     "poll() -> list of Completion. Moves bytes in this thread first: for "
+     "loops that spin."},
+    {"wait", handle_wait, METH_O,
+     "wait(id) -> Completion of that call; blocks until it is there, at most "
+     "until its deadline."},
+    {"fileno", handle_fileno, METH_NOARGS,
+     "An eventfd, readable while completions wait. Do not read or close it."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"closed", handle_closed, NULL, "True after close().", NULL},
+    {"inflight", handle_inflight, NULL,
+     "Calls submitted whose completion was not taken yet.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, (void *)"The connection to a pikvd."},
+    {Py_tp_new, (void *)handle_new},
+    {Py_tp_dealloc, (void *)handle_dealloc},
+    {Py_tp_traverse, (void *)handle_traverse},
+    {Py_tp_clear, (void *)handle_clear},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {0, NULL},
+};
+
+PyType_Spec handle_spec = {
+    .name = "pikv._pikv.Handle",
+    .basicsize = sizeof(struct handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
