@@ -51,6 +51,12 @@ enum { /* wire_frame.flags */
     FRAME_SPINS = 0x1,
 };
 
+/* Exchanged at HELLO: what both ends know of may be used. */
+enum wire_feature {
+    FEATURE_PARTS = 0x1,  /* events for the keys of a GET (BATCH_PARTS) */
+    FEATURE_LAYOUT = 0x2, /* LAYOUT, and batches that name one */
+};
+
 enum { /* wire_batch.flags */
     BATCH_PROMOTE = 0x1, /* LOOKUP: bring the hits to DRAM */
     BATCH_PARTS = 0x2,   /* GET: part-completion events in the order asked */

@@ -12,6 +12,7 @@ struct env {
     uint64_t now_ns;  /* monotonic, refreshed by the loop at each turn */
     uint64_t boot_us; /* wall clock at boot: where versions start */
     uint64_t wall_s;  /* wall clock, for ttl across restarts */
+    uint32_t wall_ms; /* of that second, for the time of events */
     uint64_t rng[2];  /* xoroshiro128+ state, seeded by the shell */
     uint64_t (*clock_ns)(void *arg); /* a fresh reading, for long work */
     void *arg;

@@ -224,10 +224,12 @@ static enum err batch_check_key(const struct batch *b, const struct wire_key *k,
         return ERR_LIMIT;
     if (k->cls > CLASS_BLOB || __builtin_add_overflow(k->off, k->len, &end))
         return ERR_BAD_REQUEST;
+    if (b->op == OP_PUT_BEGIN)
+        end = k->len; /* off is the number of writers */
     if (batch_op_stores(b->op) && end > lim->block_bytes)
         return ERR_LIMIT;
-    if (b->op == OP_PUT && k->len == 0)
-        return ERR_BAD_REQUEST; /* a block has bytes */
+    if (batch_op_stores(b->op) && k->len == 0)
+        return ERR_BAD_REQUEST; /* a block, and a range of one, has bytes */
     return OK;
 }
 

@@ -49,6 +49,7 @@
 
 #include "base/env.h"
 #include "base/err.h"
+#include "base/layout.h"
 #include "base/list.h"
 #include "base/metrics.h"
 #include "base/span.h"
@@ -87,7 +88,9 @@ struct tp_xfer {
     uint64_t req;    /* request id and index of the key in it */
     uint32_t idx;
     uint32_t seg_n;  /* shm: where in the client's memory */
-    const uint8_t *segs; /* packed wire_seg */
+    const uint8_t *segs; /* packed wire_seg; or: */
+    const struct layout *layout; /* bytes layout_pos .. + len of the block */
+    uint64_t layout_base, layout_pos; /* that begins here */
     const struct span *spans;
     uint32_t span_n;
     bool is_push, want_crc; /* pull with want_crc: crc of the bytes stored */
@@ -125,6 +128,8 @@ struct tp_ops {
                              uint64_t len, bool writable, uint32_t *id_out,
                              bool *mapped_out);
     enum err (*mem_unregister)(struct tp_peer *p, uint32_t id);
+    /* Bytes of a registered memory: NO_MEM. NULL: no layouts here. */
+    enum err (*mem_bytes)(struct tp_peer *p, uint32_t id, uint64_t *out);
     /* shm: loans up to this id are taken back: release answers STALE. Returns
      * after the client can see it. NULL: no loans on this transport. */
     void (*loans_end)(struct tp_peer *p, uint64_t up_to);

@@ -212,6 +212,11 @@ static enum err shm_unregister(struct tp_peer *tp, uint32_t id)
     return shm_mem_unregister(shm_peer_of(tp), id);
 }
 
+static enum err shm_mem_size(struct tp_peer *tp, uint32_t id, uint64_t *out)
+{
+    return shm_mem_bytes(shm_peer_of(tp), id, out);
+}
+
 /* A full barrier: what the lane does to the lent bytes comes after. */
 static void shm_loans_end(struct tp_peer *tp, uint64_t up_to)
 {
@@ -241,6 +246,7 @@ static const struct tp_ops shm_ops = {
     .cancel = shm_cancel,
     .mem_register = shm_register,
     .mem_unregister = shm_unregister,
+    .mem_bytes = shm_mem_size,
     .loans_end = shm_loans_end,
     .close = shm_close,
     .progress = shm_progress,

@@ -130,6 +130,8 @@ must_check enum err shm_mem_register(struct shm_peer *p, int fd, uint64_t off,
                                      uint64_t len, bool writable,
                                      uint32_t *id_out, bool *mapped_out);
 must_check enum err shm_mem_unregister(struct shm_peer *p, uint32_t id);
+must_check enum err shm_mem_bytes(const struct shm_peer *p, uint32_t id,
+                                  uint64_t *out);
 void shm_mem_drop_all(struct shm_peer *p);
 /* Goes on with the transfer at p->cur until *budget is used up (by a piece more
  * at most). OK and *done_out: complete. */

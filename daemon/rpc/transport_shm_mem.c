@@ -204,6 +204,16 @@ enum err shm_mem_unregister(struct shm_peer *p, uint32_t id)
     return OK;
 }
 
+enum err shm_mem_bytes(const struct shm_peer *p, uint32_t id, uint64_t *out)
+{
+    const struct shm_mem *m = shm_mem_find(p, id);
+
+    if (!m)
+        return ERR_NO_MEM;
+    *out = m->len;
+    return OK;
+}
+
 void shm_mem_drop_all(struct shm_peer *p)
 {
     for (uint32_t i = 0; i < p->mem_top; i++)
@@ -265,10 +275,17 @@ static enum err shm_piece(const struct shm_mem *m, uint64_t off, uint8_t *p,
 
 /* ---- Transfers ---- */
 
+/* Segment i, or with a layout the rest of the piece at tp_pos. */
 static struct wire_seg shm_seg(const struct tp_xfer *x, uint32_t i)
 {
-    struct wire_seg g;
+    struct wire_seg g = {0};
 
+    if (x->layout) {
+        g.mem = x->layout->mem;
+        g.len = layout_piece(x->layout, x->layout_base,
+                             x->layout_pos + x->tp_pos, &g.off);
+        return g;
+    }
     memcpy(&g, x->segs + (size_t)i * sizeof(g), sizeof(g));
     return g;
 }
@@ -279,12 +296,25 @@ static bool shm_xfer_given_up(const struct shm_peer *p, const struct tp_xfer *x)
                            __ATOMIC_ACQUIRE) == x->req;
 }
 
+/* All its blocks lie in the memory (layout.h); is that still there? */
+static enum err shm_xfer_check_layout(const struct shm_peer *p,
+                                      const struct tp_xfer *x)
+{
+    const struct shm_mem *m = shm_mem_find(p, x->layout->mem);
+
+    if (!m)
+        return ERR_NO_MEM;
+    return x->is_push && !m->writable ? ERR_DENIED : OK;
+}
+
 /* Are all segments memory of this client, and is there room for x->len? */
 static enum err shm_xfer_check(const struct shm_peer *p,
                                const struct tp_xfer *x)
 {
     uint64_t room = 0;
 
+    if (x->layout)
+        return shm_xfer_check_layout(p, x);
     for (uint32_t i = 0; i < x->seg_n; i++) {
         struct wire_seg g = shm_seg(x, i);
         const struct shm_mem *m = shm_mem_find(p, g.mem);
@@ -319,7 +349,7 @@ static enum err shm_xfer_piece(struct shm_peer *p, struct tp_xfer *x,
     e = n ? shm_piece(m, g.off + c->seg_off, to->p + c->span_off, n, x) : OK;
     if (e)
         return e;
-    c->seg_off += n;
+    c->seg_off += x->layout ? 0 : n; /* a layout's piece begins at tp_pos */
     c->span_off += n;
     if (c->seg_off == g.len) {
         c->seg++;

@@ -18,21 +18,17 @@
  * memory ends its connection. */
 #include "server/admin.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "base/fault.h"
 #include "base/log.h"
 #include "server/admin_page.h"
+#include "server/listen.h"
 
 enum page { PAGE_METRICS, PAGE_STATUS, PAGE_LIVE, PAGE_READY, PAGE_NONE };
 
@@ -380,70 +376,6 @@ static void mhd_log(void *arg, const char *fmt, va_list ap)
     LOG(LOG_DEBUG, "admin_http", "text=%s", LOG_STR(text));
 }
 
-/* ---- Listening ---- */
-
-static enum err listen_fail(const struct config *c, const char *doing,
-                            int error, struct errmsg *m)
-{
-    bool taken = error == EADDRINUSE;
-
-    return errmsg_set(
-        m, taken ? ERR_BUSY : ERR_IO,
-        "listen.admin: cannot %s %s port %" PRIu64 ": %s; fix: %s", doing,
-        c->listen.admin.host, c->listen.admin.port, strerror(error),
-        taken ? "stop what uses the port, or set listen.admin.port"
-              : "set listen.admin.host to an address of this machine");
-}
-
-/* No name service at boot: addresses, and the one name that is always here. */
-static enum err listen_address(const struct config *c, struct addrinfo **out,
-                               struct errmsg *m)
-{
-    struct addrinfo hints = {.ai_flags =
-                                 AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
-                             .ai_socktype = SOCK_STREAM};
-    const char *host = c->listen.admin.host;
-    char port[8];
-    int rc;
-
-    if (strcmp(host, "localhost") == 0)
-        host = "127.0.0.1";
-    snprintf(port, sizeof(port), "%u", (unsigned)c->listen.admin.port);
-    rc = getaddrinfo(host, port, &hints, out);
-    if (rc)
-        return errmsg_set(m, ERR_CONFIG,
-                          "listen.admin.host: \"%s\": %s; allowed: an IPv4 or "
-                          "IPv6 address or localhost",
-                          host, gai_strerror(rc));
-    return OK;
-}
-
-static enum err listen_open(const struct config *c, int *fd_out,
-                            struct errmsg *m)
-{
-    struct addrinfo *to = NULL;
-    enum err e = listen_address(c, &to, m);
-    int fd, on = 1;
-
-    if (e)
-        return e;
-    fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0)
-        e = listen_fail(c, "make a socket for", errno, m);
-    else if (bind(fd, to->ai_addr, to->ai_addrlen) != 0)
-        e = listen_fail(c, "bind", errno, m);
-    else if (listen(fd, ADMIN_CONNECTIONS) != 0)
-        e = listen_fail(c, "listen at", errno, m);
-    freeaddrinfo(to);
-    if (!e)
-        *fd_out = fd;
-    else if (fd >= 0)
-        close(fd);
-    return e;
-}
-
 /* ---- Life ---- */
 
 static void on_closed(uv_handle_t *h)
@@ -498,7 +430,9 @@ enum err admin_open(struct admin **out, const struct admin_cfg *cfg,
 {
     struct admin *a;
     int fd = -1;
-    enum err e = listen_open(cfg->control->cfg, &fd, m);
+    const struct config *c = cfg->control->cfg;
+    enum err e = listen_tcp("listen.admin", c->listen.admin.host,
+                            c->listen.admin.port, ADMIN_CONNECTIONS, &fd, m);
 
     if (e)
         return e;

@@ -5,6 +5,7 @@
 #include "server/batch.h"
 
 #include "base/hash.h"
+#include "server/layouts.h"
 
 static enum err walk_check_all(const struct op *op, const struct batch *b)
 {
@@ -18,6 +19,14 @@ static enum err walk_check_all(const struct op *op, const struct batch *b)
     return e == ERR_MISS ? OK : e;
 }
 
+/* Of operations that move bytes. */
+static enum err walk_layout(struct op *op, uint32_t id)
+{
+    if (op->id != OP_GET && op->id != OP_PUT && op->id != OP_PUT_WRITE)
+        return ERR_NO_LAYOUT;
+    return layouts_take(op, id);
+}
+
 enum err walk_begin_unchecked(struct op *op, struct walk *w)
 {
     enum err e = batch_read(&op->msg, &op->lane->limits, &w->batch);
@@ -25,7 +34,7 @@ enum err walk_begin_unchecked(struct op *op, struct walk *w)
     w->idx = UINT32_MAX; /* the first key is 0 */
     w->bad = false;
     if (!e && w->batch.head.layout)
-        e = ERR_NO_LAYOUT; /* LAYOUT comes later: there are none */
+        e = walk_layout(op, w->batch.head.layout);
     return e ? e : walk_resume(op, w);
 }
 
@@ -84,7 +93,8 @@ void batch_skip(struct tp_peer *tp, const struct message *m,
 {
     struct batch b;
 
-    if (m->frame.op != OP_PUT || m->data || batch_read(m, lim, &b))
+    if ((m->frame.op != OP_PUT && m->frame.op != OP_PUT_WRITE) || m->data ||
+        batch_read(m, lim, &b))
         return;
     for (uint32_t i = from; i < b.head.key_n; i++)
         tp->t->ops->skip(tp, m->frame.req, i);

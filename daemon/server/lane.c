@@ -11,6 +11,7 @@
  *   store       watermark eviction, old generations, units for other lanes;
  *               reads and writes for the SSDs
  *   disk        what this turn asked of the SSDs goes to the kernel
+ *   events      ops that waited for one of those that this turn brought
  *
  * Each step is bounded, so that none starves the others. */
 #include "server/lane.h"
@@ -19,6 +20,7 @@
 
 #include "server/control.h"
 #include "server/ctl_mail.h"
+#include "server/layouts.h"
 #include "server/op.h"
 #include "server/peer.h"
 #include "server/pins.h"
@@ -83,6 +85,7 @@ static enum err lane_store(struct lane *l,
         .blocks_max = bytes / KIB(4),
         .ssd_blocks_max = l->ssd_bytes / LANE_SSD_BLOCK,
         .ghosts = (uint32_t)min_u64(bytes / KIB(16), 1 << 20),
+        .events_bytes = c->limits.events_bytes,
     };
 
     l->dram_bytes = tier;
@@ -106,9 +109,19 @@ static enum err lane_pools(struct lane *l)
                       STORE_SPANS_MAX * sizeof(struct span));
     if (!e)
         e = pins_init(l);
-    if (!e) /* two per op, one per peer, pin and loan */
-        e = timers_init(&l->timers, 2 * ops + clients + l->pins.n + l->loans.n);
+    if (!e)
+        e = layouts_init(l);
+    if (!e)
+        e = opens_init(l);
+    if (!e) /* two per op, one per peer, pin, loan and open block */
+        e = timers_init(&l->timers, 2 * ops + clients + l->pins.n +
+                                        l->loans.n + l->opens.n);
     return e;
+}
+
+static size_t event_waits_bytes(const struct lane *l)
+{
+    return (l->ns_max + 1) * sizeof *l->event_waits;
 }
 
 enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
@@ -133,7 +146,11 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
                  NULL, NULL);
     l->ns_max = (uint32_t)cfg->namespaces.max;
     l->ns = mem_reserve((l->ns_max + 1) * sizeof *l->ns);
-    e = l->ns ? lane_pools(l) : ERR_NO_MEMORY;
+    l->event_waits = mem_reserve(event_waits_bytes(l));
+    e = l->ns && l->event_waits ? lane_pools(l) : ERR_NO_MEMORY;
+    for (uint32_t i = 0; l->event_waits && i <= l->ns_max; i++)
+        list_init(&l->event_waits[i]);
+    l->events_told = 1;
     if (!e)
         e = lane_store(l, pools);
     if (!e)
@@ -147,15 +164,19 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
 void lane_fini(struct lane *l)
 {
     mrc_fini(&l->mrc);
+    opens_fini(l);
     store_free(l->store);
     l->store = NULL;
     ssd_link_fini(&l->link);
     timers_fini(&l->timers);
     pins_fini(l);
+    layouts_fini(l);
     pool_fini(&l->spans);
     pool_fini(&l->refusals);
     pool_fini(&l->peers);
     pool_fini(&l->ops);
+    mem_release(l->event_waits, event_waits_bytes(l));
+    l->event_waits = NULL;
     mem_release(l->ns, (l->ns_max + 1) * sizeof *l->ns);
     l->ns = NULL;
     mailbox_fini(&l->mailbox);
@@ -207,6 +228,7 @@ bool lane_turn(struct lane *l)
     if (!l->closing)
         more |= store_tick(l->store);
     more |= ssd_link_flush(&l->link);
+    lane_wake_events(l);
     metric_add(&l->metrics.loop_turns, 1);
     __atomic_store_n(&l->ticks, l->ticks + 1, __ATOMIC_RELAXED);
     return more;
@@ -274,9 +296,11 @@ enum err lane_ns_set(struct lane *l, const struct registry_ns *ns,
 {
     enum err e = ns->id <= l->ns_max ? store_ns_set(l->store, cfg) : ERR_LIMIT;
 
-    if (!e)
-        l->ns[ns->id] = *ns;
-    return e;
+    if (e)
+        return e;
+    l->ns[ns->id] = *ns;
+    opens_flush(l, ns->id, ns->generation);
+    return OK;
 }
 
 void lane_ns_mail(struct mail *m, void *lane)

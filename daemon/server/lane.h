@@ -19,6 +19,7 @@
 #include "base/trace.h"
 #include "rpc/transport.h"
 #include "server/config.h"
+#include "server/opens.h"
 #include "server/registry.h"
 #include "server/ssd_link.h"
 #include "store/mrc.h"
@@ -58,13 +59,17 @@ struct lane {
     struct transport *transports[LANE_TRANSPORTS]; /* set by the shell */
     uint32_t transport_n;
 
-    struct pool ops, peers, pins, loans, refusals;
+    struct pool ops, peers, pins, loans, refusals, layouts;
+    struct opens opens;
     struct pool spans; /* arrays of STORE_SPANS_MAX, for split blocks */
     size_t op_arena_bytes;
     struct list peer_list;
     struct list *pin_heads;  /* pins by block, pins.c */
     struct list mem_waiters; /* ops that wait for memory (BUSY reserve) */
     uint64_t mem_freed_seen; /* store_freed() when they last tried */
+    struct list *event_waits; /* by namespace id: ops that wait for an event */
+    uint32_t event_sleepers;  /* how many these are */
+    uint64_t events_told;     /* they were told of all events before it */
     struct registry_ns *ns;  /* by namespace id; .id 0: not known here */
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
@@ -111,6 +116,9 @@ must_check enum err lane_ns_find(const struct lane *l, uint32_t id,
                                  const struct registry_ns **ns_out);
 /* A GET found this key, or a PUT stored it because it was not here. */
 void lane_accessed(struct lane *l, struct hash128 hash, uint64_t len);
+/* Tells the ops that wait for events what this turn brought (op_subscribe.c).
+ */
+void lane_wake_events(struct lane *l);
 /* Asks the lanes that hold more memory than their part to give some back; at
  * most once a millisecond, since waiting ops try again as often. */
 void lane_nudge_others(struct lane *l);

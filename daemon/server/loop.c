@@ -78,9 +78,11 @@ static uint64_t loop_clock_ns(void *arg)
 static void loop_clock(struct loop *lp)
 {
     struct env *env = &lp->lane->env;
+    uint64_t wall_us = files_wall_us();
 
     env->now_ns = files_mono_ns();
-    env->wall_s = files_wall_us() / 1000000;
+    env->wall_s = wall_us / 1000000;
+    env->wall_ms = (uint32_t)(wall_us % 1000000 / 1000);
 }
 
 /* ---- Waking ---- */

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "server/batch.h"
+#include "server/layouts.h"
 #include "server/peer.h"
 
 /* clang-format off */
@@ -95,7 +96,8 @@ static uint64_t request_bytes(const struct message *m,
     struct key_ref k;
     uint64_t bytes = 0;
 
-    if (m->frame.op != OP_PUT && m->frame.op != OP_GET)
+    if (m->frame.op != OP_PUT && m->frame.op != OP_PUT_WRITE &&
+        m->frame.op != OP_GET)
         return 0;
     if (batch_read(m, lim, &b))
         return 0;
@@ -267,6 +269,7 @@ static void op_end(struct op *op)
     timer_stop(&l->timers, &op->again);
     list_del(&op->wait);
     list_del(&op->node);
+    layouts_give(op);
     if (op->fd >= 0)
         close(op->fd);
     p->op_n--;

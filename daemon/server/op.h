@@ -26,6 +26,7 @@
 
 struct peer;
 struct op;
+struct held_layout;
 
 typedef void op_tick_fn(struct op *op);
 
@@ -73,6 +74,7 @@ struct op {
     uint32_t pending;    /* async calls that have not completed */
     struct tp_send send; /* the reply */
     void *body;          /* the operation's own state, in the arena */
+    struct held_layout *layout; /* of a batch that names one (layouts.h) */
 };
 
 /* An answer for a request that got no op (lane->refusals). */

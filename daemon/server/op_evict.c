@@ -27,6 +27,7 @@
 #include <string.h>
 
 #include "server/batch.h"
+#include "server/opens.h"
 #include "server/peer.h"
 
 enum { START, KEYS, ROOTS, WALK, ENDS, DRAIN, REPLY };
@@ -89,6 +90,16 @@ static enum err evict_block(struct evict_op *ev, uint32_t block)
     }
     ev->r->head.count++;
     return OK;
+}
+
+/* One that several writers fill is nothing yet: it is given up. */
+static bool evict_open(struct evict_op *ev, struct open *o)
+{
+    if (!o || ev->walk.batch.head.flags & BATCH_DEMOTE)
+        return false;
+    open_abort(o, OPEN_LOST);
+    ev->r->head.count++;
+    return true;
 }
 
 /* Of all drops so far; more may follow. */
@@ -177,18 +188,29 @@ static bool evict_wants(struct evict_op *ev, uint32_t block,
 
 /* ---- KEYS ---------------------------------------------------------------- */
 
+static enum err evict_key(struct op *op, struct evict_op *ev)
+{
+    struct store *s = op->lane->store;
+    enum store_found why;
+    uint32_t block = store_find(s, &ev->walk.key, &why);
+
+    if (block)
+        return evict_block(ev, block);
+    if (why == FOUND_PENDING &&
+        evict_open(ev, open_of_block(ev->op->lane,
+                                     store_find_open(s, &ev->walk.key))))
+        return OK;
+    return miss_of(op, why);
+}
+
 /* true: all keys have their answer. */
 static bool evict_keys(struct op *op, struct evict_op *ev)
 {
-    enum store_found why;
-    uint32_t block;
     enum err e = OK;
 
     while (ev->again || walk_next(op, &ev->walk, &e)) {
-        if (!e) {
-            block = store_find(op->lane->store, &ev->walk.key, &why);
-            e = block ? evict_block(ev, block) : miss_of(op, why);
-        }
+        if (!e)
+            e = evict_key(op, ev);
         ev->again = e == ERR_BUSY && !op->late && !op->gone;
         if (ev->again)
             return false;
@@ -388,6 +410,22 @@ static bool evict_walk(struct op *op, struct evict_op *ev)
     return ev->walked && ev->peek_n == 0 && ev->back == UINT64_MAX;
 }
 
+/* The walk meets visible blocks only. */
+static void evict_opens(struct evict_op *ev)
+{
+    struct lane *l = ev->op->lane;
+    struct store_info info;
+
+    LIST_FOREACH_SAFE(n, &l->opens.live)
+    {
+        struct open *o = container_of(n, struct open, node);
+
+        store_info(l->store, o->block, &info);
+        if (o->ns == ev->walk.ns->id && evict_wants(ev, o->block, &info))
+            (void)evict_open(ev, o);
+    }
+}
+
 /* ---- The whole ----------------------------------------------------------- */
 
 /* The one key record carries what to select by. */
@@ -471,6 +509,8 @@ static bool evict_step(struct op *op, struct evict_op *ev)
                      ev->again || ev->walked ? EVICT_RETRY_US * NS_PER_US : 0);
             return false;
         }
+        if (!over)
+            evict_opens(ev);
         op_goto(op, ENDS);
         return true;
     case ENDS:

@@ -30,11 +30,15 @@
  * client gives it back (pins.h). Where no loan may be given the client's buffer
  * gets a copy, or DENIED if it gave none.
  *
+ * With BATCH_PARTS the client hears of its keys in order as they end (parts.h);
+ * the reply waits until the event that is out has left.
+ *
  * Pushes are counted in op->pending, loads are not: a tick may come while some
  * are under way, for the soft deadline's sake. The op ends when neither is. */
 #include <string.h>
 
 #include "server/batch.h"
+#include "server/parts.h"
 #include "server/peer.h"
 #include "server/pins.h"
 #include "server/xfer.h"
@@ -62,12 +66,14 @@ struct get_key {
     bool tried;  /* one load failed */
 };
 
-static_assert(sizeof(struct get_key) <= OP_KEY_BYTES, "fits the arena");
+static_assert(sizeof(struct get_key) + sizeof(bool) <= OP_KEY_BYTES,
+              "fits the arena");
 
 struct get {
     struct op *op;
     struct walk walk;
     struct op_results *r;
+    struct parts *parts;  /* NULL: not asked for */
     struct get_key *keys; /* found and with something to do: n of them */
     uint32_t n;
     struct list cold, loading, ready;
@@ -98,6 +104,7 @@ static void get_end_key(struct get *get, struct get_key *k, enum err e)
     if (e)
         r->moved = 0;
     get->bytes += r->flags & RESULT_LOAN ? 0 : r->moved;
+    parts_set(get->parts, k->idx, false);
 }
 
 /* Ends a key whose block is reffed. */
@@ -152,6 +159,7 @@ static void get_arrived(struct get *get, struct get_key *k, uint32_t block)
     struct op *op = get->op;
     struct metrics *m = &op->lane->metrics;
     struct wire_result *r = get_result(get, k);
+    enum err e;
 
     if (k->waited) /* its crc was not known */
         result_of_block(op, block, r);
@@ -172,9 +180,12 @@ static void get_arrived(struct get *get, struct get_key *k, uint32_t block)
         get_unref(get, k, ERR_BUSY);
         return;
     }
+    e = xfer_aim(&k->x, k->segs, k->seg_n, k->off);
+    if (e) {
+        get_unref(get, k, e);
+        return;
+    }
     k->x.tp.is_push = true;
-    k->x.tp.segs = k->segs;
-    k->x.tp.seg_n = k->seg_n;
     k->x.tp.done = get_pushed;
     list_add_tail(&get->ready, &k->node);
 }
@@ -244,6 +255,7 @@ static enum err get_find_key(struct op *op, struct get *get)
         return OK;
     }
     get->n++;
+    parts_set(get->parts, k->idx, !list_empty(&k->node));
     return (enum err)get_result(get, k)->status;
 }
 
@@ -263,6 +275,8 @@ static void get_gather(struct op *op, struct get *get)
 {
     uint64_t bytes = 0;
 
+    if (get->parts && !list_empty(&get->cold))
+        return; /* a reply would make the others wait for them */
     for (uint32_t i = 0; i < get->n; i++) {
         struct get_key *k = &get->keys[i];
 
@@ -479,6 +493,8 @@ static enum err get_start(struct op *op)
     get->r = op_results_new(op, head, get->walk.batch.left);
     get->soft_ns = head->soft_us ? op->begin_ns + head->soft_us * NS_PER_US
                                  : DEADLINE_NEVER;
+    if ((head->flags & BATCH_PARTS) && (op->peer->features & FEATURE_PARTS))
+        get->parts = parts_new(op, get->r, get->walk.batch.left);
     get->push_ns = env_fresh_ns(&op->lane->env);
     return OK;
 }
@@ -509,12 +525,15 @@ static void get_tick(struct op *op)
             get_load(get);
             get_push(op, get);
             if (get_moves(op, get)) {
+                parts_tell(get->parts);
                 get_sleep(op, get);
                 return;
             }
             op_goto(op, REPLY);
             break;
         case REPLY:
+            if (parts_out(get->parts))
+                return;
             get_count(op, get);
             op_reply_batch(op, get->r, NULL, 0);
             return;

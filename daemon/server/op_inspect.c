@@ -173,6 +173,7 @@ static void block_msg(struct inspect *in, uint32_t block, uint64_t at,
     in->bytes += (uint64_t)INSPECT_FIXED_BYTES + i.key.key_len + i.parent_len;
     pikv__block_info__init(b);
     b->key = bytes_of(op, i.key.key, i.key.key_len);
+    b->route = bytes_of(op, i.key.route, i.key.route_len);
     b->group = i.key.group;
     b->cls = i.key.cls;
     if (i.key.scope && memcmp(i.key.scope, no_scope, sizeof no_scope) != 0)
@@ -186,8 +187,10 @@ static void block_msg(struct inspect *in, uint32_t block, uint64_t at,
     b->pins = i.pins;
     b->children = i.children;
     b->parent = bytes_of(op, i.parent, i.parent_len);
+    b->hash = bytes_of(op, &i.key.hash, sizeof i.key.hash);
     b->page = i.attr.page;
     b->affinity = i.attr.affinity;
+    b->priority = i.attr.priority;
     b->token_end = i.attr.token_end;
     b->token_n = i.attr.token_n;
     labels_of(b, op, &i.attr);

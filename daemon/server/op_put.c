@@ -154,8 +154,12 @@ static enum err put_reserve_key(struct op *op, struct put *put)
         store_abort(op->lane->store, block);
         return ERR_BUSY; /* no span array left: as if memory were short */
     }
-    k->x.tp.segs = ref->segs;
-    k->x.tp.seg_n = ref->rec.seg_n;
+    e = xfer_aim(&k->x, ref->segs, ref->rec.seg_n, 0);
+    if (e) {
+        xfer_fini(&k->x);
+        store_abort(op->lane->store, block);
+        return e;
+    }
     k->x.tp.want_crc = true;
     k->x.tp.done = put_pulled;
     if (op->msg.data)

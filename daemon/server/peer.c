@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/layouts.h"
+#include "server/opens.h"
 #include "server/pins.h"
 
 static void peer_handshake_late(struct timer *t)
@@ -49,6 +51,7 @@ static enum err peer_opened(void *lane, struct tp_peer *tp)
     list_init(&p->ops);
     list_init(&p->pins);
     list_init(&p->loans);
+    list_init(&p->layouts);
     list_add_tail(&l->peer_list, &p->node);
     p->connected_ns = l->env.now_ns;
     tp->session = p;
@@ -101,6 +104,8 @@ static void peer_closed(void *lane, struct tp_peer *tp)
     timer_stop(&l->timers, &p->timer);
     pins_drop_peer(p);
     loans_drop_peer(p);
+    layouts_drop_peer(p);
+    opens_peer_gone(p);
     metric_set(&l->metrics.peers, --l->peer_n);
     tp->session = NULL;
     p->tp = NULL;

@@ -19,7 +19,7 @@
 enum { PEER_MAGIC = 0x50454552, PEER_NAME = 64 };
 
 /* Feature bits this version understands; HELLO answers the common ones. */
-enum { PEER_FEATURES = 0 };
+enum { PEER_FEATURES = FEATURE_PARTS | FEATURE_LAYOUT };
 
 enum peer_state { PEER_NEW, PEER_GREETED, PEER_GONE };
 
@@ -29,8 +29,10 @@ struct peer {
     struct lane *lane;
     struct tp_peer *tp;
     struct list node; /* lane->peer_list */
-    struct list ops, pins, loans;
+    struct list ops, pins, loans, layouts;
     uint32_t op_n, pin_n, refusal_n;
+    uint32_t layout_n, layout_ids;
+    uint32_t open_n; /* open blocks that it is a member of (opens.h) */
     uint64_t op_bytes; /* block bytes of requests in flight */
     uint64_t pinned_bytes, loan_bytes;
     uint64_t loan_ids;    /* last loan id given */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/copy.h"
+#include "server/layouts.h"
 #include "server/peer.h"
 
 bool xfer_init(struct xfer *x, struct op *op, uint32_t idx, uint32_t block,
@@ -33,6 +34,28 @@ bool xfer_init(struct xfer *x, struct op *op, uint32_t idx, uint32_t block,
                                n > XFER_SPANS ? STORE_SPANS_MAX : XFER_SPANS);
     x->tp.len = len;
     return true;
+}
+
+enum err xfer_aim(struct xfer *x, const uint8_t *segs, uint32_t seg_n,
+                  uint64_t off)
+{
+    const struct layout *l = x->op->layout ? &x->op->layout->l : NULL;
+    struct wire_seg g;
+
+    x->tp.segs = segs;
+    x->tp.seg_n = seg_n;
+    if (!l)
+        return OK;
+    if (seg_n != 1)
+        return ERR_BAD_REQUEST;
+    memcpy(&g, segs, sizeof g);
+    if (g.mem || g.off >= l->block_n || off > l->bytes ||
+        x->tp.len > l->bytes - off)
+        return ERR_BAD_REQUEST;
+    x->tp.layout = l;
+    x->tp.layout_base = layout_base(l, (uint32_t)g.off);
+    x->tp.layout_pos = off;
+    return OK;
 }
 
 void xfer_fini(struct xfer *x)

@@ -30,6 +30,11 @@ struct xfer {
 bool xfer_init(struct xfer *x, struct op *op, uint32_t idx, uint32_t block,
                uint64_t off, uint64_t len);
 void xfer_fini(struct xfer *x);
+/* Where in the client's memory, of a block's bytes from off on: the segments of
+ * its key, or, if the op names a layout, the block of it that they name. After
+ * xfer_init. BAD_REQUEST: no such block or range. */
+must_check enum err xfer_aim(struct xfer *x, const uint8_t *segs,
+                             uint32_t seg_n, uint64_t off);
 /* The bytes came with the request: copies them in and sets the crc. */
 void xfer_copy_in(struct xfer *x, const uint8_t *from);
 /* The transport's completion: records it; returns the op to go on with. */

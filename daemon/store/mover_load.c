@@ -287,6 +287,7 @@ static void live(struct store *s, struct load *l, bool wanted)
     struct hot *h = hot_of(s, l->block);
 
     e->state = BLOCK_LIVE;
+    event_moved(s, l->block, h->tier);
     h->used_ms = now_ms(s);
     h->used_seq = ++s->seq;
     h->hits = e->heat;

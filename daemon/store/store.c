@@ -92,6 +92,8 @@ enum err store_new(struct store **out, const struct store_cfg *cfg,
     s->sweep = s->cold_sweep = s->cold_hand = s->session_hand = 1;
     e = tables_init(s);
     if (!e)
+        e = events_init(&s->events, cfg->events_bytes);
+    if (!e)
         e = pools_init(s, pools);
     if (e) {
         store_free(s);
@@ -112,6 +114,7 @@ void store_free(struct store *s)
         tier_mem_fini(&s->pools[i].mem);
     for (uint32_t i = 0; s->nss && i < s->ns_cap; i++)
         mem_release(s->nss[i].evict.state, s->nss[i].state_bytes);
+    events_fini(&s->events);
     keys_fini(&s->keys);
     catalog_fini(&s->cat);
     mem_release(s->ghosts, ghosts_bytes(s));
@@ -190,6 +193,20 @@ uint32_t store_find(struct store *s, const struct store_key *k,
         return b;
     }
     *why_out = ghost_get(s, k->hash);
+    return 0;
+}
+
+uint32_t store_find_open(const struct store *s, const struct store_key *k)
+{
+    uint32_t slot = ns_slot(s, k->ns);
+    uint32_t b = slot ? catalog_first(&s->cat, k->hash) : 0;
+
+    for (; b; b = catalog_next(&s->cat, b, k->hash)) {
+        const struct entry *e = entry_at(s, b);
+
+        if (e->ns == slot && e->state == BLOCK_OPEN && is_block(s, e, k))
+            return b;
+    }
     return 0;
 }
 

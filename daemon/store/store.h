@@ -69,6 +69,7 @@ struct store_cfg {
     uint64_t blocks_max;     /* blocks in memory at most, all lanes' tiers */
     uint64_t ssd_blocks_max; /* and on the SSDs, beside them */
     uint32_t ghosts;         /* recent-eviction memory, entries */
+    uint64_t events_bytes;   /* of the ring of events; 0: none are kept */
 };
 
 /* What a lane's store knows of a namespace: an immutable copy, given again
@@ -161,6 +162,8 @@ void store_key_hash(const struct store *s, struct store_key *k);
  * why. Counts nothing; store_use does. An expired block is dropped here. */
 uint32_t store_find(struct store *s, const struct store_key *k,
                     enum store_found *why_out);
+/* The OPEN block of this key, for which store_find says PENDING; 0: none. */
+uint32_t store_find_open(const struct store *s, const struct store_key *k);
 /* Why store_find does not give this key, and how long ago that came about (0:
  * not known). */
 enum store_found store_ghost(const struct store *s, const struct store_key *k,
@@ -327,6 +330,19 @@ bool store_ssd_idle(const struct store *s);
 enum store_session { SESSION_OPEN, SESSION_IDLE, SESSION_CLOSED };
 void store_session(struct store *s, uint32_t ns, uint64_t label,
                    enum store_session state);
+
+/* ---- events: what came, went and moved (events.h; filled by the store)
+ *
+ * Told in the order in which store_find would see it. Blocks that recovery
+ * finds are not told: they were here before the first event, which has seq 1.
+ * Neither is what becomes of the blocks of an old generation after CLEARED. */
+bool store_events_on(const struct store *s);
+uint64_t store_events_first(const struct store *s); /* the oldest kept */
+uint64_t store_events_next(const struct store *s);  /* the next to come */
+/* first <= seq < next. Borrowed until the turn ends. */
+struct event;
+void store_event(const struct store *s, uint64_t seq, struct event *out);
+uint32_t store_event_ns(const struct store *s, uint64_t seq);
 
 /* Upkeep: watermark eviction, ttl, blocks of old generations, units other
  * lanes starve for. Does a bounded amount; true if there is more to do. */

@@ -96,6 +96,7 @@ uint64_t block_gone(struct store *s, uint32_t block, enum evict_why why)
     struct store_ns *n = ns_at(s, e);
     struct hot *h;
 
+    event_removed(s, block);
     if (e->state == BLOCK_COLD) {
         cold_gone(s, block);
         return 0;

@@ -184,8 +184,10 @@ uint64_t block_chill(struct store *s, uint32_t block, enum evict_why why)
 
     MUST(e->ssd && !h->pins);
     MUST(h->refs == (e->state == BLOCK_LOADING));
-    if (e->state == BLOCK_LIVE)
+    if (e->state == BLOCK_LIVE) {
+        event_moved(s, block, TIER_SSD);
         evict_remove(&ns_at(s, e)->evict, e->hot, why);
+    }
     bytes = t->ops->release(t, h->head);
     ns_at(s, e)->extent_bytes -= bytes;
     s->extent_bytes -= bytes;

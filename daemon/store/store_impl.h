@@ -6,11 +6,13 @@
  *   store_ns.c     namespaces: slots, generations, shares, policy switch
  *   store_block.c  a block's life after its birth: holds, parents, its end
  *   store_put.c    reserve, commit, abort, drop
+ *   runs.c         which bytes of a block by several writers are there
  *   store_evict.c  victims, making room, emptying units, upkeep
  *   store_walk.c   walking and store_check
  *   store_cold.c   blocks on the SSD: places, COLD and LOADING, their sweep
  *   store_adopt.c  what recovery found, and the checkpoint
  *   store_session.c  what clients say of their sessions
+ *   store_events.c what of all this is told as an event
  *   mover*.c       writes to and reads from the SSD (mover_impl.h)
  *
  * A namespace generation has a slot in nss; blocks name the slot, so a bump is
@@ -20,6 +22,7 @@
 #define STORE_STORE_IMPL_H
 
 #include "store/catalog.h"
+#include "store/events.h"
 #include "store/keys.h"
 #include "store/store.h"
 #include "store/tier_mem.h"
@@ -111,6 +114,7 @@ struct store {
     struct session_change sessions[SESSIONS];
     uint32_t session_n;
     uint32_t session_hand; /* next hot record to look at */
+    struct events events;  /* .bytes 0: none are kept */
 };
 
 static inline struct entry *entry_at(const struct store *s, uint32_t block)
@@ -265,6 +269,15 @@ void adopt_free(struct store *s);
 
 /* ---- store_session.c */
 bool session_tick(struct store *s);
+
+/* ---- store_events.c */
+/* A block is found from now on (STORED), not any more (REMOVED, before it is
+ * GONE), or is in another tier now (MOVED). */
+void event_stored(struct store *s, uint32_t block);
+void event_removed(struct store *s, uint32_t block);
+void event_moved(struct store *s, uint32_t block, uint8_t tier);
+/* The namespace has a new generation, and of the old one nothing is found. */
+void event_cleared(struct store *s, uint32_t ns, uint64_t generation);
 
 /* ---- mover.c */
 void mover_free(struct store *s);

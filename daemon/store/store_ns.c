@@ -291,8 +291,10 @@ enum err store_ns_set(struct store *s, const struct store_ns_cfg *cfg)
     hash_secret_make(&n->secret, cfg->salt, cfg->generation);
     s->ns_of[cfg->id] = slot;
     cfg_take(s, n, cfg);
-    if (old)
+    if (old) {
         condemn(s, old);
+        event_cleared(s, cfg->id, cfg->generation);
+    }
     return OK;
 }
 

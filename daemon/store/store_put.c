@@ -377,6 +377,7 @@ uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc)
     ghost_put(s, e->hash, FOUND_MISS_NEVER);
     metric_add(&s->metrics->put_stored, 1);
     trace_block(s, TRACE_COMMIT, e, e->version);
+    event_stored(s, block);
     mover_queue(s, block);
     return e->version;
 }

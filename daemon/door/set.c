@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * SET and MSET. A block is never changed, so a key that is there is dropped
+ * and put anew:
+ *
+ *     TODO --put--> OK, or an error -----------------> DONE
+ *      ^ ^   \----> EXISTS, with NX -----------------> DONE (nil)
+ *      | |    \---> EXISTS --> DROP --evict--+
+ *      | +------------------------------------+
+ *      +--PENDING, a moment later: another client of the namespace puts it
+ *
+ * While a key is being set through the door it is locked: the next SET of it
+ * waits for its turn, so that SETs do not drop each other's blocks half way
+ * and the last one wins. A run of SETs that were sent together goes as one
+ * batch; a key that is locked ends the run before it, so that only a batch of
+ * one key, which holds nothing, ever waits for a lock.
+ *
+ * The deadline is that of the whole command, over all its tries. */
+#include <string.h>
+
+#include "door/impl.h"
+
+enum { TTL_MAX_MS = INT32_MAX };
+
+/* ---- Locks ---- */
+
+static struct list *lock_bucket(struct door *d, uint64_t hash)
+{
+    return &d->locks[hash % DOOR_LOCKS];
+}
+
+static struct item *lock_find(struct door *d, const struct item *it)
+{
+    struct list *bucket = lock_bucket(d, it->lock.hash);
+
+    LIST_FOREACH(n, bucket)
+    {
+        struct item *other = container_of(n, struct item, lock.node);
+
+        if (other->lock.hash == it->lock.hash &&
+            other->key_len == it->key_len &&
+            memcmp(other->key, it->key, it->key_len) == 0)
+            return other;
+    }
+    return NULL;
+}
+
+/* The item that has the key, or NULL: it is this item's now. */
+static struct item *lock_take(struct door *d, struct item *it)
+{
+    struct item *other;
+
+    it->lock.hash = hash_64(0, it->key, it->key_len);
+    list_init(&it->lock.node);
+    list_init(&it->lock.waiters);
+    other = lock_find(d, it);
+    if (!other)
+        list_add_tail(lock_bucket(d, it->lock.hash), &it->lock.node);
+    return other;
+}
+
+/* The first who waits tries again; the others go on waiting, for it. */
+static void lock_give(struct door *d, struct item *it)
+{
+    struct list *n = list_pop(&it->lock.waiters);
+    struct conn *c;
+    struct item *next;
+
+    list_del(&it->lock.node);
+    if (!n)
+        return;
+    c = container_of(n, struct conn, wait_node);
+    next = &c->batch.items[0];
+    MUST(!lock_take(d, next));
+    while ((n = list_pop(&it->lock.waiters)))
+        list_add_tail(&next->lock.waiters, n);
+    c->wait = WAIT_NOTHING;
+    list_add_tail(&d->ready, &c->wait_node);
+}
+
+void set_unlock(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    for (uint32_t i = 0; i < b->locked; i++)
+        lock_give(c->door, &b->items[i]);
+    b->locked = 0;
+}
+
+/* ---- What a SET says ---- */
+
+/* EX, PX and NX behind key and value. Says what is wrong. */
+static bool set_options(struct conn *c, struct item *it)
+{
+    for (uint32_t i = 3; i < c->resp.n; i++) {
+        bool ex = conn_arg_is(c, i, "ex");
+        struct pikv_bytes n;
+        int64_t ttl;
+
+        if (conn_arg_is(c, i, "nx")) {
+            it->nx = true;
+            continue;
+        }
+        if (!ex && !conn_arg_is(c, i, "px")) {
+            out_error(c, "ERR syntax error: pikvd knows EX, PX and NX of SET");
+            return false;
+        }
+        if (it->ttl_ms || ++i == c->resp.n) {
+            out_error(c, "ERR syntax error");
+            return false;
+        }
+        n = conn_arg(c, i);
+        if (!resp_int(n.p, n.len, &ttl)) {
+            out_error(c, "ERR value is not an integer or out of range");
+            return false;
+        }
+        if (ttl <= 0 || ttl > TTL_MAX_MS / (ex ? 1000 : 1)) {
+            out_error(c, "ERR invalid expire time in 'set' command");
+            return false;
+        }
+        it->ttl_ms = (uint32_t)(ex ? ttl * 1000 : ttl);
+    }
+    return true;
+}
+
+/* The item of key and value at arguments i and i + 1. */
+static bool set_item(struct conn *c, uint32_t i, struct item *it)
+{
+    struct pikv_bytes key = conn_arg(c, i), v = {NULL, 0};
+
+    *it = (struct item){.key = key.p, .key_len = (uint32_t)key.len};
+    if (!data_key_ok(c, key))
+        return false;
+    if (!c->has_value)
+        v = conn_arg(c, i + 1);
+    it->data = v.p;
+    it->len = c->has_value ? c->value_len : v.len;
+    if (it->len)
+        return true;
+    out_error(c, "ERR a value has at least one byte here");
+    return false;
+}
+
+/* A SET that follows and can go along. What is wrong with another is said in
+ * its turn. */
+static bool set_follows(struct conn *c)
+{
+    return c->batch.n < DOOR_BATCH && conn_next_is(c, set_one) &&
+           c->resp.n == 3 && !c->has_value &&
+           conn_arg(c, 1).len - 1 < DOOR_KEY_MAX && conn_arg(c, 2).len;
+}
+
+/* ---- Filling a batch ---- */
+
+static void set_begin(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    b->n = b->locked = 0;
+    b->dropping = false;
+    c->until_ms = door_now_ms(c->door) +
+                  c->door->cfg.listen.resp.deadline_us / 1000;
+}
+
+/* The next item is in place: is its key free? The first waits until it is. */
+static bool set_lock(struct conn *c)
+{
+    struct batch *b = &c->batch;
+    struct item *other = lock_take(c->door, &b->items[b->n]);
+
+    if (!other) {
+        b->n++;
+        b->locked = b->n;
+        return true;
+    }
+    if (b->n)
+        return false;
+    b->n = 1;
+    conn_wait(c, WAIT_LOCK);
+    list_add_tail(&other->lock.waiters, &c->wait_node);
+    return false;
+}
+
+static void set_fill_run(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    while (set_follows(c)) {
+        MUST(set_item(c, 1, &b->items[b->n]));
+        if (!set_lock(c))
+            return; /* it stays the next command */
+        metric_add(&c->door->metrics->resp_commands, 1);
+        conn_consume(c);
+    }
+}
+
+/* false: it waits, or the command was wrong and has its answer. */
+static bool set_fill(struct conn *c)
+{
+    struct item *it = &c->batch.items[0];
+
+    set_begin(c);
+    if (!set_item(c, 1, it) || !set_options(c, it)) {
+        door_give(c->door, &c->value);
+        conn_consume(c);
+        c->run = NULL;
+        return false;
+    }
+    it->room = c->value;
+    c->value = (struct room){0};
+    conn_consume(c);
+    return set_lock(c);
+}
+
+/* ---- Put, drop, put ---- */
+
+static void set_put(struct conn *c, struct pikv_put *p, const struct item *it)
+{
+    *p = (struct pikv_put){
+        .key.key = {it->key, it->key_len},
+        .data = {it->room.n ? space_at(&c->door->space, &it->room) : it->data,
+                 it->len},
+        .ttl_ms = it->ttl_ms,
+    };
+}
+
+static void item_end(struct item *it, int status)
+{
+    it->state = ITEM_DONE;
+    it->status = status;
+}
+
+static void put_result(struct item *it, int status)
+{
+    switch (status) {
+    case PIKV_EXISTS:
+        if (it->nx)
+            item_end(it, status);
+        else
+            it->state = ITEM_DROP;
+        return;
+    case PIKV_PENDING:
+        return;
+    default:
+        item_end(it, status);
+    }
+}
+
+static void set_done(struct conn *c, const struct pikv_completion *done)
+{
+    struct batch *b = &c->batch;
+
+    for (uint32_t i = 0; i < b->m; i++) {
+        struct item *it = &b->items[b->idx[i]];
+
+        if (!b->dropping)
+            put_result(it, b->results[i].status);
+        else if (done->status == PIKV_OK || done->status == PIKV_NOT_DURABLE)
+            it->state = ITEM_TODO;
+        else
+            item_end(it, done->status);
+    }
+}
+
+/* The items in a state, as the call's; how many. */
+static uint32_t set_pick(struct conn *c, enum item_state state)
+{
+    struct batch *b = &c->batch;
+
+    b->m = 0;
+    for (uint32_t i = 0; i < b->n; i++)
+        if (b->items[i].state == state)
+            b->idx[b->m++] = i;
+    return b->m;
+}
+
+static void set_fail(struct conn *c, int status)
+{
+    for (uint32_t i = 0; i < c->batch.n; i++)
+        if (c->batch.items[i].state != ITEM_DONE)
+            item_end(&c->batch.items[i], status);
+}
+
+static int set_submit(struct conn *c)
+{
+    struct door *d = c->door;
+    struct batch *b = &c->batch;
+    struct pikv_call call = conn_call(c);
+    uint64_t id;
+
+    c->done = set_done;
+    b->dropping = set_pick(c, ITEM_DROP) > 0;
+    if (b->dropping) {
+        for (uint32_t i = 0; i < b->m; i++) {
+            const struct item *it = &b->items[b->idx[i]];
+
+            b->keys[i] = (struct pikv_key){.key = {it->key, it->key_len}};
+        }
+        return pikv_evict(d->kv, d->ns, PIKV_KEYS, b->keys, b->m, 0, &call,
+                          b->results, &id);
+    }
+    set_pick(c, ITEM_TODO);
+    for (uint32_t i = 0; i < b->m; i++)
+        set_put(c, &b->puts[i], &b->items[b->idx[i]]);
+    return pikv_put(d->kv, d->ns, b->puts, b->m, &call, b->results, &id);
+}
+
+/* Was this round in vain for someone? Then a moment is left to others. */
+static bool set_pending(const struct conn *c)
+{
+    for (uint32_t i = 0; i < c->batch.n; i++)
+        if (c->batch.items[i].state == ITEM_TODO && c->batch.tries)
+            return true;
+    return false;
+}
+
+/* true: all are done; else it waits. */
+static bool set_turn(struct conn *c)
+{
+    int e;
+
+    if (!set_pick(c, ITEM_TODO) && !set_pick(c, ITEM_DROP))
+        return true;
+    if (door_now_ms(c->door) >= c->until_ms) {
+        set_fail(c, PIKV_TIMEOUT);
+        return true;
+    }
+    e = set_submit(c);
+    if (e == PIKV_OK)
+        return conn_wait(c, WAIT_CALL);
+    if (e == PIKV_BUSY)
+        return conn_wait(c, WAIT_LATER);
+    set_fail(c, e);
+    return true;
+}
