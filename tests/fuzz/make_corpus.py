@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg into corpus/.
+"""Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export
+into corpus/.
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -169,6 +170,42 @@ SEGS = {
     "head": b"\x03" + struct.pack("<Q16sQIIII", 0, b"", 7, 3, 1, 0, 0),
 }
 
+# ---- export: one byte of switches (1: checksums are set by the target), file
+
+
+def block(data, key_, route=b"", parent=b"", scope=b"", **at):
+    return struct.pack(
+        "<4sIQIHHBBBBHH16sIIIIQ4Q", b"BLCK", 0, len(data), 0, len(key_),
+        len(parent), len(route), at.get("cls", 0), 3, 1 if scope else 0,
+        at.get("group", 0), 0, scope, 1, 2, 3, 4, 5, 6, 7, 8, 9
+    ) + key_ + route + parent + data
+
+
+def exported(json, *blocks, end=True, switches=1, version=1):
+    head = struct.pack("<8sII12sI", b"PIKVBLKS", version, len(json), b"", 0)
+    tail = b"TAIL" + bytes(100) if end else b""
+    return bytes([switches]) + head + json + b"".join(blocks) + tail
+
+
+SPACE = (b'{"server":"pikvd","namespace":"n","fingerprint":{"model":"m",'
+         b'"dtype":"bf16"},"settings":{"policy":"lru","share":1,'
+         b'"quota_bytes":9},"groups":[{"id":0,"kind":"mla","layers":2,'
+         b'"block_bytes":64}]}')
+EXPORTS = {
+    "none": exported(SPACE),
+    "one": exported(SPACE, block(b"bytes", b"k")),
+    "pieces": exported(SPACE, block(b"b" * 100, b"k", b"r", b"p", b"s" * 16,
+                                    cls=2, group=15), block(b"", b"empty"),
+                       switches=3),
+    "longest": exported(SPACE, block(b"x", b"k" * 1024, b"r" * 32,
+                                     b"p" * 1024)),
+    "cut": exported(SPACE, block(b"bytes", b"k"), end=False),
+    "newer": exported(SPACE, version=2),
+    "bad_type": exported(SPACE.replace(b'"m"', b"5")),
+    "no_json": exported(b"{", switches=1),
+    "not_fixed": exported(SPACE, block(b"bytes", b"k"), switches=0),
+}
+
 for name, data in FRAMES.items():
     write("frame", name, data)
 for name, data in MSGS.items():
@@ -177,3 +214,5 @@ for name, data in RINGS.items():
     write("ring", name, data)
 for name, data in SEGS.items():
     write("seg", name, data)
+for name, data in EXPORTS.items():
+    write("export", name, data)

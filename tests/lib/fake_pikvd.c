@@ -42,8 +42,8 @@ struct block {
 };
 
 struct mem {
-    uint8_t *p;
-    uint64_t len;
+    uint8_t *p; /* the byte at the offset that was named */
+    uint64_t len, pad;
 };
 
 struct fake_conn {
@@ -112,7 +112,8 @@ static void conn_end(struct fake *f, struct fake_conn *c)
     munmap(c->sh, ring_map_bytes(RING_BYTES));
     for (uint32_t i = 0; i < c->mem_n; i++)
         if (c->mems[i].p)
-            munmap(c->mems[i].p, c->mems[i].len);
+            munmap(c->mems[i].p - c->mems[i].pad,
+                   c->mems[i].len + c->mems[i].pad);
     memset(c, 0, sizeof(*c));
     c->sock = -1;
 }
@@ -248,11 +249,11 @@ static void do_register(struct fake_conn *c, const struct message *msg, int fd)
     Pikv__MemRegisterReply m = PIKV__MEM_REGISTER_REPLY__INIT;
     struct mem *mem = &c->mems[c->mem_n % MEMS];
     uint8_t env[32];
-    void *p;
+    uint64_t pad = r->offset % 4096;
+    uint8_t *p = mmap(NULL, r->length + pad, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      fd, (off_t)(r->offset - pad));
 
-    p = mmap(NULL, r->length, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-             (off_t)r->offset);
-    *mem = (struct mem){p == MAP_FAILED ? NULL : p, r->length};
+    *mem = (struct mem){p == MAP_FAILED ? NULL : p + pad, r->length, pad};
     m.id = c->mem_n++;
     pikv__mem_register__free_unpacked(r, NULL);
     reply(c, &msg->frame, mem->p ? 0 : ERR_MEM_FAULT, env, 0,

@@ -369,6 +369,7 @@ void node_stop(struct node *n)
     MUST(pool_used(&n->lane.pins) == 0);
     MUST(pool_used(&n->lane.refusals) == 0);
     MUST(pool_used(&n->lane.spans) == 0);
+    MUST(n->lane.opens.live_n == 0 && n->lane.opens.bytes == 0);
     store_check(n->lane.store);
     if (n->media)
         node_stop_ssd(n);
