@@ -185,6 +185,7 @@ $(O)/e2e_%: $(O)/obj/tests/e2e/%.o $(O)/libpikv.a $(O)/libtest.a $(LAYER_LIBS)
 
 # libFuzzer brings main(); elsewhere replay.c does.
 FUZZ_MAIN := $(if $(filter-out fuzz,$(V)),$(O)/obj/tests/fuzz/replay.o)
+$(O)/fuzz/fuzz_export: $(call objs,$(call src,client/ctl/block_file*.c))
 $(O)/fuzz/%: $(O)/obj/tests/fuzz/%.o $(FUZZ_MAIN) $(O)/libtest.a $(LAYER_LIBS)
 	$(link) -pie $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ \
 	  $(filter %.o,$^) $(call group,$(filter %.a,$^)) $(TEST_LIBS)
