@@ -28,7 +28,6 @@ import mmap
 import os
 import random
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -39,7 +38,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 BATCH = 32
-CALL_LIMIT_S = 200
+STORES = ["mooncake", "pikvd ucx", "pikvd shm"]
+CHILDREN = []  # all that were started, for the end
 
 
 # ---- in the measured client
@@ -164,6 +164,7 @@ class Worker:
 def worker(kind, settings):
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever the stores print goes to the log
+    del sys.path[0]  # this file is not the package of that name
     w = Worker({"mooncake": Mooncake, "pikv": Pikv}[kind](settings))
     print("{}", file=out, flush=True)
     for line in sys.stdin:
@@ -185,11 +186,29 @@ def free_ports(n):
     return ports
 
 
+def tail(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return "".join(f.readlines()[-20:])
+
+
+def child(argv, **more):
+    CHILDREN.append(subprocess.Popen(argv, **more))
+    return CHILDREN[-1]
+
+
+def kill_children():
+    for p in CHILDREN:
+        if p.poll() is None:
+            p.kill()
+            p.wait()
+
+
 class Client:
     """A worker process."""
 
     def __init__(self, python, kind, settings, log, env=None):
-        self.p = subprocess.Popen(
+        self.log = log.name
+        self.p = child(
             [python, os.path.abspath(__file__), "--worker", kind,
              json.dumps(settings)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=log, text=True,
@@ -199,7 +218,7 @@ class Client:
     def answer(self):
         line = self.p.stdout.readline()
         if not line:
-            raise RuntimeError("a client ended; see the log")
+            raise RuntimeError("a client ended:\n" + tail(self.log))
         return json.loads(line)
 
     def __call__(self, *words):
@@ -217,13 +236,12 @@ class Client:
 class Rival:
     def __init__(self, a, folder):
         self.log = open(os.path.join(folder, "mooncake.log"), "ab")
-        self.processes = []
         rpc, metrics, owner, client = free_ports(4)
         master = os.path.join(os.path.dirname(a.python), "mooncake_master")
-        self.master = subprocess.Popen(
+        self.master = child(
             [a.python, master, f"-rpc_port={rpc}", f"-metrics_port={metrics}",
              "-rpc_address=127.0.0.1", "-metrics_host=127.0.0.1"],
-            stdout=self.log, stderr=self.log, start_new_session=True)
+            stdout=self.log, stderr=self.log)
         time.sleep(2)
         self.owner = Client(a.python, "mooncake", {
             "port": owner, "master": rpc, "segment": a.arena << 20}, self.log)
@@ -234,15 +252,13 @@ class Rival:
         if what == "segment owner":
             self.owner.close()
         else:
-            os.killpg(self.master.pid, signal.SIGKILL)
+            self.master.kill()
             self.master.wait()
 
     def close(self):
         self.client.close()
         self.owner.close()
-        if self.master.poll() is None:
-            os.killpg(self.master.pid, signal.SIGKILL)
-            self.master.wait()
+        self.kill("master")
         self.log.close()
 
 
@@ -250,7 +266,7 @@ class Ours:
     def __init__(self, a, folder, transport):
         self.dir = tempfile.mkdtemp(dir=folder)
         self.log = open(os.path.join(self.dir, "log"), "ab")
-        port, = free_ports(1)
+        port = 10000 + os.getpid() % 20000
         path = os.path.join(self.dir, "sock")
         sets = {"listen.shm.path": path, "listen.admin.enabled": "false",
                 "node.state_dir": self.dir, "node.lanes": str(a.lanes),
@@ -258,14 +274,14 @@ class Ours:
         env = {}
         if transport == "ucx":
             sets.update({"listen.ucx.enabled": "true",
-                         "listen.ucx.address": "127.0.0.1",
-                         "listen.ucx.port": str(port)})
+                         "listen.ucx.port": str(port),
+                         "listen.ucx.port_range": f"{port + 64}-{port + 263}"})
             env = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"}
         argv = [os.path.join(a.out, "pikvd")]
         for k, v in sets.items():
             argv += ["--set", f"{k}={v}"]
-        self.pikvd = subprocess.Popen(argv, stdout=self.log, stderr=self.log,
-                                      env={**os.environ, **env})
+        self.pikvd = child(argv, stdout=self.log, stderr=self.log,
+                           env={**os.environ, **env})
         self.wait_ready(a, path)
         address = f"ucx:127.0.0.1:{port}" if transport == "ucx" \
             else "shm:" + path
@@ -280,7 +296,7 @@ class Ours:
                               stderr=subprocess.DEVNULL).returncode == 0:
                 return
             time.sleep(0.02)
-        raise RuntimeError("pikvd did not start; see " + self.log.name)
+        raise RuntimeError("pikvd did not start:\n" + tail(self.log.name))
 
     def kill(self, _):
         self.pikvd.kill()
@@ -422,13 +438,13 @@ def main():
     p.add_argument("--lanes", type=int, default=1)
     p.add_argument("--sizes", type=int, nargs="+",
                    default=[64 << 10, 1 << 20, 4 << 20], help="bytes")
+    p.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     p.add_argument("--no-kill", action="store_true")
     p.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.worker:
         worker(a.worker[0], json.loads(a.worker[1]))
-    kinds = ["mooncake", "pikvd ucx", "pikvd shm"] if a.python \
-        else ["pikvd ucx", "pikvd shm"]
+    kinds = [k for k in a.stores if a.python or k != "mooncake"]
     folder = tempfile.mkdtemp(prefix="pikv-mooncake.")
     try:
         report(a, kinds, *measure(a, folder, kinds))
@@ -439,6 +455,7 @@ def main():
                 rows.append((kind, what, killed(a, folder, kind, what)))
         report_killed(rows)
     finally:
+        kill_children()
         shutil.rmtree(folder, ignore_errors=True)
 
 

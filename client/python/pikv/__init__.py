@@ -28,6 +28,16 @@ from .client import (Client, EventStream, Group, Namespace,  # noqa: E402
                      error_name)
 
 __version__ = version
+
+
+def __getattr__(name: str):
+    """pikv.aio, imported when it is first used."""
+    if name == "aio":
+        import importlib
+        return importlib.import_module("pikv.aio")
+    raise AttributeError(f"module 'pikv' has no attribute {name!r}")
+
+
 __all__ = [
     "Client", "Completion", "Error", "Event", "EventStream", "Explanation",
     "Group", "Info", "Loan", "Lookup", "Memory", "Namespace", "Registration",

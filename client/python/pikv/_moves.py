@@ -22,6 +22,7 @@ Threads: any number, each with batches of its own.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import deque
@@ -80,6 +81,10 @@ class Moves:
         except Exception as e:
             self.once(f"memory of a pool cannot be registered: {e!r}")
             return
+        self.register_at(address, n)
+
+    def register_at(self, address: int, n: int) -> None:
+        """As register, of n bytes that stay mapped until the Store closes."""
         with self._mu:
             known = self._memory.get(address, 0) >= n
             self._memory[address] = max(n, self._memory.get(address, 0))
@@ -202,9 +207,10 @@ class Moves:
     # ---- questions ----
 
     def lookup(self, keys: Sequence[Any], columns: Sequence[Any] | None = None,
-               **per_item: Sequence[Any]) -> list[int]:
+               chain: bool = True, **per_item: Sequence[Any]) -> list[int]:
         """The state of each cell of a matrix: keys row by row, one column per
-        entry of columns (None: one). MISS for what was not answered."""
+        entry of columns (None: one). MISS for what was not answered. chain:
+        nothing is asked behind a call in which the first column has a miss."""
         ns = self.store.ns
         states = [MISS] * len(keys)
         if ns is None or not keys:
@@ -225,7 +231,8 @@ class Moves:
                 break
             self.store.note(0)
             states[at:at + step] = found.results.states
-            if found.prefix * cols < len(found.results.states):
+            if chain and any(s != HIT for s in
+                             states[at:at + step:cols]):
                 break
         return states
 
@@ -245,6 +252,19 @@ class Moves:
             return client.info().batch_keys_max if client else 1
         except pikv.Error:
             return 1024
+
+
+def fit(text: str, spaces: bool = True) -> str:
+    """text as a name or a field of a fingerprint: those are printable ASCII
+    below 128 bytes, without quotes and backslashes. What does not fit keeps
+    its start and gets a digest."""
+    plain = "".join(
+        c if " " < c < "\x7f" and c not in "\"\\" or c == " " and spaces
+        else "-" for c in text)
+    if plain == text and len(text) < 128:
+        return text
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{plain[:100]}#{digest}"
 
 
 def cuts(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:

@@ -29,6 +29,27 @@ def _us(ms: float, name: str = "deadline_ms") -> int:
     return int(ms * 1000)
 
 
+def is_hit(found: _pikv.Result, key: bytes | str) -> bool:
+    """Of a lookup. Raises what is neither hit nor miss."""
+    if found.status not in (0, _MISS):
+        raise ERRORS[found.status](f"key {key!r}")
+    return found.state == _HIT
+
+
+def is_whole(got: _pikv.Result, found: _pikv.Result,
+             key: bytes | str) -> bool | None:
+    """Of a get after a lookup: True, False (gone since), or None: another
+    block took its place meanwhile, ask again. Raises anything else."""
+    if got.status == _MISS:
+        return False
+    if got.status == _TOO_SMALL or (got.status == 0 and
+                                    got.len != found.len):
+        return None
+    if got.status:
+        raise ERRORS[got.status](f"key {key!r}")
+    return True
+
+
 class Group(NamedTuple):
     """One kind of block of a model, struct pikv_group of pikv.h."""
 
@@ -168,26 +189,20 @@ class Namespace(_pikv.Calls):
         first. options: of get() that name the key, and deadline_ms."""
         while True:
             found = self.lookup([key], **options).results[0]
-            if found.status not in (0, _MISS):
-                raise ERRORS[found.status](f"key {key!r}")
-            if found.state != _HIT:
+            if not is_hit(found, key):
                 return None
             into = bytearray(found.len)
             got = self.get([key], [into], **options)[0]
-            if got.status == _MISS:
-                return None
-            # Another block took its place meanwhile: ask again.
-            if got.status == _TOO_SMALL or got.len != found.len:
-                continue
-            if got.status:
-                raise ERRORS[got.status](f"key {key!r}")
-            return bytes(into)
+            whole = is_whole(got, found, key)
+            if whole is not None:
+                return bytes(into) if whole else None
 
     def explain(self, key: bytes | str, *, group: int = 0,
-                scope: bytes | None = None,
+                scope: bytes | None = None, route: bytes | str | None = None,
                 deadline_ms: float = 0) -> _pikv.Explanation:
-        """Why a key is, or is not, there. Waits for the answer."""
-        return self._explain(key, group, scope, _us(deadline_ms))
+        """Why a key is, or is not, there. Waits for the answer. route: as the
+        block was put with, if it was: it says which lane to ask."""
+        return self._explain(key, group, scope, _us(deadline_ms), route)
 
     def session(self, session: int, state: str) -> None:
         """A hint: blocks that carry the label `session` are wanted soon

@@ -106,6 +106,7 @@ class Store:
         self._client: pikv.Client | None = None
         self._ns: pikv.Namespace | None = None
         self._registered = 0     # of _buffers, with this client
+        self._kept: list[Any] = []  # a Registration ends when it is dropped
         self._tried = False
         self._refused = False
         self._error = "not opened yet"
@@ -274,6 +275,7 @@ class Store:
             with self._mu:
                 self._client, self._ns = client, ns
                 self._registered = 0
+                self._kept = []
                 self._error = ""
             if self._said:
                 self._say(logging.INFO, "pikvd is there")
@@ -304,7 +306,7 @@ class Store:
                 self._registered = i + 1
                 buffer = self._buffers[i]
             try:
-                client.register(buffer)
+                self._kept.append(client.register(buffer))
             except Exception as e:
                 self._log.warning(
                     "pikv: this memory cannot be shared with the server, its "
