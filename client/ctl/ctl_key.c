@@ -217,6 +217,19 @@ int opt_scope(const struct ctl *c, const uint8_t **scope_out)
     return CTL_OK;
 }
 
+/* Written as a key is, so that what inspect prints can be given back. */
+static int route_parse(const char *text, struct pikv_bytes *out)
+{
+    int s = text[0] ? key_parse(text, out) : CTL_OK;
+
+    if (s)
+        return s;
+    if (!text[0] || out->len > ROUTE_BYTES)
+        return ctl_fail(CTL_USAGE, "--route %.40s: 1 to %d bytes are possible",
+                        text, ROUTE_BYTES);
+    return CTL_OK;
+}
+
 int key_of_args(const struct ctl *c, const char *text, struct pikv_key *out)
 {
     const char *route = c->opt[OPT_ROUTE];
@@ -230,10 +243,5 @@ int key_of_args(const struct ctl *c, const char *text, struct pikv_key *out)
     if (s)
         return s;
     out->group = (uint16_t)group;
-    if (route && (!route[0] || strlen(route) > ROUTE_BYTES))
-        return ctl_fail(CTL_USAGE, "--route %.40s: 1 to %d bytes are possible",
-                        route, ROUTE_BYTES);
-    if (route)
-        out->route = (struct pikv_bytes){route, strlen(route)};
-    return CTL_OK;
+    return route ? route_parse(route, &out->route) : CTL_OK;
 }

@@ -21,7 +21,7 @@ _pikvctl()
     esac
     case $verb in
     "")
-        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
+        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session export import stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
         return ;;
     namespace)
         if [[ -z $second ]]; then
@@ -50,6 +50,8 @@ _pikvctl()
     "prefetch") word="--output --address --deadline --help --version --namespace --group --scope --route --cap" ;;
     "explain") word="--output --address --deadline --help --version --namespace --group --scope --route" ;;
     "session") word="--output --address --deadline --help --version --namespace" ;;
+    "export") word="--output --address --deadline --help --version --namespace --quiet" ;;
+    "import") word="--output --address --deadline --help --version --namespace --no-create --durable --dry-run --quiet --force" ;;
     "stat") word="--output --address --deadline --help --version" ;;
     "top") word="--output --address --deadline --help --version --count --batch --interval" ;;
     "size") word="--output --address --deadline --help --version --namespace --trace --block --dram --ssd" ;;
