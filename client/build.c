@@ -5,7 +5,8 @@
  *
  *     plan      lane of each item = slot of its route mod lanes; a part is
  *               closed when the message, key or credit limit is reached
- *     place     per item: memory that the lane knows is named by segments;
+ *     place     per item: a layout that the lane knows needs but the number of
+ *               the block; memory that the lane knows is named by segments;
  *               other memory gets a stand-in in the staging area, or in a
  *               region of its own when the part is larger than that area
  *     caps      PREFETCH: what may be brought in all is divided among the parts
@@ -38,6 +39,13 @@ bool build_item_has_attr(const struct pikv_put *p)
            p->labels[2] || p->labels[3];
 }
 
+const struct pikv_put *build_item_put(const struct request *r, uint32_t i)
+{
+    if (r->puts)
+        return &r->puts[i];
+    return r->begins ? &r->begins[i].block : NULL;
+}
+
 const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
                                        uint32_t *n_out)
 {
@@ -51,6 +59,10 @@ const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
         one = &r->puts[i].data;
         list = r->puts[i].iov;
         *n_out = r->puts[i].iov_n;
+    } else if (r->op == OP_PUT_WRITE) {
+        one = &r->writes[i].data;
+        list = r->writes[i].iov;
+        *n_out = r->writes[i].iov_n;
     } else {
         one = &r->gets[i].data;
         list = r->gets[i].iov;
@@ -68,23 +80,41 @@ uint64_t build_item_bytes(const struct request *r, uint32_t i)
     uint32_t n;
     const struct pikv_buf *runs;
 
-    if (r->op != OP_PUT && r->op != OP_GET)
+    if (!op_moves(r->op))
         return 0;
+    if (r->lay) {
+        struct lay_range g;
+
+        lay_range(r, i, &g);
+        return g.len;
+    }
     runs = build_item_runs(r, i, &n);
     for (uint32_t k = 0; k < n; k++)
         sum += runs[k].len;
     return sum;
 }
 
-/* Are all runs in memory that the lane knows? */
-static bool runs_registered(struct pikv *kv, const struct conn *c,
-                            const struct pikv_buf *runs, uint32_t n)
+struct pikv_buf dest_run(const struct part *p, const struct dest *d, uint32_t k)
 {
+    if (d->iov_n)
+        return p->iov[d->iov_first + k];
+    return (struct pikv_buf){d->p, d->len};
+}
+
+/* Are all its runs in memory that the lane knows? */
+static bool dest_registered(struct pikv *kv, const struct part *p,
+                            const struct dest *d)
+{
+    uint32_t n = dest_run_n(d);
+
     if (n > SEGS_MAX)
         return false;
-    for (uint32_t k = 0; k < n; k++)
-        if (!region_find(kv, c->lane, runs[k].p, runs[k].len))
+    for (uint32_t k = 0; k < n; k++) {
+        struct pikv_buf b = dest_run(p, d, k);
+
+        if (!region_find(kv, p->conn->lane, b.p, b.len))
             return false;
+    }
     return true;
 }
 
@@ -104,15 +134,31 @@ static bool part_keep_runs(struct part *p, struct dest *d,
     return true;
 }
 
+/* The runs of an item: the caller's, or what its layout means. */
+static bool part_runs(const struct request *r, struct part *p, struct dest *d,
+                      uint32_t i)
+{
+    const struct pikv_buf *runs;
+    struct lay_range g;
+    uint32_t n;
+
+    if (!r->lay) {
+        runs = build_item_runs(r, i, &n);
+        return part_keep_runs(p, d, runs, n);
+    }
+    if (p->layout && !p->call->verify)
+        return true; /* nobody asks where they are */
+    lay_range(r, i, &g);
+    return lay_expand(r->lay, &g, p, d);
+}
+
 /* Where the bytes of an item go or come from. */
 static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
                        uint32_t i, uint64_t bytes)
 {
-    const struct pikv_buf *runs;
     struct dest *d;
-    uint32_t n;
 
-    if (r->op != OP_PUT && r->op != OP_GET)
+    if (!op_moves(r->op))
         return true;
     if (!part_room((void **)&p->dests, &p->dest_cap, p->n + 1, sizeof(*d)))
         return false;
@@ -124,13 +170,12 @@ static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
     }
     if (bytes == 0)
         return true;
-    runs = build_item_runs(r, i, &n);
-    if (!part_keep_runs(p, d, runs, n))
+    if (!part_runs(r, p, d, i))
         return false;
     if (!p->conn->ops->registers)
         return true;
-    if (runs_registered(kv, p->conn, runs, n)) {
-        d->segs = n;
+    if (p->layout || dest_registered(kv, p, d)) {
+        d->segs = p->layout ? 1 : dest_run_n(d);
         p->direct = true;
     } else {
         d->segs = 1;
@@ -143,11 +188,10 @@ static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
 static uint32_t item_keys_len(const struct request *r, uint32_t i)
 {
     const struct pikv_key *k = request_key(r, i);
+    const struct pikv_put *put = build_item_put(r, i);
     size_t n = k->key.len + k->route.len;
 
-    if (r->op == OP_PUT)
-        n += r->puts[i].parent.len;
-    return (uint32_t)n;
+    return (uint32_t)(n + (put ? put->parent.len : 0));
 }
 
 /* Would the item make the part larger than its connection allows? */
@@ -155,16 +199,19 @@ static bool part_is_full(const struct request *r, const struct part *p,
                          uint32_t i, uint64_t bytes)
 {
     const struct conn *c = p->conn;
-    uint32_t iov = r->op == OP_PUT   ? r->puts[i].iov_n
-                   : r->op == OP_GET ? r->gets[i].iov_n
-                                     : 0;
-    uint64_t len = sizeof(struct wire_frame) +
-                   (p->record_n + UINT64_C(2)) * WIRE_RECORD + p->keys_len +
-                   item_keys_len(r, i) +
-                   (min_u64(iov, SEGS_MAX) + 1) * sizeof(struct wire_seg);
+    uint32_t iov = 0;
+    uint64_t len;
 
     if (p->n == 0)
         return false;
+    if (r->lay)
+        iov = p->layout ? 1 : r->lay->l.pieces;
+    else if (op_moves(r->op))
+        (void)build_item_runs(r, i, &iov);
+    len = sizeof(struct wire_frame) +
+          (p->record_n + UINT64_C(2)) * WIRE_RECORD + p->keys_len +
+          item_keys_len(r, i) +
+          (min_u64(iov, SEGS_MAX) + 1) * sizeof(struct wire_seg);
     return p->n >= c->limits.batch_keys || len > c->limits.message_bytes ||
            p->bytes + bytes > c->credit_bytes;
 }
@@ -172,6 +219,8 @@ static bool part_is_full(const struct request *r, const struct part *p,
 static bool part_add(struct pikv *kv, const struct request *r, struct part *p,
                      uint32_t i, uint64_t bytes)
 {
+    const struct pikv_put *put = build_item_put(r, i);
+
     if (!part_place(kv, r, p, i, bytes))
         return false;
     if (p->has_idx) {
@@ -182,9 +231,9 @@ static bool part_add(struct pikv *kv, const struct request *r, struct part *p,
     } else if (p->n == 0) {
         p->first = i;
     }
-    p->record_n += r->op == OP_PUT && build_item_has_attr(&r->puts[i]) ? 2 : 1;
+    p->record_n += put && build_item_has_attr(put) ? 2 : 1;
     p->keys_len += item_keys_len(r, i);
-    if (p->n < p->dest_cap && (r->op == OP_PUT || r->op == OP_GET))
+    if (p->n < p->dest_cap && op_moves(r->op))
         p->keys_len += p->dests[p->n].segs * (uint32_t)sizeof(struct wire_seg);
     p->bytes += bytes;
     p->n++;
@@ -201,6 +250,7 @@ static struct part *plan_part(struct pikv *kv, const struct request *r,
     p->ns = (uint32_t)(r->space - kv->ns);
     p->has_idx = kv->lane_n > 1 && !r->everywhere;
     p->incarnation = p->conn->incarnation;
+    p->layout = r->lay ? r->lay->ids[lane] : 0;
     p->cols = (uint16_t)r->cols;
     p->record_n = 1 + r->cols + r->extra_n;
     if (r->label)
@@ -274,7 +324,7 @@ static void plan_sizes(const struct request *r, struct part *p)
         p->record_n -= p->cols - 1u;
         p->cols = 1;
     }
-    if (r->op == OP_PUT && p->conn->ops->inlines && p->bytes <= WIRE_EAGER_MAX)
+    if (op_sends(r->op) && p->conn->ops->inlines && p->bytes <= WIRE_EAGER_MAX)
         p->inline_bytes = p->bytes;
     p->msg_len = (uint32_t)(sizeof(struct wire_frame) +
                             (size_t)p->record_n * WIRE_RECORD + p->keys_len +
@@ -336,21 +386,21 @@ uint8_t *part_staging(struct pikv *kv, const struct part *p)
     return kv->staging.region->addr + (size_t)p->stage.first * STAGE_UNIT;
 }
 
-void build_stage(struct pikv *kv, const struct request *r, struct part *p)
+void build_stage(struct pikv *kv, struct part *p)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         const struct dest *d = &p->dests[i];
         uint8_t *to;
-        const struct pikv_buf *runs;
-        uint32_t n;
 
         if (d->staged == DIRECT)
             continue;
         to = part_staging(kv, p) + d->staged;
-        runs = build_item_runs(r, part_item(p, i), &n);
-        for (uint32_t k = 0; k < n; k++) {
-            memcpy(to, runs[k].p, runs[k].len);
-            to += runs[k].len;
+        for (uint32_t k = 0; k < dest_run_n(d); k++) {
+            struct pikv_buf b = dest_run(p, d, k);
+
+            if (b.len)
+                memcpy(to, b.p, b.len);
+            to += b.len;
         }
     }
 }

@@ -17,6 +17,7 @@ static void write_head(const struct request *r, const struct part *p,
 {
     const struct pikv_call *call = r->call;
     struct wire_batch *b = slice_grow(o, sizeof(*b));
+    bool tells = p->call->tells && (p->conn->features & FEATURE_PARTS);
 
     *b = (struct wire_batch){
         .ns = r->space->id,
@@ -25,12 +26,15 @@ static void write_head(const struct request *r, const struct part *p,
         .select = (uint8_t)r->select,
         .cols = p->cols,
         .count = p->cap_mib,
+        .layout = p->layout,
     };
     if (!call)
         return;
     b->soft_us = call->soft_us;
     b->pin_ttl_ms = call->pin_ttl_ms;
-    b->flags = call->promote ? BATCH_PROMOTE : 0;
+    b->flags = (call->promote ? BATCH_PROMOTE : 0) | (tells ? BATCH_PARTS : 0);
+    if (r->op == OP_PUT_BEGIN)
+        b->pin_ttl_ms = call->open_ms;
     if (r->op == OP_EVICT && call->demote)
         b->flags |= BATCH_DEMOTE;
     b->accept = call->accept_lossy;
@@ -89,8 +93,8 @@ static void write_segs(struct pikv *kv, const struct request *r,
                        const struct part *p, uint32_t i, struct slice_out *keys)
 {
     const struct dest *d = &p->dests[i];
-    uint32_t lane = p->conn->lane, n;
-    const struct pikv_buf *runs;
+    uint32_t lane = p->conn->lane;
+    struct lay_range range;
 
     if (d->segs == 0)
         return;
@@ -103,16 +107,20 @@ static void write_segs(struct pikv *kv, const struct request *r,
                       d->len);
         return;
     }
-    runs = build_item_runs(r, part_item(p, i), &n);
-    for (uint32_t k = 0; k < n; k++) {
-        const struct region *g = region_find(kv, lane, runs[k].p, runs[k].len);
+    if (p->layout) {
+        lay_range(r, part_item(p, i), &range);
+        write_seg(keys, 0, range.block, d->len);
+        return;
+    }
+    for (uint32_t k = 0; k < d->segs; k++) {
+        struct pikv_buf b = dest_run(p, d, k);
+        const struct region *g = region_find(kv, lane, b.p, b.len);
 
         if (g) /* else unregistered since the plan: the daemon says NO_MEM */
             write_seg(keys, g->ids[lane] - 1,
-                      (uint64_t)((const uint8_t *)runs[k].p - g->addr),
-                      runs[k].len);
+                      (uint64_t)((const uint8_t *)b.p - g->addr), b.len);
         else
-            write_seg(keys, 0, 0, runs[k].len);
+            write_seg(keys, 0, 0, b.len);
     }
 }
 
@@ -121,12 +129,51 @@ static void write_bytes(struct slice_out *keys, const struct pikv_bytes *b)
     slice_put(keys, b->p, b->len);
 }
 
+static void write_crc(const uint32_t *crc, struct wire_key *w)
+{
+    if (!crc)
+        return;
+    w->flags |= KEY_CRC;
+    w->crc = *crc;
+}
+
+/* What the operation wants of item `at`. */
+static void write_what(const struct request *r, const struct part *p,
+                       uint32_t at, struct wire_key *w)
+{
+    switch (r->op) {
+    case OP_PUT:
+        write_crc(r->puts[at].crc32c, w);
+        break;
+    case OP_GET:
+        w->off = r->gets[at].off;
+        w->version = r->gets[at].if_version;
+        w->flags |= r->gets[at].loan && !p->no_loans ? KEY_LOAN : 0;
+        break;
+    case OP_PUT_BEGIN:
+        w->len = r->begins[at].len;
+        w->off = r->begins[at].writers;
+        break;
+    case OP_PUT_WRITE:
+        w->token = r->writes[at].token;
+        w->off = r->writes[at].off;
+        write_crc(r->writes[at].crc32c, w);
+        break;
+    case OP_PUT_COMMIT:
+    case OP_PUT_ABORT:
+        w->token = r->finishes[at].token;
+        w->off = r->finishes[at].writer;
+        break;
+    }
+}
+
 static void write_item(struct pikv *kv, const struct request *r,
                        const struct part *p, uint32_t i, struct slice_out *o,
                        struct slice_out *keys)
 {
     uint32_t at = part_item(p, i);
     const struct pikv_key *k = request_key(r, at);
+    const struct pikv_put *put = build_item_put(r, at);
     struct wire_key *w = slice_grow(o, sizeof(*w));
 
     *w = (struct wire_key){
@@ -139,27 +186,17 @@ static void write_item(struct pikv *kv, const struct request *r,
         memcpy(w->scope, k->scope, sizeof(w->scope));
     write_bytes(keys, &k->key);
     write_bytes(keys, &k->route);
-    if (r->op == OP_PUT) {
-        const struct pikv_put *put = &r->puts[at];
-
-        w->len = p->dests[i].len;
+    write_what(r, p, at, w);
+    if (put) {
         w->parent_len = (uint16_t)put->parent.len;
         write_bytes(keys, &put->parent);
-        if (put->crc32c) {
-            w->flags |= KEY_CRC;
-            w->crc = *put->crc32c;
-        }
-        if (build_item_has_attr(put)) {
-            w->flags |= KEY_HAS_ATTR;
-            write_attr(put, o);
-        }
-    } else if (r->op == OP_GET) {
-        w->len = p->dests[i].len;
-        w->off = r->gets[at].off;
-        w->version = r->gets[at].if_version;
-        w->flags |= r->gets[at].loan && !p->no_loans ? KEY_LOAN : 0;
     }
-    if (r->op == OP_PUT || r->op == OP_GET) {
+    if (put && build_item_has_attr(put)) {
+        w->flags |= KEY_HAS_ATTR;
+        write_attr(put, o);
+    }
+    if (op_moves(r->op)) {
+        w->len = p->dests[i].len;
         w->seg_n = (uint16_t)p->dests[i].segs;
         write_segs(kv, r, p, i, keys);
     }

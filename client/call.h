@@ -14,6 +14,9 @@ struct request {
     size_t stride;
     const struct pikv_put *puts;
     const struct pikv_get *gets;
+    const struct pikv_begin *begins;
+    const struct pikv_write *writes;
+    const struct pikv_finish *finishes;
     const struct pikv_column *columns;
     uint32_t cols;
     uint8_t *stops;
@@ -27,6 +30,7 @@ struct request {
     struct pikv_result *results;
     uint64_t deadline_ns;
     const struct ns *space;
+    const struct lay *lay; /* call.layout, or NULL; lay_bind finds it */
 };
 
 static inline const struct pikv_key *request_key(const struct request *r,
@@ -34,6 +38,22 @@ static inline const struct pikv_key *request_key(const struct request *r,
 {
     return (const struct pikv_key *)(const void *)((const char *)r->items +
                                                    (size_t)i * r->stride);
+}
+
+/* Do bytes of the caller's go out, or any move at all? */
+static inline bool op_sends(uint16_t op)
+{
+    return op == OP_PUT || op == OP_PUT_WRITE;
+}
+
+static inline bool op_moves(uint16_t op)
+{
+    return op_sends(op) || op == OP_GET;
+}
+
+static inline bool request_has_layout(const struct request *r)
+{
+    return r->call && r->call->layout && op_moves(r->op);
 }
 
 static inline uint32_t part_item(const struct part *p, uint32_t i)
@@ -80,11 +100,20 @@ uint32_t build_lane(const struct pikv *kv, const struct ns *space,
 const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
                                        uint32_t *n_out);
 bool build_item_has_attr(const struct pikv_put *p);
+/* What makes a block of item i: attributes and parent; NULL: it makes none. */
+const struct pikv_put *build_item_put(const struct request *r, uint32_t i);
 /* Cuts the request into parts, sized and staged; none sent yet. */
 int build_plan(struct pikv *kv, const struct request *r, struct call *c);
 /* Where the part's stand-in bytes begin. */
 uint8_t *part_staging(struct pikv *kv, const struct part *p);
-void build_stage(struct pikv *kv, const struct request *r, struct part *p);
+void build_stage(struct pikv *kv, struct part *p);
+/* The runs of the caller's memory that a dest is. */
+static inline uint32_t dest_run_n(const struct dest *d)
+{
+    return d->iov_n ? d->iov_n : 1;
+}
+struct pikv_buf dest_run(const struct part *p, const struct dest *d,
+                         uint32_t k);
 
 /* build_write.c */
 /* Writes frame and body of a planned part to msg (p->msg_len bytes). */
@@ -116,13 +145,27 @@ void reply_bytes(struct part *p, struct dest *d, uint64_t off,
 bool parts_begin(struct call *c); /* false: no memory */
 /* An EVENT for p. false: nonsense. */
 bool parts_event(struct pikv *kv, struct part *p, const struct message *m);
+/* Have all bytes of item i come, now that its result is known? */
+bool parts_came(const struct part *p, uint32_t i);
 /* Lands what was announced and has come. */
 void parts_land(struct pikv *kv, struct part *p);
 /* The next chunk of a part of kv->landing, without kv->mu. */
 void parts_progress(struct pikv *kv, struct part *p);
-void parts_ended(struct pikv *kv, struct part *p);   /* well, all of it */
-void parts_finish(struct pikv *kv, struct call *c);  /* before its completion */
+void parts_ended(struct pikv *kv, struct part *p);  /* well, all of it */
+void parts_finish(struct pikv *kv, struct call *c); /* before its completion */
 bool parts_take(struct pikv *kv, struct pikv_completion *out);
+
+/* layout.c: what of a layout an item names */
+struct lay_range {
+    uint32_t block;
+    uint64_t off, len; /* of the block's bytes */
+};
+/* Finds the request's layout, if it has one, and checks its items. */
+int lay_bind(struct pikv *kv, struct request *r);
+void lay_range(const struct request *r, uint32_t i, struct lay_range *out);
+/* Writes the runs of a range to the part's list. false: no memory. */
+bool lay_expand(const struct lay *a, const struct lay_range *g, struct part *p,
+                struct dest *d);
 
 /* data.c */
 int data_check_key(const struct pikv_key *k);

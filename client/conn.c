@@ -156,6 +156,7 @@ static void conn_take_limits(struct conn *c, const Pikv__HelloReply *m)
     struct pikv_info *info = &c->kv->info;
 
     c->boot = m->boot;
+    c->features = m->features;
     c->credit_ops =
         m->credit_ops > CREDIT_OPS_MIN ? m->credit_ops : CREDIT_OPS_MIN;
     c->credit_bytes = m->credit_bytes ? m->credit_bytes : UINT64_MAX;
@@ -218,6 +219,7 @@ void conn_connected(struct conn *c)
     m.numa_node = -1;
     m.pid = (uint32_t)getpid();
     m.client = kv->client;
+    m.features = FEATURE_PARTS | FEATURE_LAYOUT;
     c->state = CONN_HELLO;
     if (call_msg(kv, c, OP_HELLO, env, pikv__hello__pack(&m, env), -1,
                  c->setup_due_ns, conn_greeted, c))
@@ -232,6 +234,7 @@ static void conn_forget_ids(struct conn *c)
 
     LIST_FOREACH(l, &kv->regions)
     container_of(l, struct region, node)->ids[c->lane] = 0;
+    lay_conn_gone(kv, c->lane);
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++)
         loan_unmap(&kv->ns[i], c->lane);
 }
@@ -269,7 +272,8 @@ void conn_down(struct conn *c, int status)
         if (!p->status)
             p->status = ends;
         p->replied = true;
-        if (!p->tp_pending)
+        p->lost = true;
+        if (!p->tp_pending && !p->busy)
             conn_part_ends(c, p, p->status);
     }
     pthread_cond_broadcast(&kv->cond);
@@ -439,17 +443,22 @@ static void conn_reply_msg(struct conn *c, struct part *p,
 void conn_finish(struct conn *c, struct part *p)
 {
     struct pikv *kv = c->kv;
+    uint64_t bytes = 0;
 
+    if (p->busy)
+        return; /* again when it no longer is */
     conn_give_slot(c, p);
-    if (!reply_lands(p)) {
-        call_part_ended(kv, p, p->status);
-    } else if (reply_land_bytes(p) <= LAND_INLINE) {
-        reply_land(kv, p);
-        call_part_ended(kv, p, p->status);
-    } else {
+    list_del(&p->node);
+    for (uint32_t i = p->landed; reply_lands(p) && i < p->n; i++)
+        bytes += reply_land_bytes(p, i);
+    if (bytes > LAND_INLINE) {
         p->state = PART_LANDING;
         list_add_tail(&kv->landing, &p->node);
+        return;
     }
+    for (uint32_t i = p->landed; bytes && i < p->n; i++)
+        reply_land(kv, p, i);
+    call_part_ended(kv, p, p->status);
 }
 
 static void conn_reply_batch(struct conn *c, struct part *p,
@@ -461,8 +470,16 @@ static void conn_reply_batch(struct conn *c, struct part *p,
     }
     p->status = m->frame.status;
     p->replied = true;
+    if (p->call->tells && m->frame.record_n)
+        p->announced = p->n;
     if (c->ops->complete(c, p))
         conn_finish(c, p);
+}
+
+static void conn_event(struct conn *c, struct part *p, const struct message *m)
+{
+    if (p->op != m->frame.op || !parts_event(c->kv, p, m))
+        conn_down(c, ERR_BAD_REQUEST);
 }
 
 void conn_message(struct conn *c, const void *frame, const void *body,
@@ -473,10 +490,12 @@ void conn_message(struct conn *c, const void *frame, const void *body,
 
     if (frame_read(frame, body, body_len, &c->limits, &m)) {
         conn_down(c, ERR_BAD_REQUEST);
-    } else if (m.frame.kind == WIRE_REPLY) {
+    } else if (m.frame.kind == WIRE_REPLY || m.frame.kind == WIRE_EVENT) {
         p = c->slots[m.frame.req % CONN_SLOTS];
         if (p && p->req == m.frame.req && !p->replied) {
-            if (!p->call)
+            if (m.frame.kind == WIRE_EVENT)
+                conn_event(c, p, &m);
+            else if (!p->call)
                 call_part_ended(c->kv, p, OK);
             else if (p->op != m.frame.op)
                 conn_down(c, ERR_BAD_REQUEST);

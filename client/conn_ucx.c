@@ -66,7 +66,9 @@ static void part_settle(struct part *p)
 {
     struct conn *c = p->conn;
 
-    if (p->tp_pending)
+    if (p->announced > p->landed)
+        parts_land(c->kv, p);
+    if (p->tp_pending || p->busy)
         return;
     if (p->zombie)
         part_give(c->kv, p);
@@ -174,7 +176,7 @@ static enum err ucx_send(struct conn *c, struct part *p)
     e = ucx_post(c, p, p->msg, p->msg + sizeof(struct wire_frame),
                  p->msg_len - sizeof(struct wire_frame), false,
                  UCP_AM_SEND_FLAG_EAGER);
-    if (!e && p->op == OP_PUT && p->bytes > p->inline_bytes)
+    if (!e && op_sends(p->op) && p->bytes > p->inline_bytes)
         e = ucx_send_data(c, p);
     return e;
 }
@@ -264,6 +266,8 @@ static ucs_status_t data_arrives(struct conn *c, const struct message *m,
     d = &p->dests[f->data_idx];
     if (f->data_off > d->len || len > d->len - f->data_off)
         return UCS_OK;
+    if (f->data_idx < p->announced && parts_came(p, f->data_idx))
+        return UCS_OK; /* the caller may be reading it */
     if (rndv)
         return data_rndv(p, f, data);
     reply_bytes(p, d, f->data_off, data, len);

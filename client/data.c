@@ -12,7 +12,10 @@
 
 #include "client/call.h"
 
-enum { STAGE_INLINE = 16 << 10 /* copied without letting kv->mu go */ };
+enum {
+    STAGE_INLINE = 16 << 10, /* copied without letting kv->mu go */
+    WRITERS_MAX = 64,
+};
 
 /* ---- checks ---- */
 
@@ -40,6 +43,52 @@ static int check_get(const struct pikv_get *g)
     return OK;
 }
 
+static int check_begin(const struct pikv_begin *b)
+{
+    if (b->len == 0)
+        return ERR_BAD_REQUEST;
+    if (b->writers > WRITERS_MAX)
+        return ERR_LIMIT;
+    return check_put(&b->block);
+}
+
+static int check_write(const struct request *r, uint32_t i)
+{
+    const struct pikv_write *w = &r->writes[i];
+    uint64_t end;
+
+    if ((w->iov_n && !w->iov) || (w->data.len && !w->data.p))
+        return ERR_BAD_REQUEST;
+    if (__builtin_add_overflow(w->off, build_item_bytes(r, i), &end))
+        return ERR_LIMIT;
+    return end == w->off ? ERR_BAD_REQUEST : OK; /* no bytes */
+}
+
+static int check_finish(const struct pikv_finish *f)
+{
+    return f->writer < WRITERS_MAX ? OK : ERR_BAD_REQUEST;
+}
+
+/* With a layout nobody looks at data and iov. */
+static int check_item(const struct request *r, uint32_t i)
+{
+    bool laid = request_has_layout(r);
+
+    if (laid && r->puts)
+        return r->puts[i].parent.len > WIRE_KEY_MAX ? ERR_LIMIT : OK;
+    if (laid)
+        return r->gets && r->gets[i].loan ? ERR_BAD_REQUEST : OK;
+    if (r->puts)
+        return check_put(&r->puts[i]);
+    if (r->gets)
+        return check_get(&r->gets[i]);
+    if (r->begins)
+        return check_begin(&r->begins[i]);
+    if (r->writes)
+        return check_write(r, i);
+    return r->finishes ? check_finish(&r->finishes[i]) : OK;
+}
+
 static int check_columns(const struct request *r)
 {
     if (r->op != OP_LOOKUP)
@@ -62,10 +111,8 @@ static int check_request(const struct request *r)
         return ERR_BAD_REQUEST;
     for (uint32_t i = 0; i < r->n && !e; i++) {
         e = data_check_key(request_key(r, i));
-        if (!e && r->puts)
-            e = check_put(&r->puts[i]);
-        if (!e && r->gets)
-            e = check_get(&r->gets[i]);
+        if (!e)
+            e = check_item(r, i);
     }
     return e;
 }
@@ -106,8 +153,13 @@ static struct call *submit_call(struct pikv *kv, const struct request *r,
         c->user = r->call->user;
         c->verify = r->call->verify;
     }
+    if (r->op == OP_GET && r->call && r->call->parts && !r->waits &&
+        !parts_begin(c)) {
+        call_give(kv, c);
+        return NULL;
+    }
     for (uint32_t i = 0; i < r->n; i++) {
-        if (r->op == OP_PUT || r->op == OP_GET)
+        if (op_moves(r->op))
             bytes += build_item_bytes(r, i);
         if (r->results)
             r->results[i] = (struct pikv_result){.status = ERR_MISS};
@@ -137,7 +189,7 @@ static void submit_stage(struct pikv *kv, const struct request *r,
 {
     uint64_t bytes = 0;
 
-    if (r->op != OP_PUT)
+    if (!op_sends(r->op))
         return;
     LIST_FOREACH(l, &c->parts)
     bytes += container_of(l, struct part, call_node)->staged_bytes;
@@ -148,7 +200,7 @@ static void submit_stage(struct pikv *kv, const struct request *r,
         struct part *p = container_of(l, struct part, call_node);
 
         if (p->stage.n || p->own)
-            build_stage(kv, r, p);
+            build_stage(kv, p);
     }
     if (bytes > STAGE_INLINE)
         pthread_mutex_lock(&kv->mu);
@@ -222,6 +274,9 @@ static int submit_locked(struct pikv *kv, struct request *r,
         return ERR_NO_NAMESPACE;
     if (r->n > kv->info.batch_keys_max * (uint64_t)kv->lane_n)
         return ERR_LIMIT;
+    e = lay_bind(kv, r);
+    if (e)
+        return e;
     c = submit_call(kv, r, now);
     if (!c)
         return ERR_BUSY;
@@ -248,6 +303,7 @@ int data_submit(struct pikv *kv, struct request *r, bool wait, uint64_t *id_out)
         e = check_request(r);
     if (e)
         return e;
+    r->waits = wait;
     pthread_mutex_lock(&kv->mu);
     e = submit_locked(kv, r, &c);
     if (!e && id_out)

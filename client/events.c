@@ -19,7 +19,9 @@
  *  2. A poll under way holds the subscription: its end comes even if the caller
  *     has closed it meanwhile, and the last one frees it. A poll that sleeps at
  *     the daemon then is ended by one with the same id that does not wait.
- *  3. Another boot id: seq starts anew. The caller is told LOST, then all that
+ *  3. Polls take only a part of a connection's credit: other calls go on, and
+ *     what ends a poll is not queued behind it.
+ *  4. Another boot id: seq starts anew. The caller is told LOST, then all that
  *     the new daemon still has.
  *
  * Only the caller's thread touches a box; the rest of a lane is kv->mu's. */
@@ -35,7 +37,9 @@ enum {
     FIRST_MS = 2000,      /* deadline of a poll that does not wait */
     AGAIN_MS = 10,        /* after a failure, doubled each time */
     AGAIN_MAX_MS = 1000,
-    LOOK_MS = 10, /* whether a lane is there again */
+    LOOK_MS = 10,   /* whether a lane is there again */
+    OPEN_MAX = 16,  /* subscriptions of a handle */
+    POLLS_MAX = 24, /* under way to a lane, those of closed ones with them */
 };
 
 /* A reply being handed out. */
@@ -101,6 +105,7 @@ static void feed_polled(struct pikv *kv, struct call *call, int status,
 
     (void)fd;
     f->asked = false;
+    kv->event_polls[f - ev->feeds]--;
     if (!status && !ev->closed) {
         f->env = malloc(env_len + 1);
         status = f->env ? OK : ERR_NO_MEMORY;
@@ -125,7 +130,8 @@ static bool feed_ready(struct pikv_events *ev, const struct conn *c,
 
     if (f->asked || f->env || f->anew)
         return false;
-    if (c->state != CONN_UP || space->boot != c->boot)
+    if (c->state != CONN_UP || space->boot != c->boot ||
+        ev->kv->event_polls[c->lane] >= POLLS_MAX)
         *due = min_u64(*due, now + LOOK_MS * NS_PER_MS);
     else if (now < f->ask_ns)
         *due = min_u64(*due, f->ask_ns);
@@ -149,12 +155,14 @@ static void feed_ask(struct pikv_events *ev, struct conn *c,
     m.wait_ms = wait_ms;
     m.id = ev->id;
     f->asked = true;
+    ev->kv->event_polls[c->lane]++;
     ev->holds++;
     /* It may have ended when this returns, if the connection did. */
     if (!call_msg(ev->kv, c, OP_SUBSCRIBE, env, pikv__subscribe__pack(&m, env),
                   -1, now + most_ms * NS_PER_MS, feed_polled, f))
         return;
     f->asked = false;
+    ev->kv->event_polls[c->lane]--;
     feed_pause(f);
     events_let(ev);
 }
@@ -359,10 +367,14 @@ int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
         if (from_seq && i < kv->lane_n)
             f->next = max_u64(from_seq[i], 1);
     }
-    e = ns_find(kv, ns) ? events_ask(ev, &due) : ERR_NO_NAMESPACE;
+    e = !ns_find(kv, ns)                ? ERR_NO_NAMESPACE
+        : kv->event_streams >= OPEN_MAX ? ERR_LIMIT
+                                        : events_ask(ev, &due);
     ev->closed = e != 0;
     if (e)
         events_let(ev);
+    else
+        kv->event_streams++;
     pthread_mutex_unlock(&kv->mu);
     if (!e)
         *ev_out = ev;
@@ -415,6 +427,7 @@ void pikv_events_close(struct pikv_events *ev)
             pikv__subscribe_reply__free_unpacked(ev->feeds[i].box.reply, NULL);
     pthread_mutex_lock(&kv->mu);
     ev->closed = true;
+    kv->event_streams--;
     events_unask(ev);
     events_let(ev);
     pthread_mutex_unlock(&kv->mu);

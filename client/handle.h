@@ -34,6 +34,7 @@
 #include <pthread.h>
 
 #include "base/err.h"
+#include "base/layout.h"
 #include "base/list.h"
 #include "client/pikv.h"
 #include "proto/wire.h"
@@ -44,6 +45,7 @@ struct call;
 enum {
     LANES_MAX = 64,
     NAMESPACES_MAX = 256,
+    LAYOUTS_MAX = 256,
     GRACE_MS = 10, /* a reply that the memory's safety waits for */
     STAGE_UNIT = 4096,
     LAND_INLINE = 64 << 10, /* copied without letting kv->mu go */
@@ -64,6 +66,17 @@ struct region {
     uint32_t asked;          /* registrations not answered yet */
     int status;              /* of the last registration that failed */
     uint32_t ids[LANES_MAX]; /* id + 1 on that lane's connection; 0 none */
+};
+
+/* A registered layout. */
+struct lay {
+    uint32_t id;
+    const struct region *region; /* NULL: it was unregistered */
+    struct layout l;             /* offsets are in the region */
+    uint64_t *table;
+    bool told;               /* nothing is asked */
+    uint32_t asked;          /* registrations not answered yet */
+    uint32_t ids[LANES_MAX]; /* of that lane's connection; 0 none */
 };
 
 /* Bytes of the staging area; n units from first, n 0: none. */
@@ -129,10 +142,10 @@ struct part {
     uint32_t frames_cap;
     uint8_t *msg; /* frame + body when not built in the ring */
     uint32_t msg_cap, msg_len;
-    uint64_t sent_us;    /* deadline sent, for the frame */
-    int status;          /* how it ended, while LANDING or tp_pending */
-    uint8_t asked;       /* to end, at the deadline (1) and after (2) */
-    bool no_loans;       /* built without KEY_LOAN */
+    uint64_t sent_us; /* deadline sent, for the frame */
+    int status;       /* how it ended, while LANDING or tp_pending */
+    uint8_t asked;    /* to end, at the deadline (1) and after (2) */
+    bool no_loans;    /* built without KEY_LOAN */
     /* parts.c: items from the first on whose results are known, whose bytes are
      * in place; bytes are being moved without kv->mu; meanwhile the connection
      * was lost */
@@ -147,7 +160,7 @@ typedef void call_done_fn(struct pikv *kv, struct call *call, int status,
                           const void *env, size_t env_len, int fd);
 
 struct call {
-    struct list node; /* kv->inflight, then kv->done or a waiter's */
+    struct list node;      /* kv->inflight, then kv->done or a waiter's */
     struct list tell_node; /* kv->telling: parts wait to be taken */
     struct list parts;
     uint64_t id; /* 0: internal */
@@ -211,6 +224,8 @@ struct pikv {
 
     struct list regions;
     uint64_t region_serial;
+    struct lay *layouts[LAYOUTS_MAX]; /* by id modulo */
+    uint32_t layout_serial;
     struct staging staging;
     struct ns ns[NAMESPACES_MAX];
 
@@ -218,6 +233,8 @@ struct pikv {
     uint32_t *call_free;
     uint32_t call_cap, call_free_n;
     uint64_t call_serial, event_ids;
+    uint32_t event_streams; /* subscriptions open */
+    uint32_t event_polls[LANES_MAX];
     struct list inflight, done, telling, landing, free_calls, free_parts;
     uint64_t due_ns; /* no call in flight is due before */
     uint64_t now_ns; /* when progress last looked at the clock */
@@ -253,10 +270,20 @@ int region_memfd(uint64_t bytes, void **addr_out, int *fd_out);
 struct region *region_find(struct pikv *kv, uint32_t lane, const void *p,
                            uint64_t len);
 struct region *region_at(struct pikv *kv, const void *addr);
+/* The registered memory that addr lies in. */
+struct region *region_around(struct pikv *kv, const void *addr);
 /* Registers it with one connection, in the background. */
 void region_tell(struct pikv *kv, struct region *r, struct conn *c,
                  bool in_setup);
 void region_drop(struct pikv *kv, struct region *r);
+
+/* layout.c */
+struct lay *lay_find(struct pikv *kv, uint32_t id);
+/* The connection knows the memory: it is told of the layouts in it. */
+void lay_region_known(struct pikv *kv, const struct region *r, struct conn *c);
+void lay_region_gone(struct pikv *kv, const struct region *r);
+void lay_conn_gone(struct pikv *kv, uint32_t lane);
+void lay_free_all(struct pikv *kv);
 
 /* mapping.c: a descriptor of the file behind addr..addr+len, to be closed, and
  * where in it addr is. UNSUPPORTED: private memory. Without kv->mu. */

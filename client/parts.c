@@ -36,13 +36,15 @@ static void parts_tell(struct pikv *kv, struct call *c)
 
 static void parts_ready(struct pikv *kv, struct part *p, uint32_t up_to)
 {
-    for (; p->landed < up_to; p->landed++)
+    for (; p->call->tells && p->landed < up_to; p->landed++)
         p->call->ready[part_item(p, p->landed)] = 1;
-    parts_tell(kv, p->call);
+    p->landed = up_to;
+    if (p->call->tells)
+        parts_tell(kv, p->call);
 }
 
-/* Has it all come? Over shm the daemon tells only when it has. */
-static bool item_came(const struct part *p, uint32_t i)
+/* Over shm the daemon tells only when it has. */
+bool parts_came(const struct part *p, uint32_t i)
 {
     return p->conn->ops->registers ||
            p->dests[i].got >= p->call->results[part_item(p, i)].moved;
@@ -55,7 +57,7 @@ void parts_land(struct pikv *kv, struct part *p)
 
     if (!p->call || !p->call->tells || p->state != PART_SENT || p->busy)
         return;
-    for (; i < p->announced && item_came(p, i); i++) {
+    for (; i < p->announced && parts_came(p, i); i++) {
         uint64_t bytes = reply_land_bytes(p, i);
 
         if (bytes > budget) {
@@ -109,7 +111,7 @@ static void parts_unbusy(struct pikv *kv, struct part *p)
         p->asked = 0;
         c->due_ns = kv->due_ns = kv->now_ns;
     }
-    if (p->conn->state == CONN_DOWN || p->lost) {
+    if (p->lost) {
         if (!p->tp_pending)
             conn_part_ends(p->conn, p, p->status);
     } else if (p->replied) {
@@ -122,15 +124,15 @@ static void parts_unbusy(struct pikv *kv, struct part *p)
 
 void parts_progress(struct pikv *kv, struct part *p)
 {
-    uint32_t i = p->landed;
-    uint32_t end = p->state == PART_SENT ? p->announced : p->n;
-    uint64_t bytes = 0;
+    uint32_t i = p->landed, end = p->n;
+    uint64_t bytes = 0, most = p->call->tells ? LAND_CHUNK : UINT64_MAX;
 
-    while (end > i && p->state == PART_SENT && !item_came(p, end - 1))
-        end--;
+    if (p->state == PART_SENT)
+        for (end = i; end < p->announced && parts_came(p, end); end++)
+            ;
     p->busy = true;
     pthread_mutex_unlock(&kv->mu);
-    for (; i < end && bytes < LAND_CHUNK; i++) {
+    for (; i < end && bytes < most; i++) {
         bytes += reply_land_bytes(p, i);
         reply_land(kv, p, i);
     }

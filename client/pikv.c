@@ -179,6 +179,7 @@ static struct pikv *open_new(void)
     list_init(&kv->regions);
     list_init(&kv->inflight);
     list_init(&kv->done);
+    list_init(&kv->telling);
     list_init(&kv->landing);
     list_init(&kv->free_calls);
     list_init(&kv->free_parts);
@@ -314,7 +315,9 @@ static void close_conns(struct pikv *kv)
 static void close_call_free(struct call *c)
 {
     list_del(&c->node);
+    list_del(&c->tell_node);
     free(c->columns);
+    free(c->ready);
     free(c);
 }
 
@@ -340,6 +343,7 @@ static void close_memory(struct pikv *kv)
     }
     while (!list_empty(&kv->regions))
         region_drop(kv, container_of(kv->regions.next, struct region, node));
+    lay_free_all(kv);
     staging_fini(kv);
     loan_unmap_all(kv);
     ns_free_all(kv);

@@ -544,7 +544,8 @@ struct pikv_events; /* opaque: one subscription, one thread at a time */
 /* Follows what happens to the blocks of a namespace. from_seq: NULL (from now
  * on), or for each lane the next seq wanted (0 or 1: all that the ring still
  * has); one that was kept from another boot than pikv_info's means nothing.
- * Does not block; the server is asked in the background. */
+ * Does not block; the server is asked in the background. LIMIT: more than 16 of
+ * a handle. */
 int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
                      struct pikv_events **ev_out);
 /* Up to max events, waiting at most wait_ms for the first. Returns how many, or

@@ -57,7 +57,7 @@ void progress_kick(struct pikv *kv)
 
 void progress_event(struct pikv *kv)
 {
-    bool waiting = !list_empty(&kv->done);
+    bool waiting = !list_empty(&kv->done) || !list_empty(&kv->telling);
     uint64_t n = 1;
 
     if (waiting == kv->event_set)
@@ -73,16 +73,10 @@ void progress_event(struct pikv *kv)
 static bool progress_land(struct pikv *kv)
 {
     struct list *l = list_pop(&kv->landing);
-    struct part *p;
 
     if (!l)
         return false;
-    p = container_of(l, struct part, node);
-    pthread_mutex_unlock(&kv->mu);
-    reply_land(kv, p);
-    pthread_mutex_lock(&kv->mu);
-    kv->now_ns = now_ns();
-    call_part_ended(kv, p, p->status);
+    parts_progress(kv, container_of(l, struct part, node));
     return true;
 }
 
@@ -324,6 +318,7 @@ int progress_wait_call(struct pikv *kv, struct call *c,
 
     /* A call that is done already is in the queue: taken out by call_give. */
     c->waited = true;
+    list_del(&c->tell_node); /* nor are its parts told any more */
     progress_wait(kv, &c->done);
     completion_take(kv, c, &mine);
     if (out)
@@ -336,6 +331,8 @@ static int completions_take(struct pikv *kv, struct pikv_completion *out,
 {
     int n = 0;
 
+    while (n < max && parts_take(kv, &out[n]))
+        n++;
     while (n < max && !list_empty(&kv->done))
         completion_take(kv, container_of(kv->done.next, struct call, node),
                         &out[n++]);

@@ -83,6 +83,21 @@ struct region *region_find(struct pikv *kv, uint32_t lane, const void *p,
     return NULL;
 }
 
+struct region *region_around(struct pikv *kv, const void *addr)
+{
+    uintptr_t at = (uintptr_t)addr;
+
+    LIST_FOREACH(l, &kv->regions)
+    {
+        struct region *r = container_of(l, struct region, node);
+
+        if (r->callers && at >= (uintptr_t)r->addr &&
+            at - (uintptr_t)r->addr < r->len)
+            return r;
+    }
+    return NULL;
+}
+
 struct region *region_at(struct pikv *kv, const void *addr)
 {
     LIST_FOREACH(l, &kv->regions)
@@ -156,6 +171,8 @@ static void region_told(struct pikv *kv, struct call *c, int status,
     }
     if (m)
         pikv__mem_register_reply__free_unpacked(m, NULL);
+    if (r && r->ids[conn->lane])
+        lay_region_known(kv, r, conn);
     if (a->in_setup && conn->incarnation == a->incarnation)
         conn_setup_done(conn);
     else
@@ -202,6 +219,7 @@ void region_drop(struct pikv *kv, struct region *r)
     for (uint32_t i = 0; i < kv->lane_n; i++)
         if (r->ids[i])
             region_forget_id(kv, kv->conns[i], r->ids[i] - 1);
+    lay_region_gone(kv, r);
     list_del(&r->node);
     if (r->ours)
         munmap(r->addr, r->len);

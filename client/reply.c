@@ -81,6 +81,7 @@ bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
         .moved = w->moved,
         .crc32c = w->crc,
         .eta_us = w->eta_us,
+        .token = p->op == OP_PUT_BEGIN ? w->loan : 0,
     };
     if (moves && d->loan)
         reply_loan(kv, p, w, r);
@@ -112,7 +113,7 @@ bool reply_batch(struct pikv *kv, struct part *p, const struct message *m)
     struct batch b;
 
     if (m->frame.record_n == 0) {
-        if (m->frame.status == OK)
+        if (m->frame.status == OK || p->announced)
             return false;
         call_fail_items(p, m->frame.status);
         return true;

@@ -35,8 +35,10 @@ int bytes_of(PyObject *v, enum option o, Py_ssize_t i, size_t min, size_t max,
                       type_name(v, name, sizeof(name)));
     }
     if ((size_t)n < min || (size_t)n > max)
-        return refuse(PyExc_ValueError, o, i, "%zd bytes; want %zu to %zu", n,
-                      min, max);
+        return refuse(PyExc_ValueError, o, i,
+                      min == max ? "%zd bytes; want %zu"
+                                 : "%zd bytes; want %zu to %zu",
+                      n, min, max);
     *out = (struct pikv_bytes){text, (size_t)n};
     return 0;
 }
@@ -51,9 +53,7 @@ static int buffer_view(PyObject *v, enum option o, Py_ssize_t i, bool writable,
 
     if (PyObject_GetBuffer(v, view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE)) {
         type_name(v, name, sizeof(name));
-        /* Which of the two it was: without the wish to write it would do. */
-        if (writable && !PyErr_Occurred())
-            return -1;
+        /* Read-only or in pieces? Without the wish to write it tells. */
         PyErr_Clear();
         if (writable && PyObject_GetBuffer(v, view, PyBUF_SIMPLE) == 0) {
             PyBuffer_Release(view);

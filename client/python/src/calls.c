@@ -99,10 +99,8 @@ static int run_submit(struct pikv *kv, uint32_t ns, struct batch *b,
 
     if (b->bytes <= GIL_BYTES || (b->op != OP_PUT && b->op != OP_WRITE))
         return send(kv, ns, b, r, id);
-    Py_BEGIN_ALLOW_THREADS
-    e = send(kv, ns, b, r, id);
-    Py_END_ALLOW_THREADS
-    return e;
+    Py_BEGIN_ALLOW_THREADS e = send(kv, ns, b, r, id);
+    Py_END_ALLOW_THREADS return e;
 }
 
 /* Submit and wait. A completion that libpikv does not have any more was found
@@ -114,21 +112,16 @@ static int run_wait(struct pikv *kv, uint32_t ns, struct batch *b)
     uint64_t id = 0;
     int e;
 
-    Py_BEGIN_ALLOW_THREADS
-    if (b->op == OP_PUT)
-        e = pikv_put_sync(kv, ns, b->items, b->n, &b->call, r);
-    else if (b->op == OP_GET && !b->call.parts)
-        e = pikv_get_sync(kv, ns, b->items, b->n, &b->call, r);
-    else
-        e = send(kv, ns, b, r, &id);
+    Py_BEGIN_ALLOW_THREADS if (b->op == OP_PUT) e =
+        pikv_put_sync(kv, ns, b->items, b->n, &b->call, r);
+    else if (b->op == OP_GET && !b->call.parts) e =
+        pikv_get_sync(kv, ns, b->items, b->n, &b->call, r);
+    else e = send(kv, ns, b, r, &id);
     if (!e && id)
         e = pikv_wait(kv, id, &f->done);
-    Py_END_ALLOW_THREADS
-    if (!id || f->done.id == id)
-        return e;
+    Py_END_ALLOW_THREADS if (!id || f->done.id == id) return e;
     while (!f->taken) {
-        Py_BEGIN_ALLOW_THREADS
-        (void)usleep(TAKEN_NAP_US);
+        Py_BEGIN_ALLOW_THREADS(void) usleep(TAKEN_NAP_US);
         Py_END_ALLOW_THREADS
     }
     return f->done.status;
@@ -346,8 +339,7 @@ static void calls_dealloc(PyObject *self)
     }
 
 static PyMethodDef methods[] = {
-    DOORS(put,
-          ", keys, values" KEYED ATTRIBUTES ", crc32c=None, layout=0" ANY,
+    DOORS(put, ", keys, values" KEYED ATTRIBUTES ", crc32c=None, layout=0" ANY,
           "Stores values[i] under keys[i]. Results: OK, EXISTS (it is there "
           "already), PENDING, ..."),
     DOORS(get,

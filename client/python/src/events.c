@@ -29,8 +29,8 @@ static PyStructSequence_Field event_fields[] = {
     {"when_ms", "wall clock, milliseconds since 1970"},
     {NULL, NULL},
 };
-PyStructSequence_Desc event_desc = {
-    "pikv.Event", "What happened to a block.", event_fields, 19};
+PyStructSequence_Desc event_desc = {"pikv.Event", "What happened to a block.",
+                                    event_fields, 19};
 
 static const char *kind_word(enum pikv_event_kind kind)
 {
@@ -56,16 +56,14 @@ static PyObject *event_new(struct state *st, const struct pikv_event *e)
     PyObject *t = Py_BuildValue(
         "(sIKKKy#y#y#HBBy#KKIII(KKKK)K)", kind_word(e->kind), e->lane,
         (u64)e->seq, (u64)e->boot, (u64)e->count, key ? key : "",
-        (Py_ssize_t)e->key.len, parent ? parent : "",
-        (Py_ssize_t)e->parent.len, (const char *)e->hash,
-        (Py_ssize_t)sizeof(e->hash), e->group, e->cls, e->tier,
-        (const char *)e->scope, (Py_ssize_t)sizeof(e->scope), (u64)e->len,
-        (u64)e->version, e->page, e->token_end, e->token_n,
+        (Py_ssize_t)e->key.len, parent ? parent : "", (Py_ssize_t)e->parent.len,
+        (const char *)e->hash, (Py_ssize_t)sizeof(e->hash), e->group, e->cls,
+        e->tier, (const char *)e->scope, (Py_ssize_t)sizeof(e->scope),
+        (u64)e->len, (u64)e->version, e->page, e->token_end, e->token_n,
         (u64)e->labels[0], (u64)e->labels[1], (u64)e->labels[2],
         (u64)e->labels[3], (u64)e->when_ms);
-    PyObject *out = t ? PyObject_CallFunctionObjArgs((PyObject *)st->event, t,
-                                                     NULL)
-                      : NULL;
+    PyObject *out =
+        t ? PyObject_CallFunctionObjArgs((PyObject *)st->event, t, NULL) : NULL;
 
     Py_XDECREF(t);
     return out;
@@ -155,8 +153,7 @@ void events_shut(struct events *s)
         *at = s->next;
     s->ev = NULL;
     if (ev && !handle_forked(h)) {
-        Py_BEGIN_ALLOW_THREADS
-        pikv_events_close(ev);
+        Py_BEGIN_ALLOW_THREADS pikv_events_close(ev);
         Py_END_ALLOW_THREADS
     }
 }
@@ -200,10 +197,8 @@ static int events_wait(struct events *s, struct pikv_event *out, int max,
     for (;;) {
         uint32_t slice = wait_ms < SLICE_MS ? wait_ms : SLICE_MS;
 
-        Py_BEGIN_ALLOW_THREADS
-        n = pikv_events_next(s->ev, out, max, slice);
-        Py_END_ALLOW_THREADS
-        wait_ms -= slice;
+        Py_BEGIN_ALLOW_THREADS n = pikv_events_next(s->ev, out, max, slice);
+        Py_END_ALLOW_THREADS wait_ms -= slice;
         if (n || !wait_ms || h->closing || PyErr_CheckSignals())
             return n;
     }

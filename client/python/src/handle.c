@@ -69,11 +69,9 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
         return NULL;
     }
     o.staging_bytes = staging;
-    Py_BEGIN_ALLOW_THREADS
-    e = pikv_open(&o, &kv);
-    Py_END_ALLOW_THREADS
-    if (e)
-        return raise_code(h->st, e, pikv_last_error(), NULL);
+    Py_BEGIN_ALLOW_THREADS e = pikv_open(&o, &kv);
+    Py_END_ALLOW_THREADS if (e) return raise_code(h->st, e, pikv_last_error(),
+                                                  NULL);
     h->kv = kv;
     h->closing = false;
     Py_RETURN_NONE;
@@ -91,16 +89,13 @@ static void handle_close_now(struct handle *h)
     h->closing = true;
     forked = handle_forked(h);
     while (!forked && h->users > 0) {
-        Py_BEGIN_ALLOW_THREADS
-        (void)usleep(CLOSE_NAP_US);
+        Py_BEGIN_ALLOW_THREADS(void) usleep(CLOSE_NAP_US);
         Py_END_ALLOW_THREADS
     }
     while (h->events)
         events_shut(h->events);
-    Py_BEGIN_ALLOW_THREADS
-    pikv_close(kv);
-    Py_END_ALLOW_THREADS
-    h->kv = NULL;
+    Py_BEGIN_ALLOW_THREADS pikv_close(kv);
+    Py_END_ALLOW_THREADS h->kv = NULL;
     flight_free_all(h);
 }
 
@@ -189,10 +184,8 @@ static PyObject *completions(struct handle *h, bool poll)
         return NULL;
     while (list && !e && n == DRAIN_N) {
         if (poll) {
-            Py_BEGIN_ALLOW_THREADS
-            n = pikv_poll(kv, c, DRAIN_N);
-            Py_END_ALLOW_THREADS
-            poll = false;
+            Py_BEGIN_ALLOW_THREADS n = pikv_poll(kv, c, DRAIN_N);
+            Py_END_ALLOW_THREADS poll = false;
         } else {
             n = pikv_drain(kv, c, DRAIN_N);
         }
@@ -232,12 +225,11 @@ static PyObject *handle_wait(PyObject *self, PyObject *arg)
     kv = handle_enter(h);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    e = pikv_wait(kv, id, &c);
+    Py_BEGIN_ALLOW_THREADS e = pikv_wait(kv, id, &c);
     Py_END_ALLOW_THREADS
-    /* c.id tells a call that ended with an error from an error of the wait. */
-    if (c.id == id)
-        out = flight_take(h, &c);
+        /* c.id tells a call that ended with an error from an error of the wait.
+         */
+        if (c.id == id) out = flight_take(h, &c);
     if (!out && !PyErr_Occurred())
         raise_code(h->st, e ? e : PIKV_BAD_REQUEST,
                    e == PIKV_BAD_REQUEST

@@ -7,11 +7,6 @@
 
 #include "client/python/src/pikvpy.h"
 
-static struct pikv_key *item_key(const struct batch *b, uint32_t i)
-{
-    return (struct pikv_key *)(void *)((char *)b->items + i * b->stride);
-}
-
 static size_t item_size(enum op op)
 {
     switch (op) {
@@ -37,131 +32,6 @@ static size_t item_size(enum op op)
         break;
     }
     return sizeof(struct pikv_key);
-}
-
-/* ---- keys ---- */
-
-/* One bytes value for all items, or a tuple of one each. */
-struct texts {
-    enum option option;
-    PyObject *tuple;
-    struct pikv_bytes all;
-    size_t min, max;
-};
-
-static int texts_open(struct batch *b, enum option o, size_t min, size_t max,
-                      struct texts *t)
-{
-    PyObject *v = b->o[o];
-
-    *t = (struct texts){.option = o, .min = min, .max = max};
-    if (!option_given(b, o))
-        return 0;
-    if (PyBytes_Check(v) || PyUnicode_Check(v))
-        return bytes_of(v, o, -1, min, max, &t->all);
-    t->tuple = option_tuple(b, o);
-    if (!t->tuple)
-        return -1;
-    if (PyTuple_Size(t->tuple) != (Py_ssize_t)b->n)
-        return refuse(PyExc_ValueError, o, -1, "%zd entries for %u keys",
-                      PyTuple_Size(t->tuple), b->n);
-    return 0;
-}
-
-static int texts_at(const struct texts *t, uint32_t i, struct pikv_bytes *out)
-{
-    PyObject *v;
-
-    *out = t->all;
-    if (!t->tuple)
-        return 0;
-    v = PyTuple_GetItem(t->tuple, (Py_ssize_t)i);
-    if (v == Py_None)
-        return 0;
-    return bytes_of(v, t->option, (Py_ssize_t)i, t->min, t->max, out);
-}
-
-static int keys_count(struct batch *b)
-{
-    Py_ssize_t n = option_given(b, O_keys) ? PyTuple_Size(b->o[O_keys]) : 0;
-
-    if (n > ITEMS_MAX)
-        return refuse(PyExc_ValueError, O_keys, -1, "%zd keys; at most %d", n,
-                      ITEMS_MAX);
-    if (n == 0 && b->op != OP_EVICT)
-        return refuse(PyExc_ValueError, O_keys, -1, "none; give at least one");
-    b->n = (uint32_t)n;
-    return 0;
-}
-
-static int key_options(struct batch *b, struct texts *route,
-                       struct texts *scope, struct column *group,
-                       struct column *cls)
-{
-    enum option r = option_given(b, O_routes) ? O_routes : O_route;
-
-    if (option_given(b, O_routes) && option_given(b, O_route))
-        return refuse(PyExc_ValueError, O_routes, -1,
-                      "route is given as well; route is for all keys, routes "
-                      "one for each");
-    if (texts_open(b, r, 0, ROUTE_MAX, route) ||
-        texts_open(b, O_scope, SCOPE_BYTES, SCOPE_BYTES, scope) ||
-        column_open(b, O_group, 15, group) || column_open(b, O_cls, 2, cls))
-        return -1;
-    return 0;
-}
-
-static int keys_fill(struct batch *b)
-{
-    struct texts route, scope;
-    struct column group, cls;
-
-    if (key_options(b, &route, &scope, &group, &cls))
-        return -1;
-    for (uint32_t i = 0; i < b->n; i++) {
-        struct pikv_key *k = item_key(b, i);
-        struct pikv_bytes s = {NULL, 0};
-        uint64_t g = 0, c = 0;
-
-        if (bytes_of(PyTuple_GetItem(b->o[O_keys], (Py_ssize_t)i), O_keys,
-                     (Py_ssize_t)i, 1, KEY_MAX, &k->key) ||
-            texts_at(&route, i, &k->route) || texts_at(&scope, i, &s) ||
-            column_at(&group, i, &g) || column_at(&cls, i, &c))
-            return -1;
-        k->scope = s.p;
-        k->group = (uint16_t)g;
-        k->cls = (uint8_t)c;
-    }
-    return 0;
-}
-
-/* EVICT of a scope: one key that only carries it. */
-static int keys_scope(struct batch *b)
-{
-    struct texts scope;
-    struct pikv_bytes s;
-
-    if (!option_given(b, O_scope))
-        return refuse(PyExc_ValueError, O_scope, -1,
-                      "select=\"scope\" needs 16 bytes");
-    if (texts_open(b, O_scope, SCOPE_BYTES, SCOPE_BYTES, &scope) ||
-        texts_at(&scope, 0, &s))
-        return -1;
-    item_key(b, 0)->scope = s.p;
-    return 0;
-}
-
-static int items_alloc(struct batch *b)
-{
-    uint32_t n = b->n ? b->n : 1;
-
-    b->stride = item_size(b->op);
-    b->items = PyMem_Calloc(n, b->stride);
-    if (!b->items) {
-        (void)PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
 }
 
 /* ---- put, begin ---- */
@@ -323,9 +193,17 @@ static int item_bytes(struct batch *b, PyObject *t, enum option o, uint32_t i,
     uint64_t number;
 
     *iov_n = 0;
-    if (!has_layout(b))
-        return buffer_take(b, v, o, (Py_ssize_t)i, writable, data, iov_n,
-                           iov_first);
+    if (!has_layout(b)) {
+        uint64_t before = b->bytes;
+
+        if (buffer_take(b, v, o, (Py_ssize_t)i, writable, data, iov_n,
+                        iov_first))
+            return -1;
+        if (!writable && b->bytes == before)
+            return refuse(PyExc_ValueError, o, (Py_ssize_t)i,
+                          "no bytes; a block has at least one");
+        return 0;
+    }
     if (uint_of(v, o, (Py_ssize_t)i, UINT32_MAX, &number))
         return -1;
     *block = (uint32_t)number;
@@ -367,8 +245,8 @@ static int put_items(struct batch *b)
     }
     for (uint32_t i = 0; i < b->n; i++)
         if (p[i].iov_n)
-            p[i].iov = (const struct pikv_bytes *)(const void *)iov_at(
-                b, p[i].iov);
+            p[i].iov =
+                (const struct pikv_bytes *)(const void *)iov_at(b, p[i].iov);
     return 0;
 }
 
@@ -440,8 +318,8 @@ static int get_items(struct batch *b)
         return -1;
     b->flight->loan = r.loan;
     for (uint32_t i = 0; i < b->n; i++) {
-        bool none = r.loan &&
-                    PyTuple_GetItem(buffers, (Py_ssize_t)i) == Py_None;
+        bool none =
+            r.loan && PyTuple_GetItem(buffers, (Py_ssize_t)i) == Py_None;
 
         if ((!none && item_bytes(b, buffers, O_buffers, i, true, &g[i].data,
                                  &g[i].block, &g[i].iov_n, &first)) ||
@@ -592,8 +470,8 @@ static int write_items(struct batch *b)
     }
     for (uint32_t i = 0; i < b->n; i++)
         if (w[i].iov_n)
-            w[i].iov = (const struct pikv_bytes *)(const void *)iov_at(
-                b, w[i].iov);
+            w[i].iov =
+                (const struct pikv_bytes *)(const void *)iov_at(b, w[i].iov);
     return 0;
 }
 
@@ -615,6 +493,19 @@ static int finish_items(struct batch *b)
 }
 
 /* ---- all ---- */
+
+static int items_alloc(struct batch *b)
+{
+    uint32_t n = b->n ? b->n : 1;
+
+    b->stride = item_size(b->op);
+    b->items = PyMem_Calloc(n, b->stride);
+    if (!b->items) {
+        (void)PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
 
 static int items_rest(struct batch *b)
 {

@@ -11,8 +11,7 @@
 #include "client/python/src/pikvpy.h"
 
 struct loan {
-    PyObject_HEAD
-    struct handle *handle;
+    PyObject_HEAD struct handle *handle;
     uint32_t ns;
     struct pikv_result r; /* loan_id 0: released */
     Py_ssize_t views;
@@ -148,7 +147,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec loan_spec = {
-    .name = "pikv._pikv.Loan",
+    .name = "pikv.Loan",
     .basicsize = sizeof(struct loan),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,

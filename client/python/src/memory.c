@@ -17,8 +17,7 @@
 enum { PAGE = 4096, RUNS_MAX = 16 };
 
 struct memory {
-    PyObject_HEAD
-    struct handle *handle;
+    PyObject_HEAD struct handle *handle;
     void *addr; /* NULL: freed */
     size_t bytes, mapped;
     int fd;
@@ -26,8 +25,7 @@ struct memory {
 };
 
 struct registration {
-    PyObject_HEAD
-    struct handle *handle; /* NULL: unregistered */
+    PyObject_HEAD struct handle *handle; /* NULL: unregistered */
     struct hold hold;
     void *addr;
     size_t bytes;
@@ -43,8 +41,8 @@ static int memory_map(struct memory *m)
     if (m->fd < 0 || ftruncate(m->fd, (off_t)m->mapped) ||
         fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
         return PIKV_NO_MEMORY;
-    m->addr = mmap(NULL, m->mapped, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd,
-                   0);
+    m->addr =
+        mmap(NULL, m->mapped, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
     if (m->addr == MAP_FAILED)
         m->addr = NULL;
     return m->addr ? PIKV_OK : PIKV_NO_MEMORY;
@@ -88,12 +86,11 @@ PyObject *handle_alloc(PyObject *self, PyObject *args)
         m->handle = h;
         m->bytes = (size_t)n;
         m->fd = -1;
-        Py_BEGIN_ALLOW_THREADS
-        e = memory_map(m);
+        Py_BEGIN_ALLOW_THREADS e = memory_map(m);
         if (!e)
             e = pikv_mem_register_fd(kv, m->fd, 0, m->mapped, m->addr);
-        Py_END_ALLOW_THREADS
-        if (e) {
+        Py_END_ALLOW_THREADS if (e)
+        {
             Py_CLEAR(m);
             raise_code(h->st, e, "alloc", NULL);
         }
@@ -210,7 +207,7 @@ static PyType_Slot memory_slots[] = {
 };
 
 PyType_Spec memory_spec = {
-    .name = "pikv._pikv.Memory",
+    .name = "pikv.Memory",
     .basicsize = sizeof(struct memory),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = memory_slots,
@@ -252,8 +249,7 @@ PyObject *handle_register(PyObject *self, PyObject *args)
     }
     r->told = !registered_by(h, buffer);
     if (r->told) {
-        Py_BEGIN_ALLOW_THREADS
-        e = pikv_mem_register(kv, bytes.p, bytes.len);
+        Py_BEGIN_ALLOW_THREADS e = pikv_mem_register(kv, bytes.p, bytes.len);
         Py_END_ALLOW_THREADS
     }
     handle_leave(h);
@@ -344,7 +340,7 @@ static PyType_Slot registration_slots[] = {
 };
 
 PyType_Spec registration_spec = {
-    .name = "pikv._pikv.Registration",
+    .name = "pikv.Registration",
     .basicsize = sizeof(struct registration),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = registration_slots,

@@ -128,8 +128,8 @@ static PyObject *module_crc32c(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*|I:crc32c", &view, &crc))
         return NULL;
     if (view.len > GIL_BYTES) {
-        Py_BEGIN_ALLOW_THREADS
-        crc = pikv_crc32c(crc, view.buf, (size_t)view.len);
+        Py_BEGIN_ALLOW_THREADS crc =
+            pikv_crc32c(crc, view.buf, (size_t)view.len);
         Py_END_ALLOW_THREADS
     } else {
         crc = pikv_crc32c(crc, view.buf, (size_t)view.len);

@@ -57,13 +57,14 @@ enum {
 
 /* What a call may be given, by name; the first ones by position as well. */
 #define OPTIONS(X)                                                             \
-    X(keys) X(values) X(buffers) X(lengths) X(tokens) X(offsets) X(writer)     \
-    X(writers) X(open_ms) X(parents) X(labels) X(pages) X(token_ends)          \
-    X(token_ns) X(crc32c) X(route) X(routes) X(scope) X(group) X(cls)          \
-    X(affinity) X(priority) X(ttl_ms) X(pin_ttl_ms) X(durable) X(layout)       \
-    X(tag) X(deadline_ms) X(if_versions) X(verify) X(parts) X(soft_ms)         \
-    X(loan) X(cols) X(columns) X(promote) X(select) X(label) X(demote)         \
-    X(cap_mib) X(trace)
+    X(keys)                                                                    \
+    X(values) X(buffers) X(lengths) X(tokens) X(offsets) X(writer) X(writers)  \
+        X(open_ms) X(parents) X(labels) X(pages) X(token_ends) X(token_ns)     \
+            X(crc32c) X(route) X(routes) X(scope) X(group) X(cls) X(affinity)  \
+                X(priority) X(ttl_ms) X(pin_ttl_ms) X(durable) X(layout)       \
+                    X(tag) X(deadline_ms) X(if_versions) X(verify) X(parts)    \
+                        X(soft_ms) X(loan) X(cols) X(columns) X(promote)       \
+                            X(select) X(label) X(demote) X(cap_mib) X(trace)
 
 enum option {
 #define OPTION(name) O_##name,
@@ -104,8 +105,7 @@ struct hold {
 };
 
 struct results {
-    PyObject_HEAD
-    struct state *st;
+    PyObject_HEAD struct state *st;
     struct handle *handle; /* only with loans in it */
     uint32_t ns;
     Py_ssize_t n;
@@ -125,8 +125,7 @@ struct flight {
 };
 
 struct handle {
-    PyObject_HEAD
-    struct state *st;
+    PyObject_HEAD struct state *st;
     struct pikv *kv; /* NULL: not open, or closed */
     int users;
     bool closing;
@@ -139,14 +138,12 @@ struct handle {
 };
 
 struct calls {
-    PyObject_HEAD
-    struct handle *handle;
+    PyObject_HEAD struct handle *handle;
     uint32_t ns;
 };
 
 struct events {
-    PyObject_HEAD
-    struct handle *handle;
+    PyObject_HEAD struct handle *handle;
     struct pikv_events *ev; /* NULL: closed */
     bool busy;              /* a thread is in next() */
     struct events *next;    /* handle->events */
@@ -184,6 +181,14 @@ struct column {
     uint64_t all, max;
 };
 
+/* One bytes value for all items, or a tuple of one each. */
+struct texts {
+    enum option option;
+    PyObject *tuple;
+    struct pikv_bytes all;
+    size_t min, max;
+};
+
 /* module.c */
 struct state *state_of(PyTypeObject *type);
 /* Raises the class of a code; text may be NULL. Returns NULL. */
@@ -216,7 +221,15 @@ int uint_of(PyObject *v, enum option o, Py_ssize_t i, uint64_t max,
 /* struct pikv_call from what was given. */
 int options_call(struct batch *b);
 
-/* items.c */
+/* keys.c */
+int texts_open(struct batch *b, enum option o, size_t min, size_t max,
+               struct texts *t);
+int texts_at(const struct texts *t, uint32_t i, struct pikv_bytes *out);
+int keys_count(struct batch *b);
+int keys_fill(struct batch *b);
+int keys_scope(struct batch *b); /* EVICT of a scope: one key carries it */
+
+/* items.c: the whole item array. */
 int items_build(struct batch *b);
 /* buffers.c: the bytes of v, held by the flight. */
 int buffer_take(struct batch *b, PyObject *v, enum option o, Py_ssize_t i,

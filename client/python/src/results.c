@@ -152,10 +152,9 @@ static PyObject *results_list(PyObject *self, void *what)
 
     for (Py_ssize_t i = 0; list && i < r->n; i++) {
         const struct pikv_result *at = &r->r[i];
-        PyObject *v = f == LIST_OK ? PyBool_FromLong(at->status == PIKV_OK)
-                      : f == LIST_HITS
-                          ? PyBool_FromLong(at->state == STATE_HIT)
-                          : result_field(at, f);
+        PyObject *v = f == LIST_OK     ? PyBool_FromLong(at->status == PIKV_OK)
+                      : f == LIST_HITS ? PyBool_FromLong(at->state == STATE_HIT)
+                                       : result_field(at, f);
 
         if (!v || PyList_SetItem(list, i, v))
             Py_CLEAR(list);
@@ -209,7 +208,9 @@ static PyObject *results_repr(PyObject *self)
 }
 
 #define LIST(name, what, doc)                                                  \
-    {name, results_list, NULL, doc, (void *)(intptr_t)(what)}
+    {                                                                          \
+        name, results_list, NULL, doc, (void *)(intptr_t)(what)                \
+    }
 
 static PyGetSetDef results_getset[] = {
     LIST("statuses", 0, "list of int: 0, or the code of pikv.errors"),
@@ -246,7 +247,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec results_spec = {
-    .name = "pikv._pikv.Results",
+    .name = "pikv.Results",
     .basicsize = sizeof(struct results),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,

@@ -28,16 +28,16 @@ static PyStructSequence_Field explanation_fields[] = {
     {"advice", "one sentence for a person"},
     {NULL, NULL},
 };
-PyStructSequence_Desc explanation_desc = {
-    "pikv.Explanation", "Why a key is, or is not, there.", explanation_fields,
-    5};
+PyStructSequence_Desc explanation_desc = {"pikv.Explanation",
+                                          "Why a key is, or is not, there.",
+                                          explanation_fields, 5};
 
 /* Fills a struct sequence from a tuple; takes the reference. */
 static PyObject *seq_from(PyTypeObject *type, PyObject *tuple)
 {
-    PyObject *out = tuple ? PyObject_CallFunctionObjArgs((PyObject *)type,
-                                                         tuple, NULL)
-                          : NULL;
+    PyObject *out =
+        tuple ? PyObject_CallFunctionObjArgs((PyObject *)type, tuple, NULL)
+              : NULL;
 
     Py_XDECREF(tuple);
     return out;
@@ -57,12 +57,11 @@ PyObject *handle_info(PyObject *self, PyObject *unused)
     handle_leave(h);
     if (e)
         return raise_code(h->st, e, NULL, NULL);
-    return seq_from(h->st->info,
-                    Py_BuildValue("(ssIIKIK)", i.server, i.transport, i.lanes,
-                                  i.batch_keys_max,
-                                  (unsigned long long)i.block_bytes_max,
-                                  i.pin_ttl_ms_max,
-                                  (unsigned long long)i.boot));
+    return seq_from(
+        h->st->info,
+        Py_BuildValue("(ssIIKIK)", i.server, i.transport, i.lanes,
+                      i.batch_keys_max, (unsigned long long)i.block_bytes_max,
+                      i.pin_ttl_ms_max, (unsigned long long)i.boot));
 }
 
 /* ---- open ---- */
@@ -82,11 +81,10 @@ static int groups_take(PyObject *list, struct pikv_group *g, uint32_t *n_out)
     for (Py_ssize_t i = 0; i < n; i++) {
         unsigned long long bytes;
 
-        if (!PyArg_ParseTuple(PyTuple_GetItem(list, i), "IsIIIIssK;groups",
-                              &g[i].id, &g[i].kind, &g[i].layers,
-                              &g[i].kv_heads, &g[i].head_dim,
-                              &g[i].tokens_per_block, &g[i].dtype, &g[i].order,
-                              &bytes))
+        if (!PyArg_ParseTuple(
+                PyTuple_GetItem(list, i), "IsIIIIssK;groups", &g[i].id,
+                &g[i].kind, &g[i].layers, &g[i].kv_heads, &g[i].head_dim,
+                &g[i].tokens_per_block, &g[i].dtype, &g[i].order, &bytes))
             return -1;
         g[i].block_bytes = bytes;
     }
@@ -122,10 +120,8 @@ PyObject *handle_open_namespace(PyObject *self, PyObject *args)
     kv = handle_enter(h);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    e = pikv_namespace_open(kv, &d, &ns, &call);
-    Py_END_ALLOW_THREADS
-    handle_leave(h);
+    Py_BEGIN_ALLOW_THREADS e = pikv_namespace_open(kv, &d, &ns, &call);
+    Py_END_ALLOW_THREADS handle_leave(h);
     if (e)
         return raise_code(h->st, e, pikv_last_error(), NULL);
     return PyLong_FromUnsignedLong(ns);
@@ -133,7 +129,7 @@ PyObject *handle_open_namespace(PyObject *self, PyObject *args)
 
 /* ---- of a namespace ---- */
 
-/* _explain(key, group, scope, deadline_us) */
+/* _explain(key, group, scope, deadline_us, route) */
 PyObject *calls_explain(PyObject *self, PyObject *args)
 {
     struct calls *c = (struct calls *)self;
@@ -141,26 +137,26 @@ PyObject *calls_explain(PyObject *self, PyObject *args)
     struct pikv_explanation x;
     struct pikv_key k = {.cls = 0};
     struct pikv_bytes scope = {NULL, 0};
-    PyObject *key, *salt;
+    PyObject *key, *salt, *route;
     unsigned int group;
     struct pikv *kv;
     int e;
 
-    if (!PyArg_ParseTuple(args, "OIOI", &key, &group, &salt,
-                          &call.deadline_us) ||
+    if (!PyArg_ParseTuple(args, "OIOIO", &key, &group, &salt,
+                          &call.deadline_us, &route) ||
         bytes_of(key, O_keys, -1, 1, KEY_MAX, &k.key) ||
-        (salt != Py_None && bytes_of(salt, O_scope, -1, SCOPE_BYTES,
-                                     SCOPE_BYTES, &scope)))
+        (route != Py_None &&
+         bytes_of(route, O_route, -1, 1, ROUTE_MAX, &k.route)) ||
+        (salt != Py_None &&
+         bytes_of(salt, O_scope, -1, SCOPE_BYTES, SCOPE_BYTES, &scope)))
         return NULL;
     k.group = (uint16_t)group;
     k.scope = scope.p;
     kv = handle_enter(c->handle);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    e = pikv_explain(kv, c->ns, &k, &call, &x);
-    Py_END_ALLOW_THREADS
-    handle_leave(c->handle);
+    Py_BEGIN_ALLOW_THREADS e = pikv_explain(kv, c->ns, &k, &call, &x);
+    Py_END_ALLOW_THREADS handle_leave(c->handle);
     if (e)
         return raise_code(c->handle->st, e, NULL, NULL);
     return seq_from(c->handle->st->explanation,
@@ -202,10 +198,8 @@ PyObject *calls_bump(PyObject *self, PyObject *args)
     kv = handle_enter(c->handle);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    e = pikv_namespace_bump(kv, c->ns, &call);
-    Py_END_ALLOW_THREADS
-    handle_leave(c->handle);
+    Py_BEGIN_ALLOW_THREADS e = pikv_namespace_bump(kv, c->ns, &call);
+    Py_END_ALLOW_THREADS handle_leave(c->handle);
     if (e)
         return raise_code(c->handle->st, e, NULL, NULL);
     Py_RETURN_NONE;

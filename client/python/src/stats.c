@@ -16,10 +16,10 @@ static PyObject *op_dict(const struct pikv_op_stats *s)
     if (!buckets)
         return NULL;
 #define U(field) #field, (unsigned long long)s->field
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", U(calls),
-        U(items), U(bytes), U(hits), U(misses), U(exists), U(timeouts),
-        U(busy), U(down), U(errors), U(sum_us), "buckets", buckets);
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}",
+                         U(calls), U(items), U(bytes), U(hits), U(misses),
+                         U(exists), U(timeouts), U(busy), U(down), U(errors),
+                         U(sum_us), "buckets", buckets);
 #undef U
 }
 
