@@ -11,6 +11,7 @@
  *   links     transports: from here on clients may connect
  *   loops     one thread per lane
  *   admin     HTTP on the control loop
+ *   door      for Redis clients, on a thread of its own; a client of the lanes
  *   run       this thread is the control thread until a signal
  *
  * set_up() is this list, tear_down() the same in reverse; each part accepts
@@ -33,6 +34,7 @@
 #include "base/copy.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "door/door.h"
 #include "server/admin.h"
 #include "server/args.h"
 #include "server/control.h"
@@ -64,6 +66,8 @@ struct daemon {
     struct loop *loops[UNIT_LANES_MAX];
     struct loop_control *loop;
     struct admin *admin;
+    struct door *door;
+    struct metrics door_metrics;
     char registry_path[MAIN_PATH];
 };
 
@@ -303,6 +307,7 @@ static enum err set_up_control(struct daemon *d, struct errmsg *m)
                           d->cfg.namespaces.max);
     snprintf(d->registry_path, sizeof(d->registry_path), "%s/namespaces.json",
              d->cfg.node.state_dir);
+    d->control.beside = &d->door_metrics;
     return keeps ? load_registry(d, m) : OK;
 }
 
@@ -425,6 +430,13 @@ static void tear_down_links(struct daemon *d)
     loop_control_close(d->loop); /* loops wake it until they are gone */
 }
 
+static void on_drain(void *arg)
+{
+    const struct daemon *d = arg;
+
+    door_drain(d->door);
+}
+
 /* Lane threads take no signals: the control loop does. */
 static enum err set_up_loops(struct daemon *d, struct errmsg *m)
 {
@@ -434,6 +446,8 @@ static enum err set_up_loops(struct daemon *d, struct errmsg *m)
         .notify = &d->notify,
         .arenas = d->arenas,
         .arena_n = d->cfg.dram.prefault ? d->arena_n : 0,
+        .on_drain = on_drain,
+        .arg = d,
     };
     sigset_t all, old;
     enum err e = loop_control_open(&d->loop, &cfg, m);
@@ -473,6 +487,20 @@ static void tear_down_admin(struct daemon *d)
     admin_close(d->admin);
 }
 
+/* ---- Door ---- */
+
+static enum err set_up_door(struct daemon *d, struct errmsg *m)
+{
+    return d->cfg.listen.resp.enabled
+               ? door_open(&d->door, &d->cfg, &d->door_metrics, m)
+               : OK;
+}
+
+static void tear_down_door(struct daemon *d)
+{
+    door_close(d->door);
+}
+
 /* ---- The daemon ---- */
 
 static enum err set_up(struct daemon *d, struct errmsg *m)
@@ -489,11 +517,13 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
     e = e ? e : set_up_links(d, m);
     e = e ? e : set_up_loops(d, m);
     e = e ? e : set_up_admin(d, m);
+    e = e ? e : set_up_door(d, m);
     return e;
 }
 
 static void tear_down(struct daemon *d)
 {
+    tear_down_door(d);
     tear_down_loops(d);
     tear_down_admin(d);
     tear_down_links(d);
@@ -524,13 +554,14 @@ static void log_start(const struct daemon *d)
     char dram[32];
 
     LOG(LOG_NOTICE, "started",
-        "version=%s node=%s lanes=%u dram=%s shm=%s ucx=%s admin=%s copy=%s "
-        "config=%s",
+        "version=%s node=%s lanes=%u dram=%s shm=%s ucx=%s admin=%s resp=%s "
+        "copy=%s config=%s",
         args_version, LOG_STR(d->cfg.node.name), d->lane_n,
         units_print_bytes(d->arenas[0].bytes, dram),
         d->cfg.listen.shm.enabled ? d->cfg.listen.shm.path : "off",
         d->cfg.listen.ucx.enabled ? d->cfg.listen.ucx.host : "off",
         d->cfg.listen.admin.enabled ? d->cfg.listen.admin.host : "off",
+        d->cfg.listen.resp.enabled ? d->cfg.listen.resp.host : "off",
         copy_kind(), d->args.config ? d->args.config : "defaults");
 }
 

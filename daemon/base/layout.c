@@ -9,7 +9,7 @@
 /* Fills in run r from what was given; reach is how far from a base any run goes
  * so far. */
 static enum err run_init(struct layout *l, struct layout_run *r,
-                         uint64_t *pieces, uint64_t *reach)
+                         uint64_t *reach)
 {
     uint64_t end, last, bytes;
 
@@ -20,9 +20,9 @@ static enum err run_init(struct layout *l, struct layout_run *r,
             return ERR_BAD_REQUEST;
         r->n = 1;
     }
-    *pieces += r->n; /* at most 16 x 2^32 */
-    if (*pieces > LAYOUT_PIECES)
+    if (r->n > LAYOUT_PIECES - l->pieces)
         return ERR_LIMIT;
+    l->pieces += (uint32_t)r->n;
     r->stride = r->n > 1 ? r->stride : 0;
     if (__builtin_mul_overflow(r->stride, r->n - 1, &last) ||
         __builtin_add_overflow(last, r->off, &end) ||
@@ -55,7 +55,7 @@ enum err layout_init(struct layout *l, const struct layout_run *runs,
                      const uint64_t *table, uint32_t block_n,
                      uint64_t mem_bytes)
 {
-    uint64_t pieces = 0, reach = 0, end;
+    uint64_t reach = 0, end;
     enum err e = OK;
 
     if (run_n == 0 || block_n == 0)
@@ -67,10 +67,10 @@ enum err layout_init(struct layout *l, const struct layout_run *runs,
     l->pool_off = pool_off;
     l->block_stride = block_stride;
     l->table = table;
-    l->bytes = 0;
+    l->bytes = l->pieces = 0;
     for (uint32_t i = 0; i < run_n && !e; i++) {
         l->runs[i] = runs[i];
-        e = run_init(l, &l->runs[i], &pieces, &reach);
+        e = run_init(l, &l->runs[i], &reach);
     }
     if (!e)
         e = base_max(l, &end);

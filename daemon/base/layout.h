@@ -26,6 +26,7 @@ struct layout_run {
 struct layout {
     uint32_t mem; /* the owner's name of the memory */
     uint32_t run_n, block_n;
+    uint32_t pieces; /* of a block */
     uint64_t pool_off, block_stride;
     uint64_t bytes;        /* of a block */
     const uint64_t *table; /* borrowed: block_n bases; or NULL */

@@ -29,8 +29,8 @@
 
 enum {
     LINGER_MS = 1000,
-    READS_MAX = 8,     /* of one connection, before others get theirs */
-    READ_MIN = 4096,   /* a read with less room is not worth it */
+    READS_MAX = 8,   /* of one connection, before others get theirs */
+    READ_MIN = 4096, /* a read with less room is not worth it */
     KEEPALIVE_S = 60,
 };
 
@@ -77,6 +77,7 @@ bool conn_wait(struct conn *c, enum conn_wait what)
         break;
     case WAIT_LATER:
         list_add_tail(&d->laters, &c->wait_node);
+        door_later(d);
         break;
     case WAIT_ASK:
         list_add_tail(&d->askers, &c->wait_node);
@@ -90,8 +91,8 @@ bool conn_wait(struct conn *c, enum conn_wait what)
 static enum resp_got conn_parse(struct conn *c)
 {
     while (!c->have) {
-        enum resp_got got = resp_next(&c->resp, c->in + c->in_begin,
-                                      c->in_end - c->in_begin);
+        enum resp_got got =
+            resp_next(&c->resp, c->in + c->in_begin, c->in_end - c->in_begin);
 
         if (got != RESP_COMMAND)
             return got;
@@ -442,8 +443,7 @@ static struct conn *conn_new(struct door *d)
         return NULL;
     c->in = malloc(DOOR_IN_MIN);
     c->in_cap = DOOR_IN_MIN;
-    c->resp.args =
-        calloc(d->cfg.listen.resp.arguments, sizeof(*c->resp.args));
+    c->resp.args = calloc(d->cfg.listen.resp.arguments, sizeof(*c->resp.args));
     if (c->in && c->resp.args)
         return c;
     conn_delete(c);

@@ -108,9 +108,8 @@ static void get_fill(struct conn *c)
 {
     struct batch *b = &c->batch;
 
-    b->n = b->at = b->tries = 0;
-    if (c->have && c->cmd && c->cmd->run == data_get)
-        get_fill_one(c);
+    b->tries = 0;
+    get_fill_one(c);
     while (b->n && !c->have && get_follows(c)) {
         metric_add(&c->door->metrics->resp_commands, 1);
         get_fill_one(c);
@@ -124,8 +123,6 @@ static void get_item(struct conn *c, struct pikv_get *g, struct item *it)
         .data = {space_at(&c->door->space, &it->room), room_bytes(&it->room)},
     };
 }
-
-static bool get_submit(struct conn *c);
 
 /* One item's reply, or false: it did not fit. */
 static bool get_reply(struct conn *c, struct item *it,
@@ -142,8 +139,10 @@ static bool get_reply(struct conn *c, struct item *it,
     if (it->head)
         out_head(c, '*', it->head - 1);
     if (r->status == PIKV_OK && r->moved < r->len)
-        out_error(c, "ERR the value of %llu bytes is longer than "
-                  "listen.resp.value", (unsigned long long)r->len);
+        out_error(c,
+                  "ERR the value of %llu bytes is longer than "
+                  "listen.resp.value",
+                  (unsigned long long)r->len);
     else if (r->status == PIKV_OK)
         out_room(c, &it->room, r->len);
     else if (r->status == PIKV_MISS || r->status == PIKV_CORRUPT)
@@ -222,14 +221,17 @@ static bool get_submit(struct conn *c)
 bool data_get(struct conn *c)
 {
     struct batch *b = &c->batch;
+    bool first = b->n == 0;
 
-    if (b->at == b->n)
+    if (b->at == b->n) {
+        b->n = b->at = 0;
+        if (!first && c->arg == 0)
+            return true; /* no command is half done */
         get_fill(c);
-    if (b->n == 0)
-        return true;
-    if (!get_submit(c))
-        return false;
-    return data_get(c);
+        if (b->n == 0)
+            return true;
+    }
+    return get_submit(c) && data_get(c);
 }
 
 /* ---- EXISTS, STRLEN, DEL ---- */

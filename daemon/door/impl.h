@@ -48,7 +48,7 @@ enum {
     DOOR_BATCH = 64, /* items of a call */
     DOOR_PIECES = 256,
     DOOR_NAME = 64,
-    DOOR_LOCKS = 1024, /* buckets */
+    DOOR_LOCKS = 1024,    /* buckets */
     DOOR_COPY_MAX = 4096, /* of a reply, to have its memory back */
     DOOR_GUESSES = 64,
     DOOR_LATER_MS = 1,
@@ -97,10 +97,13 @@ struct item {
 };
 
 struct batch {
-    uint32_t n, at; /* items; GET: the first that has no reply */
-    uint32_t m;     /* of the call under way */
-    uint32_t tries;
-    bool dropping;        /* SET: the call is the EVICT */
+    uint32_t n, at;           /* items; GET: the first that has no reply */
+    uint32_t m;               /* of the call under way */
+    uint32_t tries;           /* GET: of the first one without a reply */
+    uint32_t locked;          /* SET: items whose key is locked */
+    bool filled;              /* SET: those that follow have been looked at */
+    bool dropping;            /* SET: the call is the EVICT */
+    bool again;               /* SET: something was PENDING */
     uint32_t idx[DOOR_BATCH]; /* SET: item of each of the call's */
     struct item items[DOOR_BATCH];
     union {
@@ -143,8 +146,8 @@ struct conn {
     uint64_t id;
     char name[DOOR_NAME + 1];
     bool authenticated;
-    bool ending;  /* reads no more; ends when its replies are out */
-    bool linger;  /* they are; until the client ends too, or time is up */
+    bool ending; /* reads no more; ends when its replies are out */
+    bool linger; /* they are; until the client ends too, or time is up */
     bool eof, dead, closed;
     uint64_t in_ms, out_ms, since_ms;
 
@@ -161,10 +164,9 @@ struct conn {
     cmd_fn *run;           /* under way */
     enum conn_wait wait;
     void (*done)(struct conn *c, const struct pikv_completion *done);
-    uint32_t arg;  /* the next of cmd's to be looked at */
-    uint64_t sum;  /* EXISTS, DEL, STRLEN */
-    int failed;    /* the first error of a command of many parts */
-    bool quiet;    /* MSET: one reply for all */
+    uint32_t arg; /* the next of cmd's to be looked at */
+    uint64_t sum; /* EXISTS, DEL, STRLEN */
+    int failed;   /* the first error of a command of many parts */
     uint64_t until_ms;
     struct batch batch;
     struct out out;
@@ -216,6 +218,7 @@ struct door {
     void *memory;
     struct space space;
     struct list conns, dead, waiting, askers, laters;
+    struct list ready; /* have got the lock they waited for */
     struct conn *turn; /* the first of waiting, which tries now */
     bool freed;        /* memory, since the last settle */
     uint32_t conn_n;
@@ -232,6 +235,8 @@ bool door_take(struct conn *c, uint64_t bytes, struct room *out);
 void door_give(struct door *d, struct room *r); /* none is fine */
 /* At the end of each turn: lets those who wait for memory try, in order. */
 void door_settle(struct door *d);
+/* There is someone in laters. */
+void door_later(struct door *d);
 
 /* conn.c */
 void conn_open(struct door *d, int fd);
@@ -282,6 +287,7 @@ void data_release(struct conn *c);
 
 /* set.c */
 cmd_fn set_one, set_many;
+/* Who waits for one of its keys gets it. */
 void set_unlock(struct conn *c);
 
 /* ask.c */

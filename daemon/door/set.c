@@ -72,6 +72,7 @@ static void lock_give(struct door *d, struct item *it)
     c = container_of(n, struct conn, wait_node);
     next = &c->batch.items[0];
     MUST(!lock_take(d, next));
+    c->batch.locked = 1;
     while ((n = list_pop(&it->lock.waiters)))
         list_add_tail(&next->lock.waiters, n);
     c->wait = WAIT_NOTHING;
@@ -157,20 +158,19 @@ static void set_begin(struct conn *c)
     struct batch *b = &c->batch;
 
     b->n = b->locked = 0;
-    b->dropping = false;
-    c->until_ms = door_now_ms(c->door) +
-                  c->door->cfg.listen.resp.deadline_us / 1000;
+    b->dropping = b->again = b->filled = false;
+    c->until_ms =
+        door_now_ms(c->door) + c->door->cfg.listen.resp.deadline_us / 1000;
 }
 
-/* The next item is in place: is its key free? The first waits until it is. */
+/* The next item is in place: is its key free? The first one waits for it. */
 static bool set_lock(struct conn *c)
 {
     struct batch *b = &c->batch;
     struct item *other = lock_take(c->door, &b->items[b->n]);
 
     if (!other) {
-        b->n++;
-        b->locked = b->n;
+        b->locked = ++b->n;
         return true;
     }
     if (b->n)
@@ -181,6 +181,7 @@ static bool set_lock(struct conn *c)
     return false;
 }
 
+/* The SETs that follow, as far as they go along. */
 static void set_fill_run(struct conn *c)
 {
     struct batch *b = &c->batch;
@@ -194,22 +195,21 @@ static void set_fill_run(struct conn *c)
     }
 }
 
-/* false: it waits, or the command was wrong and has its answer. */
+/* false: the command was wrong and has its answer. */
 static bool set_fill(struct conn *c)
 {
     struct item *it = &c->batch.items[0];
+    bool ok;
 
     set_begin(c);
-    if (!set_item(c, 1, it) || !set_options(c, it)) {
+    ok = set_item(c, 1, it) && set_options(c, it);
+    if (ok)
+        it->room = c->value;
+    else
         door_give(c->door, &c->value);
-        conn_consume(c);
-        c->run = NULL;
-        return false;
-    }
-    it->room = c->value;
     c->value = (struct room){0};
     conn_consume(c);
-    return set_lock(c);
+    return ok;
 }
 
 /* ---- Put, drop, put ---- */
@@ -230,35 +230,22 @@ static void item_end(struct item *it, int status)
     it->status = status;
 }
 
-static void put_result(struct item *it, int status)
-{
-    switch (status) {
-    case PIKV_EXISTS:
-        if (it->nx)
-            item_end(it, status);
-        else
-            it->state = ITEM_DROP;
-        return;
-    case PIKV_PENDING:
-        return;
-    default:
-        item_end(it, status);
-    }
-}
-
 static void set_done(struct conn *c, const struct pikv_completion *done)
 {
     struct batch *b = &c->batch;
 
     for (uint32_t i = 0; i < b->m; i++) {
         struct item *it = &b->items[b->idx[i]];
+        int status = b->dropping ? done->status : b->results[i].status;
 
-        if (!b->dropping)
-            put_result(it, b->results[i].status);
-        else if (done->status == PIKV_OK || done->status == PIKV_NOT_DURABLE)
+        if (b->dropping && (status == PIKV_OK || status == PIKV_NOT_DURABLE))
             it->state = ITEM_TODO;
+        else if (!b->dropping && status == PIKV_EXISTS && !it->nx)
+            it->state = ITEM_DROP;
+        else if (!b->dropping && status == PIKV_PENDING)
+            b->again = true;
         else
-            item_end(it, done->status);
+            item_end(it, status);
     }
 }
 
@@ -289,41 +276,36 @@ static int set_submit(struct conn *c)
     uint64_t id;
 
     c->done = set_done;
-    b->dropping = set_pick(c, ITEM_DROP) > 0;
-    if (b->dropping) {
-        for (uint32_t i = 0; i < b->m; i++) {
-            const struct item *it = &b->items[b->idx[i]];
+    for (uint32_t i = 0; i < b->m; i++) {
+        const struct item *it = &b->items[b->idx[i]];
 
+        if (b->dropping)
             b->keys[i] = (struct pikv_key){.key = {it->key, it->key_len}};
-        }
+        else
+            set_put(c, &b->puts[i], it);
+    }
+    if (b->dropping)
         return pikv_evict(d->kv, d->ns, PIKV_KEYS, b->keys, b->m, 0, &call,
                           b->results, &id);
-    }
-    set_pick(c, ITEM_TODO);
-    for (uint32_t i = 0; i < b->m; i++)
-        set_put(c, &b->puts[i], &b->items[b->idx[i]]);
     return pikv_put(d->kv, d->ns, b->puts, b->m, &call, b->results, &id);
-}
-
-/* Was this round in vain for someone? Then a moment is left to others. */
-static bool set_pending(const struct conn *c)
-{
-    for (uint32_t i = 0; i < c->batch.n; i++)
-        if (c->batch.items[i].state == ITEM_TODO && c->batch.tries)
-            return true;
-    return false;
 }
 
 /* true: all are done; else it waits. */
 static bool set_turn(struct conn *c)
 {
+    struct batch *b = &c->batch;
     int e;
 
-    if (!set_pick(c, ITEM_TODO) && !set_pick(c, ITEM_DROP))
+    b->dropping = set_pick(c, ITEM_DROP) > 0;
+    if (!b->dropping && !set_pick(c, ITEM_TODO))
         return true;
     if (door_now_ms(c->door) >= c->until_ms) {
         set_fail(c, PIKV_TIMEOUT);
         return true;
+    }
+    if (b->again && !b->dropping) { /* another writer needs a moment */
+        b->again = false;
+        return conn_wait(c, WAIT_LATER);
     }
     e = set_submit(c);
     if (e == PIKV_OK)
@@ -332,4 +314,109 @@ static bool set_turn(struct conn *c)
         return conn_wait(c, WAIT_LATER);
     set_fail(c, e);
     return true;
+}
+
+static void set_end(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    set_unlock(c);
+    for (uint32_t i = 0; i < b->n; i++)
+        door_give(c->door, &b->items[i].room);
+    b->n = 0;
+}
+
+/* ---- The commands ---- */
+
+static void set_reply(struct conn *c, const struct item *it)
+{
+    if (it->status == PIKV_OK)
+        out_raw(c, "+OK\r\n", 5);
+    else if (it->status == PIKV_EXISTS)
+        out_nil(c);
+    else
+        out_code(c, it->status);
+}
+
+bool set_one(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    if (!b->n) {
+        if (!set_fill(c))
+            return true;
+        if (!set_lock(c))
+            return false;
+    }
+    if (!b->filled)
+        set_fill_run(c);
+    b->filled = true;
+    if (!set_turn(c))
+        return false;
+    for (uint32_t i = 0; i < b->n; i++)
+        set_reply(c, &b->items[i]);
+    set_end(c);
+    return true;
+}
+
+static bool many_ok(struct conn *c)
+{
+    struct item it;
+
+    if (c->resp.n % 2 == 0) {
+        out_error(c, "ERR wrong number of arguments for 'mset' command");
+        return false;
+    }
+    for (uint32_t i = 1; i < c->resp.n; i += 2)
+        if (!set_item(c, i, &it))
+            return false;
+    return true;
+}
+
+static void many_fill(struct conn *c)
+{
+    struct batch *b = &c->batch;
+    bool on = true;
+
+    set_begin(c);
+    while (on && c->arg < c->resp.n && b->n < DOOR_BATCH) {
+        MUST(set_item(c, c->arg, &b->items[b->n]));
+        on = set_lock(c);
+        if (on || c->wait == WAIT_LOCK)
+            c->arg += 2;
+    }
+}
+
+static bool many_end(struct conn *c)
+{
+    if (c->failed)
+        out_code(c, c->failed);
+    else
+        out_raw(c, "+OK\r\n", 5);
+    conn_consume(c);
+    return true;
+}
+
+bool set_many(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    if (c->arg == 0) {
+        if (!many_ok(c)) {
+            conn_consume(c);
+            return true;
+        }
+        c->arg = 1;
+    }
+    while (b->n || (c->arg < c->resp.n && !c->failed)) {
+        if (!b->n)
+            many_fill(c);
+        if (c->wait != WAIT_NOTHING || !set_turn(c))
+            return false;
+        for (uint32_t i = 0; i < b->n; i++)
+            if (b->items[i].status && !c->failed)
+                c->failed = b->items[i].status;
+        set_end(c);
+    }
+    return many_end(c);
 }

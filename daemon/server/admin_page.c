@@ -294,8 +294,7 @@ void admin_page_metrics(const struct admin_cfg *cfg,
     struct page page = {cfg, s, openmetrics, out};
 
     sum = (struct metrics){0};
-    for (uint32_t i = 0; i < cfg->control->lane_n; i++)
-        metrics_sum(&sum, &cfg->control->lanes[i]->metrics);
+    control_metrics(cfg->control, &sum);
     page_build(&page);
     page_process(&page);
     page_namespaces(&page);

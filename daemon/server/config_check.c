@@ -133,6 +133,47 @@ static enum err check_listen(const struct config *c, struct errmsg *m)
     return c->listen.ucx.enabled ? check_ucx(c, m) : OK;
 }
 
+static enum err check_resp(const struct config *c, struct errmsg *m)
+{
+    const char *file = c->listen.resp.password_file;
+    uint64_t value = c->listen.resp.value_bytes;
+
+    if (!is_absolute_or_empty(file))
+        return check_fail(c, m, "listen.resp.password_file",
+                          "\"%s\" is relative; allowed: an absolute path or "
+                          "\"\"",
+                          file);
+    if (!c->listen.resp.enabled)
+        return OK;
+    if (!c->listen.shm.enabled)
+        return check_fail(c, m, "listen.resp.enabled",
+                          "it needs listen.shm, through which it reaches the "
+                          "lanes; allowed: listen.shm.enabled true");
+    if (!c->listen.resp.insecure && !file[0] &&
+        !is_loopback(c->listen.resp.host))
+        return check_fail(c, m, "listen.resp.host",
+                          "\"%s\" can be reached by others and has no "
+                          "password; allowed: 127.0.0.1, ::1, localhost, or a "
+                          "listen.resp.password_file, or listen.resp.insecure "
+                          "true",
+                          c->listen.resp.host);
+    if (value > c->limits.block_bytes)
+        return check_fail(c, m, "listen.resp.value",
+                          "longer than limits.block; allowed: up to %" PRIu64,
+                          c->limits.block_bytes);
+    if (2 * value > c->listen.resp.memory_bytes)
+        return check_fail(c, m, "listen.resp.memory",
+                          "less than twice listen.resp.value; allowed: at "
+                          "least %" PRIu64,
+                          2 * value);
+    if (c->listen.resp.memory_bytes > c->limits.registered_per_client_bytes)
+        return check_fail(c, m, "listen.resp.memory",
+                          "more than limits.registered_per_client; allowed: "
+                          "up to %" PRIu64,
+                          c->limits.registered_per_client_bytes);
+    return OK;
+}
+
 static enum err check_dram(const struct config *c, struct errmsg *m)
 {
     if (c->dram.low_water_pct >= c->dram.high_water_pct)
@@ -218,6 +259,8 @@ enum err config_check(const struct config *c, struct errmsg *m)
 
     if (e == OK)
         e = check_listen(c, m);
+    if (e == OK)
+        e = check_resp(c, m);
     if (e == OK)
         e = check_dram(c, m);
     if (e == OK)

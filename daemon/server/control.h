@@ -36,6 +36,9 @@ struct control {
     struct registry registry;
     struct lane *const *lanes;
     uint32_t lane_n;
+    /* What is counted beside the lanes: of the door for Redis clients; NULL
+     * none. Its writer is another thread, one for each counter. */
+    const struct metrics *beside;
     struct control_shell shell;
     uint64_t boot; /* random id of this run */
     bool *settled; /* [id]: all lanes have the registry's copy */
@@ -68,6 +71,8 @@ struct ctl_job *control_job(struct control *c);
 void control_job_send(struct ctl_job *job, mail_fn *lane_fn,
                       void (*done)(struct ctl_job *job));
 void control_job_end(struct ctl_job *job);
+/* Counters of all lanes, and of what is beside them, added to *to. */
+void control_metrics(const struct control *c, struct metrics *to);
 /* No question is under way. */
 bool control_idle(const struct control *c);
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The layouts that a connection has registered (LAYOUT), base/layout.h says
- * what one is. They are the connection's: no other knows them, they end with it.
+ * what one is. They are the connection's: no other knows them, they end with
+ * it.
  *
- *     layouts_add --> in the peer's list --forget, peer gone--> last ref --> pool
- *                          |                                     ^
+ *     layouts_add --> in the peer's list --forget, peer gone--> last ref -->
+ * pool |                                     ^
  *                          +-- layouts_take: an op that names it -+
  *
  * An op keeps the layout that it names until it ends, so that transfers may
  * read it at any time. Ids never come again in the life of a connection. The
- * memory that a layout lies in may be unregistered before it: its transfers find
- * no memory then (NO_MEM). Thread: the lane. */
+ * memory that a layout lies in may be unregistered before it: its transfers
+ * find no memory then (NO_MEM). Thread: the lane. */
 #ifndef SERVER_LAYOUTS_H
 #define SERVER_LAYOUTS_H
 
@@ -35,8 +36,7 @@ must_check enum err layouts_init(struct lane *l);
 void layouts_fini(struct lane *l);
 /* BAD_REQUEST, LIMIT, NO_MEM; BUSY: the connection has as many as it may, or
  * the lane has no room. UNSUPPORTED: no memory is registered here. */
-must_check enum err layouts_add(struct peer *p,
-                                const Pikv__LayoutRegister *m,
+must_check enum err layouts_add(struct peer *p, const Pikv__LayoutRegister *m,
                                 uint32_t *id_out);
 must_check enum err layouts_forget(struct peer *p, uint32_t id);
 void layouts_drop_peer(struct peer *p);

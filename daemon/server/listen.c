@@ -21,8 +21,7 @@ static enum err listen_fail(const char *name, const char *host, uint64_t port,
                       "%s: cannot %s %s port %" PRIu64 ": %s; fix: %s %s%s",
                       name, doing, host, port, strerror(error),
                       taken ? "stop what uses the port, or set" : "set", name,
-                      taken ? ".port"
-                            : ".host to an address of this machine");
+                      taken ? ".port" : ".host to an address of this machine");
 }
 
 /* No name service at boot: addresses, and the one name that is always here. */

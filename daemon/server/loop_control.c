@@ -131,8 +131,7 @@ static void on_status(uv_timer_t *h)
     if (lc->stage != RUNNING)
         return;
     sum = (struct metrics){0};
-    for (uint32_t i = 0; i < lc->cfg.control->lane_n; i++)
-        metrics_sum(&sum, &lc->cfg.control->lanes[i]->metrics);
+    control_metrics(lc->cfg.control, &sum);
     snprintf(text, sizeof(text),
              "serving %" PRIu64 " connections, %" PRIu64
              " blocks, %s of %s DRAM",
@@ -273,6 +272,8 @@ static void stop_begin(struct loop_control *lc, const char *signal_name)
     LOG(LOG_NOTICE, "stopping", "signal=%s", signal_name);
     (void)notify_stopping(lc->cfg.notify, "waiting for requests in flight");
     stop_goto(lc, DRAINING);
+    if (lc->cfg.on_drain)
+        lc->cfg.on_drain(lc->cfg.arg);
     uv_timer_start(&lc->stop, on_stop_timer, 0, STOP_MS);
     if (job)
         control_job_send(job, lane_drain_mail, drain_acked);

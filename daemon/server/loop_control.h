@@ -32,6 +32,8 @@ struct loop_control_cfg {
     struct notify *notify;
     const struct arena_map *arenas; /* to prefault; NULL or 0: none */
     uint32_t arena_n;
+    void (*on_drain)(void *arg); /* an orderly stop begins; or NULL */
+    void *arg;
 };
 
 must_check enum err loop_control_open(struct loop_control **out,

@@ -78,8 +78,7 @@ static void stat_tick(struct op *op)
         return;
     }
     MUST(w && sum);
-    for (uint32_t i = 0; i < c->lane_n; i++)
-        metrics_sum(sum, &c->lanes[i]->metrics);
+    control_metrics(c, sum);
     w->op = op;
     w->prefix = m->prefix;
     pikv__stat_reply__init(&w->rep);

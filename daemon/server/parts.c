@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Events for keys that have ended (parts.h). Results of ended keys do not change
- * any more, so an event borrows them where they lie. */
+ * Events for keys that have ended (parts.h). Results of ended keys do not
+ * change any more, so an event borrows them where they lie. */
 #include "server/parts.h"
 
 #include "server/peer.h"
@@ -40,9 +40,8 @@ void parts_tell(struct parts *p)
         p->told++;
     if (p->told == first)
         return;
-    p->send = (struct tp_send){.body = &p->r->results[first],
-                               .fd = -1,
-                               .done = parts_sent};
+    p->send = (struct tp_send){
+        .body = &p->r->results[first], .fd = -1, .done = parts_sent};
     p->send.frame.kind = WIRE_EVENT;
     p->send.frame.op = op->id;
     p->send.frame.req = op->msg.frame.req;

@@ -5,7 +5,8 @@
  *
  *     keys that ended, in order:  1 1 1 0 1 0 ...
  *                                 ^told    ^ not before the fourth
- *     EVENT frame: data_idx = the first one told by it, their results as records
+ *     EVENT frame: data_idx = the first one told by it, their results as
+ * records
  *
  * One event of an op is out at a time, and it lies in the op: what ends
  * meanwhile is told by the next one, so a client that does not read costs no
