@@ -14,6 +14,7 @@ loaded into a plain Python; then the debug one stands in.
 import ctypes as C
 import os
 import re
+import select
 
 from node import BUILD, ROOT, SANITIZED
 
@@ -78,6 +79,14 @@ Result_ = struct("Result_", status=C.c_int, state=u8, tier=u8,
                  pinned=C.c_bool, lossy=C.c_bool, version=u64, len=u64,
                  moved=u64, crc32c=u32, eta_us=u32, loan=ptr, loan_id=u64,
                  token=u64)
+Begin_ = struct("Begin_", block=Put_, len=u64, writers=u32)
+Write_ = struct("Write_", key=Key_, token=u64, off=u64, data=Bytes,
+                iov=C.POINTER(Bytes), iov_n=u32, crc32c=C.POINTER(u32),
+                block=u32, len=u64)
+Finish_ = struct("Finish_", key=Key_, token=u64, writer=u32)
+Run = struct("Run", off=u64, len=u64, stride=u64, n=u32)
+Layout = struct("Layout", addr=ptr, runs=C.POINTER(Run), run_n=u32,
+                block_stride=u64, table=C.POINTER(u64), block_n=u32)
 Completion = struct("Completion", id=u64, user=ptr, part=C.c_bool, item=u32,
                     status=C.c_int, n=u32, prefix=u32, count=u32, results=ptr)
 Explanation = struct("Explanation", reason=C.c_char * 32, tier=C.c_char * 8,
@@ -88,12 +97,15 @@ lib.pikv_crc32c.argtypes = [u32, C.c_char_p, size_t]
 lib.pikv_crc32c.restype = u32
 lib.pikv_wait.argtypes = [ptr, u64, ptr]
 lib.pikv_drain.argtypes = [ptr, ptr, C.c_int]
+lib.pikv_event_fd.argtypes = [ptr]
 lib.pikv_close.argtypes = [ptr]
 lib.pikv_mem_alloc.argtypes = [ptr, size_t, ptr]
 lib.pikv_mem_free.argtypes = [ptr, ptr]
 lib.pikv_mem_register_fd.argtypes = [ptr, C.c_int, u64, size_t, ptr]
 lib.pikv_loan_release.argtypes = [ptr, u32, ptr]
 lib.pikv_namespace_bump.argtypes = [ptr, u32, ptr]
+lib.pikv_layout_register.argtypes = [ptr, ptr, ptr]
+lib.pikv_layout_unregister.argtypes = [ptr, u32]
 
 
 def crc32c(data, crc=0):
@@ -107,7 +119,8 @@ class Key:
 
 
 class Put:
-    """data: bytes, a buffer (ctypes array), or a list of buffers."""
+    """data: bytes, a buffer (ctypes array), or a list of buffers; with a
+    layout, None and block=."""
 
     def __init__(self, key, data, parent=b"", crc=None, labels=(), **attrs):
         self.key = key if isinstance(key, Key) else Key(key)
@@ -116,14 +129,17 @@ class Put:
 
 
 class Get:
-    """room: bytes to make room for, a buffer, or a list of buffers."""
+    """room: bytes to make room for, a buffer, or a list of buffers; with a
+    layout, 0 and block=, len_= (0: to the end)."""
 
-    def __init__(self, key, room=0, off=0, if_version=0, loan=False):
+    def __init__(self, key, room=0, off=0, if_version=0, loan=False, block=0,
+                 len_=0):
         self.key = key if isinstance(key, Key) else Key(key)
         if isinstance(room, int):
             room = (C.c_char * room)() if room else None
         self.room = room
         self.off, self.if_version, self.loan = off, if_version, loan
+        self.block, self.len = block, len_
 
     def data(self, n):
         runs = self.room if isinstance(self.room, list) else [self.room]
@@ -134,7 +150,7 @@ class Result:
     def __init__(self, r, get=None):
         self.status = NAME.get(r.status, str(r.status))
         for name in ("state", "pinned", "version", "len", "moved", "crc32c",
-                     "loan", "loan_id"):
+                     "loan", "loan_id", "token"):
             setattr(self, name, getattr(r, name))
         self.raw = r
         self.get = get
@@ -163,6 +179,7 @@ class Call:
         self.keep = []
         self.completion = Completion()
         self.stops = None
+        self.on_part = None
 
     def options(self, deadline_ms=0, **options):
         self.call = CallOptions(deadline_us=deadline_ms * 1000, **options)
@@ -203,7 +220,7 @@ class Call:
 
     def get(self, g):
         out = Get_(key=self.key(g.key), off=g.off, if_version=g.if_version,
-                   loan=g.loan)
+                   loan=g.loan, block=g.block, len=g.len)
         self.runs(out, g.room)
         return out
 
@@ -218,6 +235,26 @@ class Call:
         if code:
             raise KvError(code)
         return self.results()
+
+    def told(self):
+        """Takes completions of the handle until this call's own: the items of
+        its parts as they came, each with its status; then the call's. on_part
+        is called with each item."""
+        out, done = [], (Completion * 3)()
+        while True:
+            n = lib.pikv_drain(self.kv.h, done, len(done))
+            if n < 0:
+                raise KvError(n)
+            for c in done[:n]:
+                assert c.id == self.id.value, "another call's"
+                if not c.part:
+                    assert self.kv.drained(), "something after the call's end"
+                    return out, NAME[c.status]
+                out.append((c.item, NAME[c.status]))
+                if self.on_part:
+                    self.on_part(c.item)
+            if n == 0:
+                select.select([lib.pikv_event_fd(self.kv.h)], [], [])
 
     def results(self):
         gets = self.items or [None] * self.n
@@ -312,6 +349,47 @@ class Client:
         return self.submit_get(ns, gets, deadline_ms=deadline_ms,
                                **options).wait()
 
+    def drained(self):
+        """Is there no completion to be taken?"""
+        return lib.pikv_drain(self.h, C.byref(Completion()), 1) == 0
+
+    # ---- one block by several writers
+
+    def finished(self, f, ns, items, call, deadline_ms=20000, **options):
+        return call.started(f(self.h, ns, items, len(items), call.options(
+            deadline_ms=deadline_ms, **options), call.results_,
+            C.byref(call.id)))
+
+    def begin(self, ns, key, n, writers=1, parent=b"", labels=(), durable=False,
+              **options):
+        c = Call(self, 1)
+        p = Put(key, b"", parent=parent, labels=labels, durable=durable)
+        items = (Begin_ * 1)(Begin_(block=c.put(p), len=n, writers=writers))
+        return self.finished(lib.pikv_put_begin, ns, items, c,
+                             **options).wait()[0]
+
+    def submit_write(self, ns, key, token, ranges, crc=None, **options):
+        """ranges: [(off, data)]."""
+        c = Call(self, len(ranges))
+        items = (Write_ * len(ranges))()
+        for item, (off, data) in zip(items, ranges):
+            item.key, item.token, item.off = c.key(key), token, off
+            c.runs(item, data)
+            if crc is not None:
+                item.crc32c = C.pointer(u32(crc))
+        return self.finished(lib.pikv_put_write, ns, items, c, **options)
+
+    def write(self, ns, key, token, ranges, **options):
+        return [r.status for r in
+                self.submit_write(ns, key, token, ranges, **options).wait()]
+
+    def commit(self, ns, key, token, writer=0, abort=False, **options):
+        c = Call(self, 1)
+        items = (Finish_ * 1)(Finish_(key=c.key(key), token=token,
+                                      writer=writer))
+        f = lib.pikv_put_abort if abort else lib.pikv_put_commit
+        return self.finished(f, ns, items, c, **options).wait()[0].status
+
     def put1(self, ns, key, data, **attrs):
         return self.put(ns, [Put(key, data, **attrs)])[0].status
 
@@ -382,3 +460,19 @@ class Client:
 
     def memory(self, n):
         return Memory(self, n)
+
+    def layout(self, address, runs, block_n, stride=0, table=None):
+        """runs: (off, len, stride, n) each. The layout's id."""
+        out = u32()
+        given = Layout(addr=address, runs=(Run * len(runs))(
+            *[Run(*r) for r in runs]), run_n=len(runs), block_stride=stride,
+            block_n=block_n)
+        if table is not None:
+            given.table = (u64 * len(table))(*table)
+        code = lib.pikv_layout_register(self.h, C.byref(given), C.byref(out))
+        if code:
+            raise KvError(code)
+        return out.value
+
+    def forget_layout(self, layout):
+        return NAME[lib.pikv_layout_unregister(self.h, layout)]

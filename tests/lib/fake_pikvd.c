@@ -23,6 +23,7 @@
 #include "rpc/frame.h"
 #include "rpc/ring.h"
 #include "rpc/shm_wire.h"
+#include "tests/lib/fake_events.h"
 
 enum {
     LANES = 8,
@@ -34,6 +35,8 @@ enum {
 };
 
 struct block {
+    uint64_t token; /* of an open one: not found; 0 else */
+    uint64_t committed, writers, written;
     struct block *next;
     uint32_t lane, key_len, crc;
     uint64_t len, version;
@@ -71,6 +74,7 @@ struct lane {
     struct held held[HELD];
     uint32_t held_n, requests;
     struct fake_seen seen;
+    struct fake_feed feed;
     enum fake_mode mode;
     int loan_fd;
     uint8_t *loan;
@@ -80,8 +84,8 @@ struct lane {
 
 struct fake {
     pthread_mutex_t mu;
-    bool stop, spins, pipe;
-    uint32_t given_up, lane_n, hellos, segs, stored, restarts, loans_end,
+    bool stop, pipe;
+    uint32_t spins, given_up, lane_n, hellos, segs, stored, restarts, loans_end,
         in_flight_max;
     uint32_t credit_ops;
     int durable;
@@ -349,7 +353,7 @@ static void do_explain(struct lane *l, struct fake_conn *c,
 
 /* ---- BATCH operations ---- */
 
-static struct block *find(struct lane *l, const struct key_ref *k)
+static struct block *find_any(struct lane *l, const struct key_ref *k)
 {
     struct block *b = l->f->blocks;
 
@@ -357,6 +361,21 @@ static struct block *find(struct lane *l, const struct key_ref *k)
                  memcmp(b->key, k->key, b->key_len) != 0))
         b = b->next;
     return b;
+}
+
+static struct block *find(struct lane *l, const struct key_ref *k)
+{
+    struct block *b = find_any(l, k);
+
+    return b && b->token ? NULL : b;
+}
+
+/* The open block of this token and key. */
+static struct block *find_open(struct lane *l, const struct key_ref *k)
+{
+    struct block *b = find_any(l, k);
+
+    return b && b->token && b->token == k->rec.token ? b : NULL;
 }
 
 /* Copies between a block and the client's segments; false: given up, or the
@@ -382,6 +401,18 @@ static bool move(struct fake_conn *c, uint64_t req, const struct key_ref *k,
     return len == 0;
 }
 
+static struct block *block_new(struct lane *l, const struct key_ref *k)
+{
+    struct block *b = calloc(1, sizeof(*b));
+
+    b->bytes = malloc(k->rec.len + 1);
+    b->len = k->rec.len;
+    b->lane = l->idx;
+    b->key_len = k->rec.key_len;
+    memcpy(b->key, k->key, b->key_len);
+    return b;
+}
+
 static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
                    const struct key_ref *k, struct wire_result *r)
 {
@@ -396,12 +427,7 @@ static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
         r->status = f->durable;
     if (r->status == ERR_UNSUPPORTED)
         return;
-    b = calloc(1, sizeof(*b));
-    b->bytes = malloc(k->rec.len + 1);
-    b->len = k->rec.len;
-    b->lane = l->idx;
-    b->key_len = k->rec.key_len;
-    memcpy(b->key, k->key, b->key_len);
+    b = block_new(l, k);
     if (!move(c, req, k, b->bytes, b->len, false)) {
         r->status = ERR_MEM_FAULT;
         free(b->bytes);
@@ -415,6 +441,70 @@ static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
     f->stored++;
     r->version = b->version;
     r->len = b->len;
+}
+
+static void do_begin(struct lane *l, const struct key_ref *k,
+                     struct wire_result *r)
+{
+    struct block *b = find_any(l, k);
+    struct fake *f = l->f;
+
+    l->seen.writers = k->rec.off;
+    l->seen.token_n = k->attr.token_n;
+    l->seen.parent_len = k->rec.parent_len;
+    if (b && !b->token) {
+        r->status = ERR_EXISTS;
+        return;
+    }
+    if (!b) {
+        b = block_new(l, k);
+        b->token = ++f->versions << 32;
+        b->writers = max_u64(k->rec.off, 1);
+        b->next = f->blocks;
+        f->blocks = b;
+    }
+    r->loan = b->token;
+}
+
+static void do_write(struct lane *l, struct fake_conn *c, uint64_t req,
+                     const struct key_ref *k, struct wire_result *r)
+{
+    struct block *b = find_open(l, k);
+
+    r->status = b ? OK : ERR_MISS;
+    if (!b)
+        return;
+    if (!move(c, req, k, b->bytes + k->rec.off, k->rec.len, false)) {
+        r->status = ERR_MEM_FAULT;
+        return;
+    }
+    r->crc = crc32c(0, b->bytes + k->rec.off, k->rec.len);
+    if ((k->rec.flags & KEY_CRC) && r->crc != k->rec.crc)
+        r->status = ERR_CORRUPT;
+    else
+        b->written += r->moved = k->rec.len;
+}
+
+/* COMMIT or ABORT. */
+static void do_finish(struct lane *l, const struct key_ref *k, bool commits,
+                      struct wire_result *r)
+{
+    struct block *b = find_open(l, k);
+
+    r->status = b ? OK : ERR_MISS;
+    if (!b)
+        return;
+    b->committed |= UINT64_C(1) << k->rec.off;
+    if (!commits) {
+        b->key_len = 0; /* nobody finds it */
+    } else if (b->committed + 1 != UINT64_C(1) << b->writers) {
+        r->status = ERR_PENDING;
+    } else {
+        b->token = 0;
+        b->crc = r->crc = crc32c(0, b->bytes, b->len);
+        b->version = r->version = ++l->f->versions;
+        l->f->stored++;
+    }
 }
 
 static void do_loan(struct lane *l, struct fake_conn *c, struct block *b,
@@ -491,6 +581,12 @@ static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
                  (int)k->rec.key_len, (const char *)k->key);
     if (m->frame.op == OP_PUT)
         do_put(l, c, m->frame.req, k, r);
+    else if (m->frame.op == OP_PUT_BEGIN)
+        do_begin(l, k, r);
+    else if (m->frame.op == OP_PUT_WRITE)
+        do_write(l, c, m->frame.req, k, r);
+    else if (m->frame.op == OP_PUT_COMMIT || m->frame.op == OP_PUT_ABORT)
+        do_finish(l, k, m->frame.op == OP_PUT_COMMIT, r);
     else if (m->frame.op == OP_GET)
         do_get(l, c, m->frame.req, k, r);
     else if (m->frame.op == OP_LOOKUP)
@@ -507,6 +603,8 @@ static void look_head(struct lane *l, uint16_t op, const struct wire_batch *h)
         l->seen.cap_mib = h->count;
         l->seen.soft_us = h->soft_us;
         l->seen.prefetches++;
+    } else if (op == OP_PUT_BEGIN) {
+        l->seen.open_ms = h->pin_ttl_ms;
     } else if (op == OP_EVICT) {
         l->seen.batch_flags = h->flags;
         l->seen.select = h->select;
@@ -627,6 +725,9 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
     } else if (m.frame.op == OP_EXPLAIN) {
         if (!misbehave(l, c, &m, msg, len))
             do_explain(l, c, &m);
+    } else if (m.frame.op == OP_SUBSCRIBE) {
+        if (!misbehave(l, c, &m, msg, len))
+            feed_ask(&l->feed, (uint32_t)(c - l->conns), &m);
     } else if (m.frame.record_n) {
         l->requests++;
         if (!misbehave(l, c, &m, msg, len))
@@ -752,8 +853,12 @@ static void drop_blocks(struct fake *f)
 
 static void lane_turn(struct lane *l)
 {
+    struct feed_poll p;
+    uint32_t len;
+
     if (l->restarts != l->f->restarts) {
         l->restarts = l->f->restarts;
+        l->feed.n = l->feed.poll_n = 0;
         for (uint32_t i = 0; i < CONNS; i++)
             conn_end(l->f, &l->conns[i]);
     }
@@ -766,6 +871,10 @@ static void lane_turn(struct lane *l)
             __atomic_store_n(&c->sh->loan_epoch, c->loans, __ATOMIC_RELEASE);
     }
     run_held(l);
+    while ((len = feed_answer(&l->feed, l->f->boot, &p)))
+        if (l->conns[p.conn].sock >= 0)
+            reply(&l->conns[p.conn], &p.frame, l->feed.status, l->feed.env, 0,
+                  len);
 }
 
 static void *lane_main(void *arg)
@@ -908,6 +1017,12 @@ void fake_restart(struct fake *f)
     LOCKED(f->restarts++; f->boot++; drop_blocks(f));
 }
 
+struct fake_feed *fake_feed(struct fake *f, uint32_t lane, pthread_mutex_t **mu)
+{
+    *mu = &f->mu;
+    return &f->lanes[lane].feed;
+}
+
 void fake_loans_end(struct fake *f)
 {
     LOCKED(f->loans_end++);
@@ -975,10 +1090,5 @@ uint32_t fake_in_flight_max(const struct fake *f)
 
 bool fake_spins_seen(const struct fake *f)
 {
-    uint32_t v = 0;
-
-    pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&f->mu);
-    v = f->spins;
-    pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&f->mu);
-    return v != 0;
+    return look(f, &f->spins) != 0;
 }

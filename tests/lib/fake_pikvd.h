@@ -7,6 +7,7 @@
 #ifndef TESTS_FAKE_PIKVD_H
 #define TESTS_FAKE_PIKVD_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -41,6 +42,11 @@ void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes);
 void fake_restart(struct fake *f);
 void fake_loans_end(struct fake *f); /* takes all loans back */
 
+/* The events of a lane (fake_events.h), and what guards them. */
+struct fake_feed;
+struct fake_feed *fake_feed(struct fake *f, uint32_t lane,
+                            pthread_mutex_t **mu_out);
+
 /* What the lane saw last of the hints and of EVICT. */
 struct fake_seen {
     uint32_t cap_mib, soft_us; /* PREFETCH */
@@ -50,6 +56,8 @@ struct fake_seen {
     uint64_t session;
     char session_state[16];
     uint32_t batch_flags, select; /* EVICT */
+    uint64_t writers;             /* PUT_BEGIN */
+    uint32_t open_ms, token_n, parent_len;
     char pattern[64];
     char policy[16], dram[16]; /* OPEN */
 };

@@ -239,7 +239,29 @@ static void sim_work(struct sim *s)
 
 static bool sim_is_over(const struct sim *s)
 {
+    for (uint32_t i = 0; i < s->lane_n; i++)
+        if (s->lanes[i]->opens.live_n)
+            return false;
     return timers_next(&s->world) == DEADLINE_NEVER && sim_node_is_quiet(s);
+}
+
+static void sim_count_block(struct store *s, uint32_t block, void *arg)
+{
+    *(uint64_t *)arg += store_where(s, block) != WHERE_SSD;
+}
+
+/* Every block in memory is visible: none stayed open. */
+static void sim_check_open(struct sim *s)
+{
+    for (uint32_t i = 0; i < s->lane_n; i++) {
+        struct store *st = s->lanes[i]->store;
+        uint64_t seen = 0, blocks, bytes, share;
+
+        (void)store_walk(st, 0, UINT32_MAX, sim_count_block, &seen);
+        store_ns_usage(st, s->ns_id, &blocks, &bytes, &share);
+        MUST(s->lanes[i]->opens.bytes == 0);
+        MUST(blocks == seen);
+    }
 }
 
 uint64_t sim_run(struct sim *s)
@@ -250,5 +272,6 @@ uint64_t sim_run(struct sim *s)
     sim_node_unhang(s);
     sim_pass(s, sim_is_over);
     sim_check_rest(s);
+    sim_check_open(s);
     return sim_node_hash(s);
 }

@@ -25,7 +25,7 @@
 #include "server/control.h"
 #include "server/lane.h"
 
-enum { SIM_LANES_MAX = 4, SIM_CLIENTS = 24 };
+enum { SIM_LANES_MAX = 4, SIM_CLIENTS = 24, SIM_DRAFTS = 12 };
 
 struct sim;
 struct sim_client;
@@ -43,6 +43,16 @@ enum sim_disk_fault {
     SIM_DISK_HANG,
     SIM_DISK_FLIP, /* bits of the image, again and again */
     SIM_DISK_FAULTS,
+};
+
+/* A block that several clients fill: the bytes of one PUT of the model. */
+struct sim_draft {
+    uint64_t put; /* 0: free */
+    uint64_t len, generation;
+    uint64_t token; /* 0: nobody was told */
+    uint32_t key, lane, writers, pieces, crc;
+    bool durable, over;
+    uint64_t begun_ns;
 };
 
 struct sim_cfg {
@@ -100,6 +110,8 @@ struct sim {
     uint64_t slot_seed;
     uint64_t statuses[64]; /* results seen, by -code */
     uint64_t gets_ok, gets_ssd, puts_ok, recovered;
+    struct sim_draft drafts[SIM_DRAFTS];
+    uint64_t drafts_ok, drafts_partial, drafts_given_up;
 };
 
 void sim_init(struct sim *s, const struct sim_cfg *cfg);

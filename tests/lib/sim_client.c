@@ -12,36 +12,8 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "lib/sim.h"
+#include "lib/sim_client.h"
 #include "rpc/msg.h"
-
-enum sim_state { SIM_AWAY, SIM_HELLO, SIM_OPEN, SIM_BUSY };
-
-enum { SIM_CALLS = 4, SIM_BATCH = 12, SIM_CHAIN = 16, SIM_BODY = 16384 };
-
-struct sim_call {
-    uint64_t req; /* 0: free */
-    uint64_t generation, begun_ns;
-    uint32_t n, op, cols;
-    uint32_t key[SIM_BATCH];
-    uint64_t put[SIM_BATCH], off[SIM_BATCH], len[SIM_BATCH];
-    bool durable[SIM_BATCH]; /* PUT: must be found from the answer on */
-    bool drops, drops_any;   /* EVICT: of its keys; of what it selects; bump */
-    uint64_t number;         /* of all clients' calls */
-    uint8_t *buf[SIM_BATCH];
-    uint8_t bytes[SIM_BODY]; /* records and keys */
-    struct wire_frame frame;
-};
-
-struct sim_client {
-    struct sim *s;
-    uint32_t idx, lane;
-    enum sim_state state;
-    struct sim_peer *peer;
-    uint64_t reqs, generation;
-    struct sim_call calls[SIM_CALLS];
-    bool started;
-};
 
 static void client_work(struct sim *s, void *arg);
 
@@ -103,7 +75,7 @@ bool sim_client_idle(const struct sim_client *c)
 /* ---- requests
  * ---------------------------------------------------------------*/
 
-static struct sim_call *call_begin(struct sim_client *c, uint32_t op)
+struct sim_call *sim_call_begin(struct sim_client *c, uint32_t op)
 {
     for (uint32_t i = 0; i < SIM_CALLS; i++) {
         struct sim_call *call = &c->calls[i];
@@ -148,7 +120,7 @@ static void call_send(struct sim_client *c, struct sim_call *call,
 static struct sim_call *call_send_msg(struct sim_client *c, uint32_t op,
                                       const void *msg)
 {
-    struct sim_call *call = call_begin(c, op);
+    struct sim_call *call = sim_call_begin(c, op);
     uint8_t buf[4096];
     struct arena a;
     size_t len;
@@ -180,7 +152,7 @@ static bool key_is_here(const struct sim_client *c, uint32_t key)
 }
 
 /* A key of this client's lane, low numbers more often. */
-static uint32_t key_own(struct sim_client *c)
+uint32_t sim_key_own(struct sim_client *c)
 {
     struct sim *s = c->s;
 
@@ -198,17 +170,10 @@ static uint32_t key_pick(struct sim_client *c)
 {
     if (sim_random(c->s, 200) == 0)
         return (uint32_t)sim_random(c->s, MODEL_KEYS);
-    return key_own(c);
+    return sim_key_own(c);
 }
 
-struct builder {
-    struct sim_call *call;
-    struct wire_batch head;
-    struct slice_out records, keys;
-    uint8_t rec_buf[SIM_BODY / 2], key_buf[SIM_BODY / 2];
-};
-
-static void build_begin(struct builder *b, struct sim_client *c,
+void sim_build_begin(struct sim_builder *b, struct sim_client *c,
                         struct sim_call *call)
 {
     b->call = call;
@@ -219,7 +184,7 @@ static void build_begin(struct builder *b, struct sim_client *c,
     (void)slice_grow(&b->records, WIRE_RECORD); /* the head, at the end */
 }
 
-static void build_key(struct builder *b, struct wire_key rec, uint32_t key,
+void sim_build_key(struct sim_builder *b, struct wire_key rec, uint32_t key,
                       bool chained, const struct wire_attr *attr)
 {
     char text[32];
@@ -239,7 +204,7 @@ static void build_key(struct builder *b, struct wire_key rec, uint32_t key,
     b->head.key_n++;
 }
 
-static void build_send(struct builder *b, struct sim_client *c,
+void sim_build_send(struct sim_builder *b, struct sim_client *c,
                        const uint8_t *data, uint64_t data_len)
 {
     struct sim_call *call = b->call;
@@ -275,12 +240,12 @@ static void do_put(struct sim_client *c, struct sim_call *call)
     uint32_t n = 1 + (uint32_t)sim_random(s, 6);
     uint64_t total = 0, label = 1 + sim_random(s, 3);
     uint8_t *data = NULL;
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     for (uint32_t i = 0; i < n; i++) {
         struct wire_attr attr = {.label0 = label, .token_n = 512};
-        uint32_t key = s->cfg.ssds ? key_own(c) : key_pick(c);
+        uint32_t key = s->cfg.ssds ? sim_key_own(c) : key_pick(c);
         struct wire_key rec = {.len = random_len(s), .flags = KEY_CRC};
         bool attrs = sim_random(s, 2);
 
@@ -297,7 +262,7 @@ static void do_put(struct sim_client *c, struct sim_call *call)
         if (sim_random(s, 50) == 0) /* the bytes change under way */
             call->buf[i][sim_random(s, rec.len)] ^= 1;
         total += rec.len;
-        build_key(&b, rec, key, true, attrs ? &attr : NULL);
+        sim_build_key(&b, rec, key, true, attrs ? &attr : NULL);
     }
     if (s->nets[c->lane].inline_data && total <= WIRE_EAGER_MAX) {
         uint64_t at = 0;
@@ -307,7 +272,7 @@ static void do_put(struct sim_client *c, struct sim_call *call)
         for (uint32_t i = 0; i < n; i++, at += call->len[i - 1])
             memcpy(data + at, call->buf[i], call->len[i]);
     }
-    build_send(&b, c, data, data ? total : 0);
+    sim_build_send(&b, c, data, data ? total : 0);
     free(data);
 }
 
@@ -315,9 +280,9 @@ static void do_get(struct sim_client *c, struct sim_call *call)
 {
     struct sim *s = c->s;
     uint32_t n = 1 + (uint32_t)sim_random(s, 8), base = key_pick(c);
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     if (sim_random(s, 10) == 0)
         b.head.soft_us = (uint32_t)sim_random(s, 2000);
     for (uint32_t i = 0; i < n; i++) {
@@ -331,10 +296,10 @@ static void do_get(struct sim_client *c, struct sim_call *call)
         call->len[i] = rec.len;
         call->buf[i] = malloc(rec.len);
         MUST(call->buf[i]);
-        build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS, false,
+        sim_build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS, false,
                   NULL);
     }
-    build_send(&b, c, NULL, 0);
+    sim_build_send(&b, c, NULL, 0);
 }
 
 static void do_lookup(struct sim_client *c, struct sim_call *call)
@@ -343,9 +308,9 @@ static void do_lookup(struct sim_client *c, struct sim_call *call)
     uint32_t base = key_pick(c);
     struct wire_column cols[2] = {
         {.rule = RULE_ALL}, {.rule = (uint8_t)sim_random(s, 3), .trailing = 2}};
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     call->cols = 1 + (uint32_t)sim_random(s, 2);
     b.head.cols = (uint16_t)call->cols;
     b.head.pin_ttl_ms = sim_random(s, 4) ? 0 : 50;
@@ -353,13 +318,13 @@ static void do_lookup(struct sim_client *c, struct sim_call *call)
     for (uint32_t i = 0; i < call->cols; i++)
         (void)slice_put(&b.records, &cols[i], sizeof cols[i]);
     for (uint32_t i = 0; i < 5 * call->cols; i++)
-        build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
+        sim_build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
                   NULL);
-    build_send(&b, c, NULL, 0);
+    sim_build_send(&b, c, NULL, 0);
 }
 
 /* A pattern that a few keys have in common. */
-static void build_pattern(struct builder *b, uint32_t key,
+static void build_pattern(struct sim_builder *b, uint32_t key,
                           const struct wire_attr *attr)
 {
     char text[32];
@@ -378,9 +343,9 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
 {
     struct sim *s = c->s;
     struct wire_attr attr = {.label0 = 1 + sim_random(s, 3)};
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     /* What drops much leaves nothing that must be found. */
     b.head.select = SELECT_KEYS;
     if (sim_random(s, s->media ? 16 : 4) == 0)
@@ -390,41 +355,41 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
     if (b.head.select == SELECT_PATTERN)
         build_pattern(&b, key_pick(c), &attr);
     else
-        build_key(&b, (struct wire_key){0},
-                  s->cfg.ssds ? key_own(c) : key_pick(c), false, &attr);
+        sim_build_key(&b, (struct wire_key){0},
+                  s->cfg.ssds ? sim_key_own(c) : key_pick(c), false, &attr);
     call->drops = b.head.select == SELECT_KEYS && !b.head.flags;
     call->drops_any = b.head.select != SELECT_KEYS && !b.head.flags;
     if (call->drops)
         model_drop_begin(s->model, call->key[0], call->number);
     if (call->drops_any)
         model_drop_any_begin(s->model);
-    build_send(&b, c, NULL, 0);
+    sim_build_send(&b, c, NULL, 0);
 }
 
 static void do_prefetch(struct sim_client *c, struct sim_call *call)
 {
     struct sim *s = c->s;
     uint32_t base = key_pick(c);
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     b.head.soft_us = sim_random(s, 2) ? 0 : (uint32_t)sim_random(s, 5000);
     b.head.count = (uint32_t)sim_random(s, 3);
     for (uint32_t i = 0; i < 8; i++)
-        build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
+        sim_build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
                   NULL);
-    build_send(&b, c, NULL, 0);
+    sim_build_send(&b, c, NULL, 0);
 }
 
 static void do_keys(struct sim_client *c, struct sim_call *call)
 {
-    struct builder b;
+    struct sim_builder b;
 
-    build_begin(&b, c, call);
+    sim_build_begin(&b, c, call);
     b.head.pin_ttl_ms = 20;
     for (uint32_t i = 0; i < 3; i++)
-        build_key(&b, (struct wire_key){0}, key_pick(c), false, NULL);
-    build_send(&b, c, NULL, 0);
+        sim_build_key(&b, (struct wire_key){0}, key_pick(c), false, NULL);
+    sim_build_send(&b, c, NULL, 0);
 }
 
 static void do_namespace(struct sim_client *c)
@@ -563,9 +528,13 @@ static void client_call(struct sim_client *c)
         client_look(c);
         return;
     }
+    if (sim_random(c->s, 5) == 0) {
+        sim_open_step(c);
+        return;
+    }
     for (uint32_t i = 0; i < countof(mix); i++) {
         if (pick < mix[i].weight) {
-            call = call_begin(c, mix[i].op);
+            call = sim_call_begin(c, mix[i].op);
             if (call)
                 mix[i].fn(c, call);
             return;
@@ -686,9 +655,10 @@ static void take_inline(struct sim_call *call, const struct message *m,
     }
 }
 
-static void batch_answered(struct sim *s, struct sim_call *call,
+static void batch_answered(struct sim_client *c, struct sim_call *call,
                            const struct message *m)
 {
+    struct sim *s = c->s;
     struct wire_batch head;
     struct wire_result r[SIM_BATCH];
 
@@ -702,6 +672,8 @@ static void batch_answered(struct sim *s, struct sim_call *call,
             put_answered(s, call, &r[i], i);
         if (call->op == OP_GET)
             get_answered(s, call, &r[i], i);
+        if (sim_is_open_op(call->op))
+            sim_open_answered(c, call, &r[i]);
     }
     if (call->op == OP_LOOKUP)
         lookup_answered(s, call, &head, r);
@@ -730,7 +702,7 @@ static bool is_batch(uint32_t op)
 {
     return op == OP_PUT || op == OP_GET || op == OP_LOOKUP || op == OP_EVICT ||
            op == OP_PIN || op == OP_UNPIN || op == OP_TOUCH ||
-           op == OP_PREFETCH;
+           op == OP_PREFETCH || sim_is_open_op(op);
 }
 
 /* Nothing was stored, unless the flush met a PUT that was half done. */
@@ -766,7 +738,7 @@ void sim_client_reply(struct sim_client *c, const struct message *m)
         return;
     }
     if (m->frame.status == OK && is_batch(op)) {
-        batch_answered(s, call, m);
+        batch_answered(c, call, m);
     } else {
         drop_answered(s, call, false);
         if (m->frame.status)

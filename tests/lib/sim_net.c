@@ -437,7 +437,7 @@ struct sim_letter {
  * apart; a second EVICT or bump would take away what came after the first. */
 static bool sim_may_double(const struct sim *s, const struct wire_frame *f)
 {
-    return f->op != OP_PUT &&
+    return f->op != OP_PUT && f->op != OP_PUT_WRITE &&
            (!s->media || (f->op != OP_EVICT && f->op != OP_NAMESPACE));
 }
 

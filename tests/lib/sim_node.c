@@ -21,7 +21,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "lib/sim.h"
+#include "lib/sim_client.h"
 #include "server/peer.h"
 
 enum { SIM_BOOT_S = 1700000000 };
@@ -76,6 +76,8 @@ static void node_config(struct sim *s)
     c->limits.pinned_per_client_bytes = MIB(2);
     c->limits.pin_ttl_us = 500000;
     c->limits.slow_reader_us = 200000;
+    c->limits.open_time_us = 300000;
+    c->limits.open_blocks = 16;
     c->limits.clients = 64;
     c->limits.batch_keys = 64;
     if (s->media)
@@ -410,6 +412,7 @@ void sim_node_restart(struct sim *s)
         s->lane_n = 1 + (uint32_t)sim_random(s, SIM_LANES_MAX);
     sim_node_start(s);
     model_restarted(s->model);
+    sim_open_restarted(s);
     node_audit(s);
     s->down = false;
 }

@@ -61,6 +61,10 @@ static void swarm_print(const struct sim *s, uint64_t hash)
            (unsigned long long)s->calls_done, (unsigned long long)s->calls_lost,
            (unsigned long long)s->puts_ok, (unsigned long long)s->gets_ok,
            (unsigned long long)(m->checked_bytes >> 20));
+    printf("; %llu by writers, %llu partial, %llu given up",
+           (unsigned long long)s->drafts_ok,
+           (unsigned long long)s->drafts_partial,
+           (unsigned long long)s->drafts_given_up);
     if (c->ssds)
         printf("; %u ssd fault %d: %u lives, %llu gets from it, %llu blocks "
                "recovered, %llu durable, %llu dropped",

@@ -86,9 +86,9 @@ START_TEST(a_commit_tells_all_that_was_said_at_put)
     x.f.env.wall_s = 1700000000;
     x.f.env.wall_ms = 321;
     store_key_hash(x.f.s, &k);
-    ck_assert_int_eq(store_reserve(x.f.s, &k, &attr, (const uint8_t *)"root",
-                                   4, 5000, &b),
-                     OK);
+    ck_assert_int_eq(
+        store_reserve(x.f.s, &k, &attr, (const uint8_t *)"root", 4, 5000, &b),
+        OK);
     ck_assert_uint_eq(store_events_next(x.f.s), 1); /* nobody finds it yet */
     store_commit(x.f.s, b, 0);
     e = last(EVENT_STORED);
