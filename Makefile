@@ -62,7 +62,7 @@ TEST_LIBS := -lcheck_pic -lsubunit -lrt -lm $(DAEMON_LIBS)
 
 # ---- What there is ---------------------------------------------------------
 
-LAYERS := server rpc store base
+LAYERS := door server rpc store base
 src = $(sort $(wildcard $(1)))
 objs = $(patsubst %.c,$(O)/obj/%.o,$(1))
 
@@ -92,6 +92,18 @@ E2E := $(patsubst tests/e2e/%.c,$(O)/e2e_%,$(call src,tests/e2e/*.c))
 TESTS := $(UNIT) $(if $(filter-out tsan,$(V)),$(FUZZ)) \
   $(if $(filter-out tsan fuzz,$(V)),$(SIM) $(E2E))
 LIBPIKV := $(if $(call src,client/*.c),$(O)/libpikv.so $(O)/libpikv.a)
+# The Python package, where there is a Python.h (3.11 or later: the extension
+# keeps to the stable ABI of 3.11). PYTHON_INC= for none.
+PYTHON_INC ?= $(or $(patsubst %/Python.h,%,$(firstword $(wildcard \
+  /usr/include/python3.1[1-9]/Python.h))),$(shell python3 -c 'import os, \
+  sysconfig as s; p = s.get_path("include"); \
+  print(p if os.path.exists(p + "/Python.h") else "")' 2> /dev/null))
+PYTHON_INC := $(PYTHON_INC)
+PY_OBJS := $(call objs,$(call src,client/python/src/*.c))
+PY_FILES := $(patsubst client/%,$(O)/%,$(call src,client/python/pikv/*.py \
+  client/python/pikv/*.pyi client/python/pikv/py.typed))
+PYTHON := $(if $(and $(PYTHON_INC),$(PY_OBJS)),$(if $(filter-out tsan fuzz,\
+  $(V)),$(O)/python/pikv/_pikv.abi3.so $(PY_FILES)))
 PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
@@ -100,7 +112,7 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
 
-all: $(PROGRAMS) $(LIBPIKV) ## programs and libpikv of variant V
+all: $(PROGRAMS) $(LIBPIKV) $(PYTHON) ## programs and libpikv of variant V
 tests: $(TESTS) ## test programs of variant V
 
 help: ## this list, and the options
@@ -140,8 +152,9 @@ $(O)/lib%.a:
 
 group = -Wl,--start-group $(1) -Wl,--end-group
 
-$(O)/pikvd: $(MAIN_OBJ) $(LAYER_LIBS)
-	$(link) -pie -o $@ $(MAIN_OBJ) $(call group,$(LAYER_LIBS)) $(DAEMON_LIBS)
+# The door for Redis clients is a client: the daemon has libpikv inside.
+$(O)/pikvd: $(MAIN_OBJ) $(LAYER_LIBS) $(O)/libpikv.a
+	$(link) -pie -o $@ $(MAIN_OBJ) $(call group,$(filter %.a,$^)) $(DAEMON_LIBS)
 
 # One object whose only global names are the public pikv_x (pikv__x are
 # protobuf-c's): a host program's own crc32c never meets ours.
@@ -165,6 +178,21 @@ DISK_OBJS := $(call objs,$(call src,daemon/server/disk_*.c))
 $(O)/pikv-bench: $(BENCH_OBJS) $(DISK_OBJS) $(O)/libpikv.a $(O)/libstore.a \
   $(O)/libbase.a
 	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -luring -ljansson -lz -lm
+
+# The extension carries libpikv and, where its archive is there, protobuf-c: one
+# object whose only global names are pikv_x, and of these the map lets none out.
+PROTOBUF_A := $(filter /%,$(shell $(CC) -print-file-name=libprotobuf-c.a))
+$(PY_OBJS): WARN += -isystem $(PYTHON_INC)
+$(O)/obj/libpikv_python.o: $(O)/libpikv.a $(PROTOBUF_A)
+	$(call say,LD  ) $(LD) -r -o $@ $(O)/libpikv.o $(PROTOBUF_A) && objcopy \
+	  --wildcard --keep-global-symbol='pikv_[a-z]*' $@
+$(O)/python/pikv/_pikv.abi3.so: $(PY_OBJS) $(O)/obj/libpikv_python.o \
+  client/python/src/pikvpy.map
+	$(link) -shared -Wl,-rpath,'$$ORIGIN' \
+	  -Wl,--version-script=client/python/src/pikvpy.map -o $@ \
+	  $(PY_OBJS) $(O)/obj/libpikv_python.o $(CLIENT_LIBS)
+$(O)/python/pikv/%: client/python/pikv/%
+	$(call say,LINK) ln -srf $< $@
 
 # As a user builds it: the public header and the shared library, no more.
 $(O)/example_%: client/example/%.c client/pikv.h $(O)/libpikv.so

@@ -32,6 +32,12 @@ LAYERS = [
     ("daemon/store/*", ["store/", "base/", "proto/"]),
     ("daemon/rpc/*", ["rpc/", "base/", "proto/", "pikv.pb-c.h"]),
     ("daemon/fsck*", ["fsck_*", "store/", "base/", "proto/"]),
+    # The door for Redis clients is a client of its own daemon: it knows the
+    # public library, and of the server only what boot needs.
+    ("daemon/door/*", ["door/", "client/pikv.h", "base/", "pikv.pb-c.h",
+                       "server/config.h", "server/files.h",
+                       "server/listen.h"]),
+    ("daemon/main.c", ["door/door.h", "server/", "base/"]),
     ("daemon/*", ["server/", "rpc/", "store/", "base/", "proto/",
                   "pikv.pb-c.h"]),
     # libpikv speaks the same wire but knows no server and no store.
@@ -58,11 +64,17 @@ SHELLS = [
     ("daemon/server/loop_*", "parts of loop.c"),
     ("daemon/server/ssd_boot.*", "turns all lanes at boot and stop"),
     ("daemon/server/admin*", "admin HTTP"),
+    ("daemon/server/listen.*", "listening TCP sockets"),
     ("daemon/server/notify.*", "sd_notify datagrams"),
     ("daemon/server/files*", "files, memfds, clocks and seeds for env"),
     ("daemon/server/disk_*", "io_uring, and threads where it is not allowed"),
     ("daemon/rpc/transport_ucx*", "UCX"),
     ("daemon/rpc/transport_shm*", "unix sockets and passed descriptors"),
+    ("daemon/door/door.c", "the thread and loop of the door, its socket"),
+    ("daemon/door/conn.c", "sockets of Redis clients"),
+    ("daemon/door/out.c", "writes to them"),
+    ("daemon/door/ask.c", "a worker thread of libuv"),
+    ("daemon/door/impl.h", "libuv handles of those"),
     ("daemon/base/mailbox.*", "the one mutex between threads"),
     ("daemon/base/log.c", "a mutex for whole lines, gmtime_r for stamps"),
 ]
@@ -80,6 +92,11 @@ ALLOCATORS = [
     ("daemon/server/disk_*", "boot"),
     ("daemon/server/loop*", "boot"),
     ("daemon/rpc/transport_*", "boot and connection set-up"),
+    ("daemon/door/door.c", "boot"),
+    ("daemon/door/space.c", "boot"),
+    ("daemon/door/conn.c", "connection set-up; input buffers, bounded"),
+    ("daemon/door/out.c", "text of replies, bounded"),
+    ("daemon/door/ask.c", "once, at the first SCAN"),
     ("client/*", "libpikv and pikvctl"),
     ("bench/*", "not the daemon"),
     ("tests/*", "not the daemon"),
@@ -109,6 +126,9 @@ GENERATED = [
     ("docs/reference/policies.md", ["--explain", "policies"]),
     ("docs/man/pikvd.json.5.scd", ["--explain", "man"]),
 ]
+
+# Below this line errors.py is made from proto/errors.tbl.
+ERRORS_MARK = "# ---- made from proto/errors.tbl by `make docs` ----"
 
 TEXT = (".c", ".h", ".tbl", ".proto", ".py", ".sh", ".md", ".scd", ".json")
 
@@ -283,6 +303,39 @@ def check_mentions(path):
                 problem(path, n, f"no {name} in {found[0]}")
 
 
+def errors_py(table="proto/errors.tbl"):
+    """client/python/pikv/errors.py, from its head above the mark and a class
+    per row of the table."""
+    out = []
+    for name, code, who, text in re.findall(
+            r'^ERR\((\w+),\s*(-\d+),\s*(\w+),\s*"([^"]*)"\)', read(table),
+            re.M):
+        cls = "".join(part.capitalize() for part in name.split("_"))
+        out.append((cls, f"""
+
+class {cls}(Error):
+    \"""{text[0].upper() + text[1:]}.\"""
+
+    code, name, who = {code}, "{name}", "{who.lower()}"
+    text = "{text}"
+"""))
+    names = "".join(f'    "{cls}",\n' for cls, _ in out)
+    return (f"{ERRORS_MARK}\n" + "".join(body for _, body in out) +
+            f"\n\n__all__ = [\n{names}]\n\n"
+            "ERRORS = {cls.code: cls for cls in Error.__subclasses__()}\n")
+
+
+def check_errors_py(write, path="client/python/pikv/errors.py"):
+    if not os.path.exists(path):
+        return
+    head = read(path).split(ERRORS_MARK)[0]
+    if write:
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(head + errors_py())
+    elif read(path) != head + errors_py():
+        problem(path, 0, "not what proto/errors.tbl says; run `make docs`")
+
+
 def check_generated(pikvd, write):
     for path, argv in GENERATED:
         try:
@@ -330,6 +383,7 @@ def main():
     check_promises()
     for path in ("README.md", "docs/TOUR.md"):
         check_mentions(path)
+    check_errors_py(a.write)
     if a.pikvd:
         check_generated(a.pikvd, a.write)
     if a.format:
