@@ -130,7 +130,7 @@ static bool name_set(struct conn *c, uint32_t i)
     return true;
 }
 
-/* HELLO [2 [AUTH user password] [SETNAME name]] */
+/* HELLO [2 or 3 [AUTH user password] [SETNAME name]] */
 static bool hello_options(struct conn *c)
 {
     for (uint32_t i = 2; i < c->resp.n;) {
@@ -158,18 +158,23 @@ static bool hello_options(struct conn *c)
 
 static bool run_hello(struct conn *c)
 {
-    if (c->resp.n > 1 && !conn_arg_is(c, 1, "2")) {
+    bool three = c->resp.n > 1 && conn_arg_is(c, 1, "3");
+
+    if (c->resp.n > 1 && !three && !conn_arg_is(c, 1, "2")) {
         out_error(c, "NOPROTO unsupported protocol version");
         return end(c);
     }
     if (!hello_options(c))
         return end(c);
+    c->resp3 = c->resp.n > 1 ? three : c->resp3;
+    out_map(c, 7);
     out_text(c,
-             "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n"
-             "$%zu\r\n%s\r\n$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:%llu\r\n"
+             "$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n"
+             "$%zu\r\n%s\r\n$5\r\nproto\r\n:%d\r\n$2\r\nid\r\n:%llu\r\n"
              "$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n"
              "$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n",
-             strlen(DOOR_REDIS), DOOR_REDIS, (unsigned long long)c->id);
+             strlen(DOOR_REDIS), DOOR_REDIS, c->resp3 ? 3 : 2,
+             (unsigned long long)c->id);
     return end(c);
 }
 
@@ -232,7 +237,7 @@ static bool run_config(struct conn *c)
         return end_unknown(c);
     for (int pass = 0; pass < 2; pass++) {
         if (pass)
-            out_head(c, '*', 2 * (uint64_t)n);
+            out_map(c, n);
         for (size_t i = 0; i < countof(rows); i++) {
             struct pikv_bytes a = conn_arg(c, 2);
 

@@ -141,10 +141,11 @@ static void value_begin(struct conn *c)
     uint32_t there = (uint32_t)min_u64(c->in_end - at, r->len);
 
     if (r->n != 2 || !conn_arg_is(c, 0, "set")) {
-        out_error(c,
-                  "ERR Protocol error: an argument longer than %d bytes that "
-                  "is no value of SET",
-                  DOOR_ARG_MAX);
+        if (r->at + r->len < d->cfg.listen.resp.command_bytes) {
+            resp_inside(&c->resp);
+            return;
+        }
+        out_error(c, "ERR Protocol error: too big command");
         c->ending = true;
         return;
     }

@@ -124,6 +124,13 @@ static void get_item(struct conn *c, struct pikv_get *g, struct item *it)
     };
 }
 
+/* What is being set is not there yet. */
+static bool get_misses(int status)
+{
+    return status == PIKV_MISS || status == PIKV_PENDING ||
+           status == PIKV_CORRUPT;
+}
+
 /* One item's reply, or false: it did not fit. */
 static bool get_reply(struct conn *c, struct item *it,
                       const struct pikv_result *r)
@@ -145,7 +152,7 @@ static bool get_reply(struct conn *c, struct item *it,
                   (unsigned long long)r->len);
     else if (r->status == PIKV_OK)
         out_room(c, &it->room, r->len);
-    else if (r->status == PIKV_MISS || r->status == PIKV_CORRUPT)
+    else if (get_misses(r->status))
         out_nil(c);
     else
         out_code(c, r->status);

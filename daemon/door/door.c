@@ -346,7 +346,7 @@ static void set_limits(struct door *d)
     /* As Redis has it: who is not known yet costs little. */
     d->limits_before = d->limits;
     d->limits_before.args_max = 10;
-    d->limits_before.value_max = 0;
+    d->limits_before.value_max = DOOR_ARG_MAX;
     d->limits_before.value_error =
         "Protocol error: unauthenticated bulk length";
     d->guess = GUESS_MIN;

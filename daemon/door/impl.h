@@ -77,8 +77,9 @@ struct out {
 enum item_state { ITEM_TODO, ITEM_DROP, ITEM_DONE };
 
 struct key_lock {
-    struct list node; /* door->locks[] while held */
-    struct list waiters;
+    struct list node;    /* door->locks[] while held */
+    struct list waiters; /* connections, FIFO */
+    struct list riders;  /* those that end as this one ends */
     uint64_t hash;
 };
 
@@ -146,6 +147,7 @@ struct conn {
     uint64_t id;
     char name[DOOR_NAME + 1];
     bool authenticated;
+    bool resp3;  /* HELLO 3: nil and maps have signs of their own */
     bool ending; /* reads no more; ends when its replies are out */
     bool linger; /* they are; until the client ends too, or time is up */
     bool eof, dead, closed;
@@ -267,6 +269,8 @@ void out_code(struct conn *c, int code);
 void out_int(struct conn *c, int64_t v);
 void out_head(struct conn *c, char kind, uint64_t n);
 void out_nil(struct conn *c);
+/* n pairs follow. */
+void out_map(struct conn *c, uint64_t n);
 void out_bulk(struct conn *c, const void *p, uint64_t n);
 /* A bulk of memory that is given back when it is sent. */
 void out_room(struct conn *c, struct room *room, uint64_t len);

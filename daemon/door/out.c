@@ -142,7 +142,15 @@ void out_int(struct conn *c, int64_t v)
 
 void out_nil(struct conn *c)
 {
-    out_raw(c, "$-1\r\n", 5);
+    if (c->resp3)
+        out_raw(c, "_\r\n", 3);
+    else
+        out_raw(c, "$-1\r\n", 5);
+}
+
+void out_map(struct conn *c, uint64_t n)
+{
+    out_head(c, c->resp3 ? '%' : '*', c->resp3 ? n : 2 * n);
 }
 
 void out_bulk(struct conn *c, const void *p, uint64_t n)

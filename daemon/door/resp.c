@@ -12,7 +12,6 @@ void resp_begin(struct resp *r)
     r->state = RESP_HEAD;
     r->n = r->want = r->at = r->seen = 0;
     r->len = 0;
-    r->had_value = false;
 }
 
 void resp_value(struct resp *r)
@@ -20,9 +19,14 @@ void resp_value(struct resp *r)
     MUST(r->state == RESP_OUT && r->n < r->want);
     r->args[r->n].off = RESP_OUTSIDE;
     r->args[r->n++].len = 0;
-    r->had_value = true;
     r->len = 0;
     r->state = RESP_TAIL;
+}
+
+void resp_inside(struct resp *r)
+{
+    MUST(r->state == RESP_OUT);
+    r->state = RESP_BYTES;
 }
 
 static enum resp_got bad(struct resp *r, const char *why)
@@ -51,6 +55,12 @@ static int64_t line_find(struct resp *r, const uint8_t *buf, size_t len,
     *next_out = r->at + n + 1;
     r->seen = 0;
     return n > 0 && lf[-1] == '\r' ? n - 1 : n;
+}
+
+/* Of a line that is not whole one byte more may be its '\r'. */
+static bool line_too_long(const struct resp *r, int64_t n, uint32_t max)
+{
+    return n > (int64_t)max || (n < 0 && r->seen > max + 1);
 }
 
 bool resp_u64(const void *arg, size_t len, uint64_t *out)
@@ -92,11 +102,9 @@ static enum resp_got head_multi(struct resp *r, const uint8_t *line, size_t n)
     if (!resp_int(line + 1, n - 1, &want) ||
         want > (int64_t)r->limits->args_max)
         return bad(r, "Protocol error: invalid multibulk length");
-    if (want <= 0)
-        return RESP_COMMAND; /* nothing, as Redis has it */
-    r->want = (uint32_t)want;
+    r->want = want > 0 ? (uint32_t)want : 0; /* less is nothing, in Redis */
     r->state = RESP_LENGTH;
-    return RESP_MORE;
+    return r->want ? RESP_MORE : RESP_COMMAND;
 }
 
 static enum resp_got length_bulk(struct resp *r, const uint8_t *line, size_t n)
@@ -114,10 +122,8 @@ static enum resp_got length_bulk(struct resp *r, const uint8_t *line, size_t n)
         return bad(r, "Protocol error: invalid bulk length");
     r->len = len;
     r->state = len > r->limits->arg_max ? RESP_OUT : RESP_BYTES;
-    if (r->state == RESP_OUT && len > r->limits->value_max)
+    if (len > r->limits->value_max)
         return bad(r, r->limits->value_error);
-    if (r->state == RESP_OUT && r->had_value)
-        return bad(r, "Protocol error: only one argument may be so long");
     return RESP_MORE;
 }
 
@@ -130,7 +136,7 @@ static enum resp_got step_line(struct resp *r, uint8_t *buf, size_t len,
     int64_t n = line_find(r, buf, len, &next);
 
     *on_out = n >= 0;
-    if (n < 0 && r->seen >= RESP_LINE_MAX)
+    if (line_too_long(r, n, RESP_LINE_MAX))
         return bad(r, r->state == RESP_HEAD
                           ? "Protocol error: too big mbulk count string"
                           : "Protocol error: too big bulk count string");
@@ -237,7 +243,7 @@ static enum resp_got step_inline(struct resp *r, uint8_t *buf, size_t len)
     int64_t n = line_find(r, buf, len, &next);
     const uint8_t *p = line, *end = line + n;
 
-    if (n > r->limits->inline_max || (n < 0 && r->seen > r->limits->inline_max))
+    if (line_too_long(r, n, r->limits->inline_max))
         return bad(r, "Protocol error: too big inline request");
     if (n < 0)
         return RESP_MORE;
@@ -259,6 +265,8 @@ static enum resp_got step_inline(struct resp *r, uint8_t *buf, size_t len)
             (struct resp_arg){(uint32_t)(to - buf), (uint32_t)word};
     }
     r->at = next;
+    r->want = r->n;
+    r->state = RESP_LENGTH;
     return RESP_COMMAND;
 }
 

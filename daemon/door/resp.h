@@ -6,14 +6,17 @@
  *     HEAD --"*n"--> LENGTH --"$len"--> BYTES --> LENGTH ... --> COMMAND
  *      |                |
  *      |                +-- longer than arg_max: VALUE --resp_value--> TAIL
+ *      |                |                             \-resp_inside-> BYTES
  *      +--any other line: words of an inline command --> COMMAND
  *
  * The caller has a buffer that begins where a command begins and grows at its
  * end; it calls resp_next with all of it, again and again, and each byte is
- * looked at once. Arguments are named by their place in the buffer. One that is
- * longer than arg_max is a value: its bytes never enter the buffer. The caller
- * takes them from where buf + at points (what is there already, then from its
- * socket), removes them, and says resp_value; the line end follows at `at`.
+ * looked at once. Arguments are named by their place in the buffer. Of one that
+ * is longer than arg_max the caller is told before its bytes come, and has two
+ * choices. resp_inside: it is an argument like others. Or it is a value, whose
+ * bytes never enter the buffer: the caller takes them from where buf + at
+ * points (what is there already, then from its socket), removes them, and says
+ * resp_value; the line end follows at `at`.
  *
  * Invariants
  *  1. at never passes the length given, every argument lies below it.
@@ -31,7 +34,7 @@
 
 enum {
     RESP_OUTSIDE = UINT32_MAX, /* off of the argument that is a value */
-    RESP_LINE_MAX = 64,        /* of "*n" and "$len", with the line end */
+    RESP_LINE_MAX = 64,        /* of "*n" and "$len", without the line end */
     RESP_TEXT = 96,
 };
 
@@ -44,9 +47,9 @@ enum resp_got {
 
 struct resp_limits {
     uint32_t args_max;
-    uint32_t arg_max;        /* of an argument in the buffer */
+    uint32_t arg_max;        /* of an argument that is not asked about */
     uint32_t inline_max;     /* of an inline command */
-    uint64_t value_max;      /* of an argument outside; below arg_max: none */
+    uint64_t value_max;      /* of any argument */
     const char *value_error; /* why, for a longer one */
 };
 
@@ -71,15 +74,15 @@ struct resp {
     uint32_t at;   /* bytes of the command that are done with */
     uint32_t seen; /* bytes behind at without a line end */
     uint64_t len;  /* of the argument under way */
-    bool had_value;
     char why[RESP_TEXT];
 };
 
 /* Before each command. Keeps limits and args. */
 void resp_begin(struct resp *r);
 enum resp_got resp_next(struct resp *r, uint8_t *buf, size_t len);
-/* The value that VALUE told of has been taken out. */
+/* The argument that VALUE told of has been taken out, or is to come inside. */
 void resp_value(struct resp *r);
+void resp_inside(struct resp *r);
 
 /* Is the argument this word, in any case? */
 bool resp_is(const void *arg, size_t len, const char *word);

@@ -9,11 +9,14 @@
  *      | +------------------------------------+
  *      +--PENDING, a moment later: another client of the namespace puts it
  *
- * While a key is being set through the door it is locked: the next SET of it
- * waits for its turn, so that SETs do not drop each other's blocks half way
- * and the last one wins. A run of SETs that were sent together goes as one
- * batch; a key that is locked ends the run before it, so that only a batch of
- * one key, which holds nothing, ever waits for a lock.
+ * While a key is being set through the door it is locked: the next SETs of it
+ * wait, so that they do not drop each other's blocks half way and the last one
+ * wins. When the key is free, all the plain SETs that wait are concurrent: any
+ * order of them is right, so only the last one is stored, and the others ride
+ * along: they would be replaced before anybody could look. A run of SETs that
+ * were sent together goes as one batch; a key that is locked ends the run
+ * before it, so that only a batch of one key, which holds nothing, ever waits
+ * for a lock.
  *
  * The deadline is that of the whole command, over all its tries. */
 #include <string.h>
@@ -23,6 +26,12 @@
 enum { TTL_MAX_MS = INT32_MAX };
 
 /* ---- Locks ---- */
+
+static void item_end(struct item *it, int status)
+{
+    it->state = ITEM_DONE;
+    it->status = status;
+}
 
 static struct list *lock_bucket(struct door *d, uint64_t hash)
 {
@@ -53,30 +62,67 @@ static struct item *lock_take(struct door *d, struct item *it)
     it->lock.hash = hash_64(0, it->key, it->key_len);
     list_init(&it->lock.node);
     list_init(&it->lock.waiters);
+    list_init(&it->lock.riders);
     other = lock_find(d, it);
     if (!other)
         list_add_tail(lock_bucket(d, it->lock.hash), &it->lock.node);
     return other;
 }
 
-/* The first who waits tries again; the others go on waiting, for it. */
-static void lock_give(struct door *d, struct item *it)
+static struct conn *waiter(struct list *n)
 {
-    struct list *n = list_pop(&it->lock.waiters);
-    struct conn *c;
+    return container_of(n, struct conn, wait_node);
+}
+
+static void wake(struct door *d, struct conn *c)
+{
+    list_del(&c->wait_node);
+    c->wait = WAIT_NOTHING;
+    list_add_tail(&d->ready, &c->wait_node);
+}
+
+/* The key goes to the last of the plain SETs that wait; those before it ride
+ * along, others go on waiting. */
+static void lock_pass(struct door *d, struct list *waiters)
+{
+    struct list riders, *n = waiters->next;
+    struct conn *c = waiter(n);
     struct item *next;
 
-    list_del(&it->lock.node);
-    if (!n)
-        return;
-    c = container_of(n, struct conn, wait_node);
+    list_init(&riders);
+    while (n->next != waiters && !c->batch.items[0].nx &&
+           !waiter(n->next)->batch.items[0].nx) {
+        n = n->next;
+        list_del(&c->wait_node);
+        list_add_tail(&riders, &c->wait_node);
+        c = waiter(n);
+    }
+    wake(d, c);
     next = &c->batch.items[0];
     MUST(!lock_take(d, next));
     c->batch.locked = 1;
-    while ((n = list_pop(&it->lock.waiters)))
+    while ((n = list_pop(&riders)))
+        list_add_tail(&next->lock.riders, n);
+    while ((n = list_pop(waiters)))
         list_add_tail(&next->lock.waiters, n);
-    c->wait = WAIT_NOTHING;
-    list_add_tail(&d->ready, &c->wait_node);
+}
+
+static void lock_give(struct door *d, struct item *it)
+{
+    struct list *n;
+
+    list_del(&it->lock.node);
+    while ((n = it->lock.riders.prev) != &it->lock.riders) {
+        list_del(n);
+        if (it->state == ITEM_DONE) {
+            item_end(&waiter(n)->batch.items[0], it->status);
+            wake(d, waiter(n));
+        } else { /* the connection ended before it was known how */
+            list_add_head(&it->lock.waiters, n);
+        }
+    }
+    if (!list_empty(&it->lock.waiters))
+        lock_pass(d, &it->lock.waiters);
 }
 
 void set_unlock(struct conn *c)
@@ -222,12 +268,6 @@ static void set_put(struct conn *c, struct pikv_put *p, const struct item *it)
                  it->len},
         .ttl_ms = it->ttl_ms,
     };
-}
-
-static void item_end(struct item *it, int status)
-{
-    it->state = ITEM_DONE;
-    it->status = status;
 }
 
 static void set_done(struct conn *c, const struct pikv_completion *done)

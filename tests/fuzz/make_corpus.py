@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export
-into corpus/.
+and fuzz_resp into corpus/.
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -206,6 +206,26 @@ EXPORTS = {
     "not_fixed": exported(SPACE, block(b"bytes", b"k"), switches=0),
 }
 
+# ---- resp: how the bytes are cut (one byte), and the bytes
+
+
+def resp(*words):
+    return b"*%d\r\n" % len(words) + b"".join(
+        b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
+
+
+RESPS = {
+    "ping": b"\x00" + resp(b"PING"),
+    "set_get": b"\x06" + resp(b"SET", b"k", b"v") + resp(b"GET", b"k"),
+    "value": b"\x10" + resp(b"SET", b"k", b"v" * 40, b"EX", b"10"),
+    "values": b"\x3f" + resp(b"SET", b"k", b"\r\n" * 30) * 3,
+    "inline": b"\x03get k\r\nset k \"a\\x41\\n\" 'b\\'c'\r\n\r\n",
+    "mget": b"\x01" + resp(b"MGET", *[b"k%d" % i for i in range(20)]),
+    "none": b"\x02*0\r\n*-1\r\n*1\n$1\nx\r\n",
+    "bad": b"\x05*1\r\n$-1\r\n",
+    "glob": b"\x00a*[b-d]?\\*abcx*",
+}
+
 for name, data in FRAMES.items():
     write("frame", name, data)
 for name, data in MSGS.items():
@@ -216,3 +236,5 @@ for name, data in SEGS.items():
     write("seg", name, data)
 for name, data in EXPORTS.items():
     write("export", name, data)
+for name, data in RESPS.items():
+    write("resp", name, data)
