@@ -85,6 +85,7 @@ class Pikv:
         import pikv
         self.client = pikv.Client(a["address"], connect_ms=5000)
         self.ns = self.client.open("bench")
+        self.more = {"deadline_ms": a["deadline_ms"]}
 
     def buffer(self, size):
         self.memory = self.client.alloc(size)
@@ -95,10 +96,10 @@ class Pikv:
         return [view[i * size:(i + 1) * size] for i in range(BATCH)]
 
     def put(self, keys, parts):
-        return self.ns.put(keys, parts).statuses
+        return self.ns.put(keys, parts, **self.more).statuses
 
     def get(self, keys, parts):
-        return self.ns.get(keys, parts, verify=True).statuses
+        return self.ns.get(keys, parts, verify=True, **self.more).statuses
 
     def exists(self, keys):
         return [s if s else r for s, r in zip(*self.looked_up(keys))]
@@ -263,7 +264,7 @@ class Rival:
 
 
 class Ours:
-    def __init__(self, a, folder, transport):
+    def __init__(self, a, folder, transport, deadline_ms):
         self.dir = tempfile.mkdtemp(dir=folder)
         self.log = open(os.path.join(self.dir, "log"), "ab")
         port = 10000 + os.getpid() % 20000
@@ -285,8 +286,8 @@ class Ours:
         self.wait_ready(a, path)
         address = f"ucx:127.0.0.1:{port}" if transport == "ucx" \
             else "shm:" + path
-        self.client = Client(sys.executable, "pikv", {"address": address},
-                             self.log, env)
+        self.client = Client(sys.executable, "pikv", {
+            "address": address, "deadline_ms": deadline_ms}, self.log, env)
 
     def wait_ready(self, a, path):
         for _ in range(500):
@@ -309,9 +310,10 @@ class Ours:
         self.log.close()
 
 
-def start(kind, a, folder):
+def start(kind, a, folder, deadline_ms):
+    """deadline_ms: of our calls, 0 the default; Mooncake's have none."""
     return Rival(a, folder) if kind == "mooncake" \
-        else Ours(a, folder, kind.split()[1])
+        else Ours(a, folder, kind.split()[1], deadline_ms)
 
 
 # ---- measuring
@@ -344,7 +346,7 @@ def measure(a, folder, kinds):
     """{(kind, size, operation): seconds of all batches}"""
     times = collections.defaultdict(list)
     rates = collections.defaultdict(list)
-    stores = {kind: start(kind, a, folder) for kind in kinds}
+    stores = {kind: start(kind, a, folder, 20000) for kind in kinds}
     try:
         for s in stores.values():
             s.client("buffer", BATCH * max(a.sizes))
@@ -370,7 +372,7 @@ def measure(a, folder, kinds):
 def killed(a, folder, kind, what):
     """Rows of what happens to the calls after a server was killed."""
     size = 65536
-    s = start(kind, a, folder)
+    s = start(kind, a, folder, 0)
     rows = []
     try:
         s.client("buffer", BATCH * size)

@@ -84,12 +84,13 @@ class Moves:
         self.register_at(address, n)
 
     def register_at(self, address: int, n: int) -> None:
-        """As register, of n bytes that stay mapped until the Store closes."""
+        """As register, of n bytes that stay mapped until the Store closes. At
+        once if there is a server."""
         with self._mu:
             known = self._memory.get(address, 0) >= n
             self._memory[address] = max(n, self._memory.get(address, 0))
         if n and not known:
-            self.store.register((address, n), wait=False)
+            self.store.register((address, n))
 
     def copies(self) -> str:
         """"one": the memory is shared with the server; "two": by way of the

@@ -16,10 +16,10 @@ them; until then, and whenever they are gone, `ns` is None and the door answers
 
 A daemon that ends or starts again is libpikv's business: the handle stays, its
 calls answer NO_SERVER at once and succeed when the daemon is back. One that
-hangs costs a deadline per call; after HANG timeouts in a row the Store says
-None for a while (retry_s, then twice that, up to PAUSE_MAX_S), so that an
-engine does not pay a deadline for each of its requests. Doors tell it how their
-calls ended: note().
+hangs costs a deadline per call; after HANG_S of timeouts and nothing else the
+Store says None for a while (retry_s, then twice that, up to PAUSE_MAX_S), so
+that an engine does not pay a deadline for each of its requests. Doors tell it
+how their calls ended: note().
 
 Threads: everything may be called from any thread; nothing but ready(),
 first_try(), close() and register() blocks. The thread ends when there is
@@ -41,7 +41,7 @@ import pikv
 FINGERPRINT = ("model", "weights_version", "tokenizer_hash", "hash_seed",
                "dtype", "scale_format", "parallel_layout", "groups")
 SETTINGS = ("policy", "loans", "share", "ttl_ms", "quota_bytes", "dram")
-HANG = 2          # timeouts in a row after which calls are held back
+HANG_S = 1.0      # timeouts over so long, nothing else: calls are held back
 PAUSE_MAX_S = 16.0
 
 _stores: "weakref.WeakSet[Store]" = weakref.WeakSet()
@@ -110,7 +110,7 @@ class Store:
         self._tried = False
         self._refused = False
         self._error = "not opened yet"
-        self._timeouts = 0
+        self._hangs_since = 0.0
         self._pause_s = self._retry_s
         self._paused_until = 0.0
 
@@ -161,11 +161,12 @@ class Store:
         if code in (pikv.Forked.code, pikv.Closed.code):
             self._lost()
         elif code == pikv.Timeout.code:
-            self._timeouts += 1
-            if self._timeouts >= HANG:
-                self._pause()
-        elif self._timeouts and code in (0, pikv.Miss.code):
-            self._timeouts = 0
+            now = time.monotonic()
+            self._hangs_since = self._hangs_since or now
+            if now - self._hangs_since >= HANG_S:
+                self._pause(now)
+        elif self._hangs_since and code in (0, pikv.Miss.code):
+            self._hangs_since = 0.0
             self._pause_s = self._retry_s
             self._paused_until = 0.0
 
@@ -321,8 +322,10 @@ class Store:
             self._error = "the handle was lost"
         self._kick()
 
-    def _pause(self) -> None:
-        self._paused_until = time.monotonic() + self._pause_s
+    def _pause(self, now: float) -> None:
+        if now < self._paused_until:
+            return
+        self._paused_until = now + self._pause_s
         self._say(logging.WARNING, "pikvd does not answer, everything is a "
                   f"miss for {self._pause_s:g} s")
         self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)

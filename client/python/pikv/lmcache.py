@@ -9,9 +9,9 @@
         |  submit_batch_*            |  poll(event_fd), drain_completions
         v                            v
     parts of at most PART_BYTES --> calls of libpikv --> completions
-    loads, lookups, deletes: sent by the submitting thread
-    stores: sent by the demux thread, one part a turn, since a store of memory
-    that is not registered copies its bytes when it is sent
+    sent by the submitting thread, but for large stores of private memory:
+    their bytes are copied when they are sent, so the demux thread sends them,
+    one part a turn
 
 event_fd is an epoll of libpikv's eventfd and one of our own, which says that
 something ended, or is to be sent, without a call of libpikv.
@@ -52,6 +52,7 @@ from pikv.engine import FINGERPRINT, SETTINGS, Store
 
 PART_BYTES = 8 << 20     # of one call
 WINDOW_BYTES = 64 << 20  # of calls in flight, loads and stores each
+INLINE_BYTES = 1 << 20   # copied by the submitting thread
 ARENAS_MAX = 64          # mappings that are looked at, for registration
 ROUTE_CHARS = 32
 
@@ -67,7 +68,7 @@ _log = logging.getLogger("pikv.lmcache")
 
 # adapter_params that are numbers: default, least, most, unit.
 NUMBERS = {
-    "deadline_ms": (1000, 1, 600_000, "milliseconds"),
+    "deadline_ms": (2000, 1, 600_000, "milliseconds"),
     "lookup_ms": (200, 1, 600_000, "milliseconds"),
     "connect_ms": (1000, 1, 600_000, "milliseconds"),
     "pin_ttl_ms": (5000, 0, 3_600_000, "milliseconds; 0: no pins"),
@@ -191,7 +192,7 @@ class Client:
     hash_seed, dtype, scale_format, parallel_layout: the fingerprint; who says
     another value than the namespace has gets no cache. policy, loans, dram,
     share, ttl_ms, quota_bytes: settings of a namespace that is made now.
-    deadline_ms: of a call that moves or deletes blocks (1000). lookup_ms: of a
+    deadline_ms: of a call that moves or deletes blocks (2000). lookup_ms: of a
     lookup (200). connect_ms: how long the start waits for a server (1000).
     pin_ttl_ms: how long a block that was looked up stays for its load (5000).
     pin_cap: most keys pinned at a time (4096). staging_bytes: for memory that
@@ -217,7 +218,8 @@ class Client:
         self._sent = 0                  # calls in flight
         self._pins: dict[str, list] = {}  # key: [lookups, when it ends]
         self._pins_asked = 0
-        self._arenas: list[tuple[int, int]] = []
+        self._unpins: dict[bytes | None, list[tuple[str, str]]] = {}
+        self._arenas: list[tuple[int, int, bool]] = []
         self._said: set[str] = set()
         self._closed = False
         self._client: pikv.Client | None = None
@@ -270,9 +272,9 @@ class Client:
                 self._once("drain", f"drain: {e!r}")
             with self._mu:
                 out, self._finished = self._finished, []
-                if self._closed:
-                    self._signalled = False
-                if self._signalled and not self._sets_can_go():
+                if self._sets_can_go():
+                    self._signal()
+                elif self._signalled and not self._closed:
                     os.eventfd_read(self._eventfd)
                     self._signalled = False
             return out
@@ -298,24 +300,27 @@ class Client:
         with self._mu:
             op = _Op(self._next_id, kind, len(keys))
             self._next_id += 1
+        later = False
         try:
-            if views:
-                self._look_at_arena(views[0])
+            shared = self._look_at_arena(views[0]) if views else True
             parts = self._cut(op, keys, views)
+            later = kind == SET and not shared and \
+                sum(part.nbytes for part in parts) > INLINE_BYTES
         except Exception as e:
             self._once("submit", f"{kind}: {e!r}")
             op.error, parts = repr(e), []
+        which = SET if kind == SET else GET
         with self._mu:
             op.left = len(parts)
             if parts and not self._closed:
-                self._queues[SET if kind == SET else GET].extend(parts)
+                self._queues[which].extend(parts)
             else:
                 self._finished.append(op.completion())
-            if kind == SET or not parts or self._closed:
+                later = True
+            if later:
                 self._signal()
-        if kind != SET:
-            while self._send_next(GET):
-                pass
+        while not later and self._send_next(which):
+            pass
         return op.id
 
     def _cut(self, op: _Op, keys: list[str],
@@ -422,17 +427,18 @@ class Client:
             for c in self._client.drain():
                 self._held = False
                 self._completed(c)
+        self._send_unpins()
         while self._send_next(GET):
             pass
         self._send_next(SET)
 
     def _completed(self, c: pikv.Completion) -> None:
-        self._store.note(c.status)
         part = c.data
         if not isinstance(part, _Part):  # an unpin: nobody waits for it
             with self._mu:
                 self._sent -= 1
             return
+        self._store.note(c.status)
         error = pikv.error_name(c.status) if c.status else ""
         if c.results is None:
             self._part_done(part, None, error)
@@ -501,7 +507,6 @@ class Client:
 
     def _unpin(self, part: _Part) -> None:
         """Each load ends one lookup; the last one ends the pin."""
-        keys, routes = [], []
         with self._mu:
             for key, route in zip(part.keys, part.routes):
                 pin = self._pins.get(key)
@@ -510,17 +515,21 @@ class Client:
                 pin[0] -= 1
                 if pin[0] <= 0 or part.op.kind == DELETE:
                     del self._pins[key]
-                    keys.append(key)
-                    routes.append(route)
-            if not keys:
-                return
-            self._sent += 1
-        try:
-            self._namespace().submit_unpin(keys, routes=routes,
-                                           scope=part.scope)
-        except Exception:  # then the ttl ends them
+                    self._unpins.setdefault(part.scope, []).append((key, route))
+
+    def _send_unpins(self) -> None:
+        """What a turn has collected. What cannot be sent, the ttl ends."""
+        unpins, self._unpins = self._unpins, {}
+        for scope, rows in unpins.items():
+            try:
+                self._namespace().submit_unpin(
+                    [key for key, _ in rows], scope=scope,
+                    routes=[route for _, route in rows],
+                    deadline_ms=self._lookup_ms)
+            except Exception:
+                continue
             with self._mu:
-                self._sent -= 1
+                self._sent += 1
 
     # ---- small ----
 
@@ -543,24 +552,27 @@ class Client:
                     self._client = client
         return ns if client is self._client else None
 
-    def _look_at_arena(self, view: memoryview) -> None:
+    def _look_at_arena(self, view: memoryview) -> bool:
         """Registers the mapping that LMCache's memory is in, when it is met
-        for the first time."""
+        for the first time. Can the server reach this memory?"""
         try:
             address = ctypes.addressof(ctypes.c_char.from_buffer(view))
         except (TypeError, ValueError):  # read-only, or empty
-            return
-        if any(a <= address < a + n for a, n in self._arenas) or \
-                len(self._arenas) >= ARENAS_MAX:
-            return
+            return False
+        for start, size, shared in self._arenas:
+            if start <= address < start + size:
+                return shared
+        if len(self._arenas) >= ARENAS_MAX:
+            return False
         start, size, shared = mapping_of(address)
-        self._arenas.append((start, size))
+        self._arenas.append((start, size, shared))
         if shared:
             self._store.register((start, size), wait=False)
         else:
             self._once("private", "LMCache's L1 is private memory: each block "
                        "is copied once more. --no-l1-use-lazy --shm-name pikv "
                        "lets the server read and write it directly")
+        return False
 
     def _once(self, what: str, text: str) -> None:
         if what not in self._said:

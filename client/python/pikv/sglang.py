@@ -142,7 +142,6 @@ class HiCachePikv(HiCacheStorage):
             "prefetch_pgs": [], "prefetch_bandwidth": [],
             "backup_pgs": [], "backup_bandwidth": []}
         self._mu = threading.Lock()
-        self._store: Store | None = None
         self._moves: Moves | None = None
         self.mem_pool_host: Any = None
         self.registered_pools: dict[str, Any] = {}
@@ -178,17 +177,17 @@ class HiCachePikv(HiCacheStorage):
         model = fingerprint.get("model", "")
         name = s.get("namespace") or fit(
             "-".join(["sglang", model] if model else ["sglang"]), False)
-        self._store = Store(
+        store = Store(
             s.get("address"), name, engine="sglang", log=_log,
             fingerprint=fingerprint,
             settings={n: s[n] for n in SETTINGS if n in s},
             dp_rank=getattr(c, "dp_rank", 0), tp_rank=c.tp_rank,
             pp_rank=c.pp_rank, connect_ms=s["connect_ms"],
             staging_bytes=s["staging_bytes"], retry_s=s["retry_ms"] / 1000)
-        moves = Moves(self._store, deadline_ms=s["deadline_ms"],
+        moves = Moves(store, deadline_ms=s["deadline_ms"],
                       lookup_ms=s["lookup_ms"], pin_ttl_ms=s["pin_ttl_ms"],
                       log=_log)
-        self._store.first_try(s["connect_ms"] / 1000)
+        store.first_try(s["connect_ms"] / 1000)
         return moves
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -222,10 +221,9 @@ class HiCachePikv(HiCacheStorage):
 
     def close(self) -> None:
         """Ends all calls; the pool's memory is not touched afterwards."""
-        with self._mu:
-            store, self._store, self._moves = self._store, None, None
-        if store is not None:
-            store.close()
+        moves = self._moves
+        if moves is not None:
+            moves.store.close()
 
     # ---- pools ----
 
