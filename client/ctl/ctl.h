@@ -14,6 +14,7 @@
  *   ctl_evict.c      evict and what it would do
  *   ctl_look.c       stat, inspect, keys, clients, ping, reload
  *   ctl_hint.c       explain, prefetch, session
+ *   ctl_events.c     events
  *   ctl_size*.c      size: from the daemon, from a trace
  *   ctl_ssd.c        ssd ...
  *   ctl_top*.c       top: the loop and screen; the tiers
@@ -114,6 +115,8 @@ json_t *out_u64(uint64_t n);
 json_t *out_hex64(uint64_t n);
 /* A tier's name. */
 const char *ctl_tier(uint8_t tier);
+/* ctl_look.c: a block's class, by name. */
+const char *ctl_class(uint32_t cls);
 /* Asks "question ARGUMENT?" unless --yes; any status but CTL_OK: not done. */
 int ctl_confirm(const struct ctl *c, const char *question, const char *verb);
 /* --dry-run: "would ...". */
@@ -215,6 +218,7 @@ int verb_import(struct ctl *c);
 int verb_explain(struct ctl *c);
 int verb_prefetch(struct ctl *c);
 int verb_session(struct ctl *c);
+int verb_events(struct ctl *c);
 int verb_ssd_list(struct ctl *c);
 int verb_ssd_retire(struct ctl *c);
 int verb_ssd_replace(struct ctl *c);

@@ -51,7 +51,7 @@ static json_t *labels_json(const Pikv__BlockInfo *b)
     return list;
 }
 
-static const char *class_name(uint32_t cls)
+const char *ctl_class(uint32_t cls)
 {
     static const char *const names[] = {"kv", "expert", "blob"};
 
@@ -70,11 +70,14 @@ static json_t *block_json(const Pikv__BlockInfo *b)
     json_object_set_new(o, "scope",
                         b->scope.len ? hex_json(b->scope.data, b->scope.len)
                                      : json_null());
-    json_object_set_new(o, "class", json_string(class_name(b->cls)));
+    json_object_set_new(o, "class", json_string(ctl_class(b->cls)));
     json_object_set_new(o, "state", out_text(b->state));
     json_object_set_new(o, "tier", out_text(b->tier));
     json_object_set_new(o, "len", out_u64(b->len));
     json_object_set_new(o, "version", out_u64(b->version));
+    json_object_set_new(o, "hash",
+                        b->hash.len ? hex_json(b->hash.data, b->hash.len)
+                                    : json_null());
     json_object_set_new(o, "crc32c", json_sprintf("%08x", b->crc));
     json_object_set_new(o, "parent",
                         b->parent.len ? key_json(b->parent.data, b->parent.len)

@@ -41,6 +41,8 @@ const struct verb ctl_verbs[] = {
      O(NAMESPACE) | O(QUIET) | O(FORCE) | O(DURABLE) | O(NO_CREATE) |
          O(DRY_RUN),
      "the blocks of an exported file into a namespace", verb_import},
+    {"events", "", 0, 0, O(NAMESPACE) | O(FROM) | O(COUNT),
+     "what happens to the blocks of a namespace, as it happens", verb_events},
     {"stat", "[PREFIX]", 0, 1, 0,
      "raw counters whose names start with PREFIX", verb_stat},
     {"top", "", 0, 0, O(COUNT) | O(BATCH) | O(INTERVAL),

@@ -7,7 +7,7 @@ _pikvctl()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--pattern|--cap|--limit|--count|-n|--interval|--config|--trace|--block|--dram|--ssd) ((i++)) ;;
+        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--pattern|--cap|--limit|--count|-n|--from|--interval|--config|--trace|--block|--dram|--ssd) ((i++)) ;;
         -*) ;;
         *)
             if [[ -z $verb ]]; then verb=$word
@@ -21,7 +21,7 @@ _pikvctl()
     esac
     case $verb in
     "")
-        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session export import stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
+        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session export import events stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
         return ;;
     namespace)
         if [[ -z $second ]]; then
@@ -52,6 +52,7 @@ _pikvctl()
     "session") word="--output --address --deadline --help --version --namespace" ;;
     "export") word="--output --address --deadline --help --version --namespace --quiet" ;;
     "import") word="--output --address --deadline --help --version --namespace --no-create --durable --dry-run --quiet --force" ;;
+    "events") word="--output --address --deadline --help --version --namespace --count --from" ;;
     "stat") word="--output --address --deadline --help --version" ;;
     "top") word="--output --address --deadline --help --version --count --batch --interval" ;;
     "size") word="--output --address --deadline --help --version --namespace --trace --block --dram --ssd" ;;
