@@ -58,6 +58,19 @@ static void open_groups(const struct pikv_namespace *d, struct arena *a,
     }
 }
 
+/* Who makes nothing and says nothing of the fingerprint takes it as it is. */
+static bool open_any(const struct pikv_namespace *d)
+{
+    const char *const said[] = {
+        d->model, d->weights_version, d->tokenizer_hash, d->hash_seed,
+        d->dtype, d->scale_format,    d->parallel_layout};
+
+    for (uint32_t i = 0; i < countof(said); i++)
+        if (said[i] && said[i][0])
+            return false;
+    return !d->create && !d->group_n;
+}
+
 /* The packed Open, malloc'ed. LIMIT: more text than any server takes. */
 static int open_pack(const struct pikv_namespace *d, uint8_t **msg_out,
                      size_t *len_out)
@@ -90,7 +103,7 @@ static int open_pack(const struct pikv_namespace *d, uint8_t **msg_out,
     s.share = d->share;
     s.quota_bytes = d->quota_bytes;
     s.ttl_ms = d->ttl_ms;
-    m.fingerprint = &f;
+    m.fingerprint = open_any(d) ? NULL : &f;
     m.settings = &s;
     m.create = d->create;
     open_groups(d, &a, &m);

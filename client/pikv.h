@@ -204,7 +204,8 @@ struct pikv_group {
 
 struct pikv_namespace {
     const char *name;
-    /* Fingerprint: what must be equal to share blocks. NULL is "". */
+    /* Fingerprint: what must be equal to share blocks. NULL is "". All "" and
+     * no groups, without create: whatever they are, to look only. */
     const char *model, *weights_version, *tokenizer_hash, *hash_seed, *dtype,
         *scale_format, *parallel_layout;
     const struct pikv_group *groups;
@@ -281,11 +282,11 @@ struct pikv_put {
     uint64_t labels[4];
     uint8_t priority;
     uint32_t block; /* call.layout: which block of it; data and iov unused */
-    bool durable; /* answered when it is on the SSD and flushed: OK. Else
-                   * NOT_DURABLE: stored in memory only, the SSD is failing, or
-                   * read-only, or had no time; UNSUPPORTED: this server has no
-                   * SSD, nothing was stored. Give it more than the default
-                   * deadline: a flush may take tens of ms */
+    bool durable;   /* answered when it is on the SSD and flushed: OK. Else
+                     * NOT_DURABLE: stored in memory only, the SSD is failing, or
+                     * read-only, or had no time; UNSUPPORTED: this server has no
+                     * SSD, nothing was stored. Give it more than the default
+                     * deadline: a flush may take tens of ms */
     bool client_keeps_copy;
 };
 
@@ -331,8 +332,8 @@ struct pikv_result {
 struct pikv_completion {
     uint64_t id;
     void *user;
-    bool part;       /* call.parts: only item `item` is done; the call's own
-                      * completion comes after all of these */
+    bool part; /* call.parts: only item `item` is done; the call's own
+                * completion comes after all of these */
     uint32_t item;
     int status;      /* of the whole call; per item in the results */
     uint32_t n;      /* items */
@@ -361,14 +362,19 @@ int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
  *
  *     begin --> OPEN --> last commit, all bytes written --> visible
  *                |
- *                +--> abort by any writer, open_ms passed, or a writer's
- *                     connection ended before its commit --> nothing is left
+ *                +--> abort by any writer, open_ms passed, EVICT of the key,
+ *                     bump, or a writer's connection ended before its commit
+ *                     --> nothing is left
  *
  * Each writer begins the same key with the same len and writers; the first
  * makes the block, the others join it and get the same token. Each writes its
  * ranges and commits with its own number. The last commit makes the block
  * visible; the commits before it answer PENDING. A commit when all have
- * committed and bytes are missing answers PARTIAL, and the block is aborted. */
+ * committed and bytes are missing answers PARTIAL, and the block is aborted.
+ *
+ * Attributes, durable among them, are those of the first begin. Who writes with
+ * a token that it has from another writer is a writer too. While it is open,
+ * LOOKUP, GET and PUT of the key answer PENDING. */
 struct pikv_begin {
     struct pikv_put block; /* key and attributes; data, iov, crc32c unused */
     uint64_t len;          /* of the whole block */
@@ -376,11 +382,11 @@ struct pikv_begin {
 };
 /* Items: OK and a token; EXISTS (it is stored already: nothing to do); PENDING
  * (a plain PUT is storing it); MISMATCH (open with another len or writers);
- * BUSY (limits.open_blocks, or no memory). */
-int pikv_put_begin(struct pikv *kv, uint32_t ns,
-                   const struct pikv_begin *items, uint32_t n,
-                   const struct pikv_call *call, struct pikv_result *results,
-                   uint64_t *id_out);
+ * BUSY (limits.open_blocks or open_share, or no memory by the deadline);
+ * UNSUPPORTED (durable without an SSD). Said again it gives the token again. */
+int pikv_put_begin(struct pikv *kv, uint32_t ns, const struct pikv_begin *items,
+                   uint32_t n, const struct pikv_call *call,
+                   struct pikv_result *results, uint64_t *id_out);
 
 struct pikv_write {
     struct pikv_key key; /* as in begin */
@@ -395,11 +401,12 @@ struct pikv_write {
 };
 /* Ranges are written once: a range that is there already answers EXISTS, one
  * that overlaps another BAD_REQUEST, one that another call writes now PENDING.
- * MISS: no such open block (committed, aborted or out of time). */
-int pikv_put_write(struct pikv *kv, uint32_t ns,
-                   const struct pikv_write *items, uint32_t n,
-                   const struct pikv_call *call, struct pikv_result *results,
-                   uint64_t *id_out);
+ * MISS: no such open block (committed, aborted or out of time). LIMIT: more
+ * than 1024 ranges that do not touch, or more than 64 connections. A range that
+ * answers anything else is not there and may be written again. */
+int pikv_put_write(struct pikv *kv, uint32_t ns, const struct pikv_write *items,
+                   uint32_t n, const struct pikv_call *call,
+                   struct pikv_result *results, uint64_t *id_out);
 
 struct pikv_finish {
     struct pikv_key key;
@@ -407,7 +414,10 @@ struct pikv_finish {
     uint32_t writer; /* 0 to writers - 1: who commits */
 };
 /* Commit: OK (visible), PENDING (other writers are to commit), PARTIAL, MISS.
- * Said again by the same writer it answers the same. Abort: OK, MISS. */
+ * It waits for ranges on their way; TIMEOUT: they were not there by then, and
+ * the commit counts all the same. Said again by the same writer it answers the
+ * same, as long as the server remembers. A durable block: the last commit is
+ * answered as a durable PUT is, OK or NOT_DURABLE. Abort: OK, MISS. */
 int pikv_put_commit(struct pikv *kv, uint32_t ns,
                     const struct pikv_finish *items, uint32_t n,
                     const struct pikv_call *call, struct pikv_result *results,
@@ -509,23 +519,23 @@ enum pikv_event_kind {
     PIKV_EVENT_STORED,  /* visible: lookups find it */
     PIKV_EVENT_REMOVED, /* gone from the last tier that had it */
     PIKV_EVENT_MOVED,   /* from another tier to .tier */
-    PIKV_EVENT_CLEARED, /* the namespace was flushed (bump): what .lane had of it
-                         * is gone; each lane tells it. .version is the new
+    PIKV_EVENT_CLEARED, /* the namespace was flushed (bump): what .lane had of
+                         * it is gone; each lane tells it. .version is the new
                          * generation */
-    PIKV_EVENT_LOST,    /* list the keys of .lane again. .count events, from .seq
-                         * on and of all namespaces, were overwritten before
-                         * they were read; count 0: the server was started anew
-                         * (.boot is its new one), and what it has kept from
-                         * before it does not tell */
+    PIKV_EVENT_LOST, /* list the keys of .lane again. .count events, from .seq
+                      * on and of all namespaces, were overwritten before
+                      * they were read; count 0: the server was started anew
+                      * (.boot is its new one), and what it has kept from
+                      * before it does not tell */
 };
 
 struct pikv_event {
     enum pikv_event_kind kind;
     uint32_t lane;
-    uint64_t seq;   /* of this lane: 1, 2, 3, ... over all namespaces; starts
-                     * anew when the server does (.boot differs) */
+    uint64_t seq; /* of this lane: 1, 2, 3, ... over all namespaces; starts
+                   * anew when the server does (.boot differs) */
     uint64_t boot;
-    uint64_t count; /* LOST */
+    uint64_t count;                /* LOST */
     struct pikv_bytes key, parent; /* empty if not known: the key bytes of a
                                     * block that only the SSD has are not in
                                     * memory; then .hash names it */
@@ -563,20 +573,20 @@ void pikv_events_close(struct pikv_events *ev); /* NULL ok; before the handle */
 enum { PIKV_STATS_OPS = 16, PIKV_STATS_BUCKETS = 24 };
 
 struct pikv_op_stats {
-    char name[16];        /* "get", "put", "lookup", ...; "" ends the list */
-    uint64_t calls;       /* completed */
+    char name[16];  /* "get", "put", "lookup", ...; "" ends the list */
+    uint64_t calls; /* completed */
     uint64_t items;
-    uint64_t bytes;       /* moved */
-    uint64_t hits;        /* items OK (LOOKUP: HIT) */
-    uint64_t misses;      /* items MISS */
-    uint64_t exists;      /* items EXISTS or PENDING: nothing was sent */
+    uint64_t bytes;  /* moved */
+    uint64_t hits;   /* items OK (LOOKUP: HIT) */
+    uint64_t misses; /* items MISS */
+    uint64_t exists; /* items EXISTS or PENDING: nothing was sent */
     uint64_t timeouts, busy, down, errors; /* items, by what they answered:
                                             * timeouts also PARTIAL, down is
                                             * NO_SERVER and RETRY; of a call
                                             * without items, its status */
-    uint64_t sum_us;      /* submit to completion */
-    uint64_t buckets[PIKV_STATS_BUCKETS]; /* calls that took up to 2^i us, each
-                                           * in one; the last takes the rest */
+    uint64_t sum_us;                       /* submit to completion */
+    uint64_t buckets[PIKV_STATS_BUCKETS];  /* calls that took up to 2^i us, each
+                                            * in one; the last takes the rest */
 };
 
 struct pikv_stats {

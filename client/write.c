@@ -15,10 +15,9 @@
  * token of before answers MISS after it. */
 #include "client/call.h"
 
-int pikv_put_begin(struct pikv *kv, uint32_t ns,
-                   const struct pikv_begin *items, uint32_t n,
-                   const struct pikv_call *call, struct pikv_result *results,
-                   uint64_t *id_out)
+int pikv_put_begin(struct pikv *kv, uint32_t ns, const struct pikv_begin *items,
+                   uint32_t n, const struct pikv_call *call,
+                   struct pikv_result *results, uint64_t *id_out)
 {
     struct request r = {.op = OP_PUT_BEGIN,
                         .ns = ns,
@@ -32,10 +31,9 @@ int pikv_put_begin(struct pikv *kv, uint32_t ns,
     return data_submit(kv, &r, false, id_out);
 }
 
-int pikv_put_write(struct pikv *kv, uint32_t ns,
-                   const struct pikv_write *items, uint32_t n,
-                   const struct pikv_call *call, struct pikv_result *results,
-                   uint64_t *id_out)
+int pikv_put_write(struct pikv *kv, uint32_t ns, const struct pikv_write *items,
+                   uint32_t n, const struct pikv_call *call,
+                   struct pikv_result *results, uint64_t *id_out)
 {
     struct request r = {.op = OP_PUT_WRITE,
                         .ns = ns,

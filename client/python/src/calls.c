@@ -96,11 +96,14 @@ static int run_submit(struct pikv *kv, uint32_t ns, struct batch *b,
 {
     struct pikv_result *r = b->flight->results->r;
     int e;
+    PyThreadState *gil;
 
     if (b->bytes <= GIL_BYTES || (b->op != OP_PUT && b->op != OP_WRITE))
         return send(kv, ns, b, r, id);
-    Py_BEGIN_ALLOW_THREADS e = send(kv, ns, b, r, id);
-    Py_END_ALLOW_THREADS return e;
+    gil = PyEval_SaveThread();
+    e = send(kv, ns, b, r, id);
+    PyEval_RestoreThread(gil);
+    return e;
 }
 
 /* Submit and wait. A completion that libpikv does not have any more was found
@@ -109,20 +112,28 @@ static int run_wait(struct pikv *kv, uint32_t ns, struct batch *b)
 {
     struct flight *f = b->flight;
     struct pikv_result *r = f->results->r;
+    struct pikv_completion mine = {.id = 0};
+    PyThreadState *gil = PyEval_SaveThread();
     uint64_t id = 0;
     int e;
 
-    Py_BEGIN_ALLOW_THREADS if (b->op == OP_PUT) e =
-        pikv_put_sync(kv, ns, b->items, b->n, &b->call, r);
-    else if (b->op == OP_GET && !b->call.parts) e =
-        pikv_get_sync(kv, ns, b->items, b->n, &b->call, r);
-    else e = send(kv, ns, b, r, &id);
+    if (b->op == OP_PUT)
+        e = pikv_put_sync(kv, ns, b->items, b->n, &b->call, r);
+    else if (b->op == OP_GET && !b->call.parts)
+        e = pikv_get_sync(kv, ns, b->items, b->n, &b->call, r);
+    else
+        e = send(kv, ns, b, r, &id);
     if (!e && id)
-        e = pikv_wait(kv, id, &f->done);
-    Py_END_ALLOW_THREADS if (!id || f->done.id == id) return e;
+        e = pikv_wait(kv, id, &mine);
+    PyEval_RestoreThread(gil);
+    if (mine.id == id) {
+        f->done = id ? mine : f->done;
+        return e;
+    }
     while (!f->taken) {
-        Py_BEGIN_ALLOW_THREADS(void) usleep(TAKEN_NAP_US);
-        Py_END_ALLOW_THREADS
+        gil = PyEval_SaveThread();
+        (void)usleep(TAKEN_NAP_US);
+        PyEval_RestoreThread(gil);
     }
     return f->done.status;
 }
@@ -224,6 +235,8 @@ static PyObject *run(struct calls *c, struct pikv *kv, struct batch *b,
         e = sync ? run_wait(kv, c->ns, b) : run_submit(kv, c->ns, b, &id);
         if (!e && !sync)
             return PyLong_FromUnsignedLongLong(id);
+        if (sync)
+            flight_answered(b->flight);
         out = e ? failed(b, e, sync) : answer(b);
     }
     flight_free(c->handle, b->flight);
@@ -346,8 +359,8 @@ static PyMethodDef methods[] = {
           ", keys, buffers" KEYED ", offsets=None, lengths=None, "
           "if_versions=None, verify=False, parts=False, soft_ms=0, loan=False, "
           "layout=0" ANY,
-          "Reads block keys[i] into buffers[i]. Results: OK, MISS, TOO_SMALL, "
-          "...; moved says how many bytes came."),
+          "Reads block keys[i] into buffers[i]. Results: OK, MISS, TOO_SMALL "
+          "(no room for the whole block, and no range given), ..."),
     DOORS(lookup,
           ", keys" KEYED ", cols=1, columns=None, pin_ttl_ms=0, "
           "promote=False" ANY,

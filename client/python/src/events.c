@@ -140,12 +140,14 @@ static PyObject *events_new(PyTypeObject *type, PyObject *args, PyObject *kw)
     return (PyObject *)s;
 }
 
-/* Nobody is in next(). In a forked child it is the parent's. */
+/* Nobody is in next(). Counted as inside libpikv, so that the handle is not
+ * closed meanwhile. In a forked child it is the parent's. */
 void events_shut(struct events *s)
 {
     struct handle *h = s->handle;
     struct events **at = &h->events;
     struct pikv_events *ev = s->ev;
+    PyThreadState *gil;
 
     while (*at && *at != s)
         at = &(*at)->next;
@@ -153,8 +155,11 @@ void events_shut(struct events *s)
         *at = s->next;
     s->ev = NULL;
     if (ev && !handle_forked(h)) {
-        Py_BEGIN_ALLOW_THREADS pikv_events_close(ev);
-        Py_END_ALLOW_THREADS
+        h->users++;
+        gil = PyEval_SaveThread();
+        pikv_events_close(ev);
+        PyEval_RestoreThread(gil);
+        handle_leave(h);
     }
 }
 
@@ -193,12 +198,15 @@ static int events_wait(struct events *s, struct pikv_event *out, int max,
 {
     struct handle *h = s->handle;
     int n = 0;
+    PyThreadState *gil;
 
     for (;;) {
         uint32_t slice = wait_ms < SLICE_MS ? wait_ms : SLICE_MS;
 
-        Py_BEGIN_ALLOW_THREADS n = pikv_events_next(s->ev, out, max, slice);
-        Py_END_ALLOW_THREADS wait_ms -= slice;
+        gil = PyEval_SaveThread();
+        n = pikv_events_next(s->ev, out, max, slice);
+        PyEval_RestoreThread(gil);
+        wait_ms -= slice;
         if (n || !wait_ms || h->closing || PyErr_CheckSignals())
             return n;
     }

@@ -107,6 +107,17 @@ struct flight *flight_find(struct handle *h, const void *user)
     return f && f->token == token ? f : NULL;
 }
 
+/* To libpikv room is what is asked for. Who gives no range asks for the block,
+ * and is told when there was no room for it. */
+void flight_answered(struct flight *f)
+{
+    struct results *r = f->results;
+
+    for (Py_ssize_t i = 0; f->whole && i < r->n; i++)
+        if (r->r[i].status == PIKV_OK && r->r[i].moved < r->r[i].len)
+            r->r[i].status = PIKV_TOO_SMALL;
+}
+
 PyObject *flight_take(struct handle *h, const struct pikv_completion *c)
 {
     struct flight *f = flight_find(h, c->user);
@@ -121,6 +132,8 @@ PyObject *flight_take(struct handle *h, const struct pikv_completion *c)
         }
         return NULL;
     }
+    if (!c->part)
+        flight_answered(f);
     out = completion_new(h->st, f, c);
     if (!c->part)
         flight_free(h, f);

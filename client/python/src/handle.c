@@ -59,6 +59,7 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
     unsigned long long staging = 0;
     struct pikv *kv = NULL;
     int e;
+    PyThreadState *gil;
 
     if (!PyArg_ParseTuple(args, "zzzIIIIIK", &o.address, &o.engine, &o.model,
                           &o.dp_rank, &o.tp_rank, &o.pp_rank, &o.connect_ms,
@@ -69,9 +70,11 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
         return NULL;
     }
     o.staging_bytes = staging;
-    Py_BEGIN_ALLOW_THREADS e = pikv_open(&o, &kv);
-    Py_END_ALLOW_THREADS if (e) return raise_code(h->st, e, pikv_last_error(),
-                                                  NULL);
+    gil = PyEval_SaveThread();
+    e = pikv_open(&o, &kv);
+    PyEval_RestoreThread(gil);
+    if (e)
+        return raise_code(h->st, e, pikv_last_error(), NULL);
     h->kv = kv;
     h->closing = false;
     Py_RETURN_NONE;
@@ -79,23 +82,37 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
 
 /* ---- close ---- */
 
+/* Until nobody is inside and no subscription is open: both may go on while
+ * this thread sleeps. */
+static void handle_quiet(struct handle *h)
+{
+    bool forked = handle_forked(h);
+    PyThreadState *gil;
+
+    while (h->events || (h->users > 0 && !forked)) {
+        if (h->events && (h->users == 0 || forked)) {
+            events_shut(h->events);
+            continue;
+        }
+        gil = PyEval_SaveThread();
+        (void)usleep(CLOSE_NAP_US);
+        PyEval_RestoreThread(gil);
+    }
+}
+
 static void handle_close_now(struct handle *h)
 {
     struct pikv *kv = h->kv;
-    bool forked;
+    PyThreadState *gil;
 
     if (!kv || h->closing)
         return;
     h->closing = true;
-    forked = handle_forked(h);
-    while (!forked && h->users > 0) {
-        Py_BEGIN_ALLOW_THREADS(void) usleep(CLOSE_NAP_US);
-        Py_END_ALLOW_THREADS
-    }
-    while (h->events)
-        events_shut(h->events);
-    Py_BEGIN_ALLOW_THREADS pikv_close(kv);
-    Py_END_ALLOW_THREADS h->kv = NULL;
+    handle_quiet(h);
+    gil = PyEval_SaveThread();
+    pikv_close(kv);
+    PyEval_RestoreThread(gil);
+    h->kv = NULL;
     flight_free_all(h);
 }
 
@@ -179,13 +196,16 @@ static PyObject *completions(struct handle *h, bool poll)
     struct pikv *kv = handle_enter(h);
     PyObject *list = kv ? PyList_New(0) : NULL;
     int n = DRAIN_N, e = 0;
+    PyThreadState *gil;
 
     if (!kv)
         return NULL;
     while (list && !e && n == DRAIN_N) {
         if (poll) {
-            Py_BEGIN_ALLOW_THREADS n = pikv_poll(kv, c, DRAIN_N);
-            Py_END_ALLOW_THREADS poll = false;
+            gil = PyEval_SaveThread();
+            n = pikv_poll(kv, c, DRAIN_N);
+            PyEval_RestoreThread(gil);
+            poll = false;
         } else {
             n = pikv_drain(kv, c, DRAIN_N);
         }
@@ -219,17 +239,21 @@ static PyObject *handle_wait(PyObject *self, PyObject *arg)
     struct pikv *kv;
     PyObject *out = NULL;
     int e;
+    PyThreadState *gil;
 
     if (id == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
     kv = handle_enter(h);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS e = pikv_wait(kv, id, &c);
-    Py_END_ALLOW_THREADS
-        /* c.id tells a call that ended with an error from an error of the wait.
-         */
-        if (c.id == id) out = flight_take(h, &c);
+    gil = PyEval_SaveThread();
+    e = pikv_wait(kv, id, &c);
+    PyEval_RestoreThread(gil);
+
+    /* c.id tells a call that ended with an error from an error of the wait.
+     */
+    if (c.id == id)
+        out = flight_take(h, &c);
     if (!out && !PyErr_Occurred())
         raise_code(h->st, e ? e : PIKV_BAD_REQUEST,
                    e == PIKV_BAD_REQUEST

@@ -317,6 +317,9 @@ static int get_items(struct batch *b)
         !flight_reserve(b->flight, b->n))
         return -1;
     b->flight->loan = r.loan;
+    b->flight->whole = !r.loan && !has_layout(b) &&
+                       !option_given(b, O_offsets) &&
+                       !option_given(b, O_lengths);
     for (uint32_t i = 0; i < b->n; i++) {
         bool none =
             r.loan && PyTuple_GetItem(buffers, (Py_ssize_t)i) == Py_None;

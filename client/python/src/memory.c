@@ -72,6 +72,7 @@ PyObject *handle_alloc(PyObject *self, PyObject *args)
     struct memory *m;
     Py_ssize_t n;
     int e;
+    PyThreadState *gil;
 
     if (!PyArg_ParseTuple(args, "n:alloc", &n))
         return NULL;
@@ -86,11 +87,12 @@ PyObject *handle_alloc(PyObject *self, PyObject *args)
         m->handle = h;
         m->bytes = (size_t)n;
         m->fd = -1;
-        Py_BEGIN_ALLOW_THREADS e = memory_map(m);
+        gil = PyEval_SaveThread();
+        e = memory_map(m);
         if (!e)
             e = pikv_mem_register_fd(kv, m->fd, 0, m->mapped, m->addr);
-        Py_END_ALLOW_THREADS if (e)
-        {
+        PyEval_RestoreThread(gil);
+        if (e) {
             Py_CLEAR(m);
             raise_code(h->st, e, "alloc", NULL);
         }
@@ -232,6 +234,7 @@ PyObject *handle_register(PyObject *self, PyObject *args)
     PyObject *buffer;
     struct pikv *kv;
     int e = PIKV_OK;
+    PyThreadState *gil;
 
     if (!PyArg_ParseTuple(args, "O:register", &buffer))
         return NULL;
@@ -249,8 +252,9 @@ PyObject *handle_register(PyObject *self, PyObject *args)
     }
     r->told = !registered_by(h, buffer);
     if (r->told) {
-        Py_BEGIN_ALLOW_THREADS e = pikv_mem_register(kv, bytes.p, bytes.len);
-        Py_END_ALLOW_THREADS
+        gil = PyEval_SaveThread();
+        e = pikv_mem_register(kv, bytes.p, bytes.len);
+        PyEval_RestoreThread(gil);
     }
     handle_leave(h);
     if (e) {

@@ -123,14 +123,16 @@ static PyObject *module_crc32c(PyObject *self, PyObject *args)
 {
     unsigned int crc = 0;
     Py_buffer view;
+    PyThreadState *gil;
 
     (void)self;
     if (!PyArg_ParseTuple(args, "y*|I:crc32c", &view, &crc))
         return NULL;
     if (view.len > GIL_BYTES) {
-        Py_BEGIN_ALLOW_THREADS crc =
-            pikv_crc32c(crc, view.buf, (size_t)view.len);
-        Py_END_ALLOW_THREADS
+        gil = PyEval_SaveThread();
+        crc = pikv_crc32c(crc, view.buf, (size_t)view.len);
+        PyEval_RestoreThread(gil);
+
     } else {
         crc = pikv_crc32c(crc, view.buf, (size_t)view.len);
     }

@@ -58,11 +58,13 @@ enum {
 /* What a call may be given, by name; the first ones by position as well. */
 #define OPTIONS(X)                                                             \
     X(keys)                                                                    \
-    X(values) X(buffers) X(lengths) X(tokens) X(offsets) X(writer) X(writers)  \
-        X(open_ms) X(parents) X(labels) X(pages) X(token_ends) X(token_ns)     \
-            X(crc32c) X(route) X(routes) X(scope) X(group) X(cls) X(affinity)  \
-                X(priority) X(ttl_ms) X(pin_ttl_ms) X(durable) X(layout)       \
-                    X(tag) X(deadline_ms) X(if_versions) X(verify) X(parts)    \
+    X(values)                                                                  \
+    X(buffers)                                                                 \
+    X(lengths) X(tokens) X(offsets) X(writer) X(writers) X(open_ms) X(parents) \
+        X(labels) X(pages) X(token_ends) X(token_ns) X(crc32c) X(route)        \
+            X(routes) X(scope) X(group) X(cls) X(affinity) X(priority)         \
+                X(ttl_ms) X(pin_ttl_ms) X(durable) X(layout) X(tag)            \
+                    X(deadline_ms) X(if_versions) X(verify) X(parts)           \
                         X(soft_ms) X(loan) X(cols) X(columns) X(promote)       \
                             X(select) X(label) X(demote) X(cap_mib) X(trace)
 
@@ -117,6 +119,7 @@ struct flight {
     enum op op;
     bool sync, taken; /* a waiting call; its completion was found by a drain */
     bool loan;
+    bool whole; /* GET of whole blocks: less than that is TOO_SMALL */
     struct pikv_completion done;
     struct results *results;
     PyObject *stops, *tag;
@@ -134,7 +137,6 @@ struct handle {
     uint32_t *free_slots;
     uint32_t flight_cap, free_n, generation;
     struct events *events; /* open subscriptions */
-    char *address;
 };
 
 struct calls {
@@ -250,6 +252,8 @@ void flight_free(struct handle *h, struct flight *f);
 struct flight *flight_find(struct handle *h, const void *user);
 void flight_free_all(struct handle *h);
 void *flight_user(const struct flight *f);
+/* With the answers there: what libpikv does not know to say. */
+void flight_answered(struct flight *f);
 /* The Completion of what libpikv gave; NULL with an error, or without one when
  * it is nobody's. */
 PyObject *flight_take(struct handle *h, const struct pikv_completion *c);

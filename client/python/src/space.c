@@ -106,6 +106,7 @@ PyObject *handle_open_namespace(PyObject *self, PyObject *args)
     struct pikv *kv;
     uint32_t ns = 0;
     int create, e;
+    PyThreadState *gil;
 
     if (!PyArg_ParseTuple(args, "spzzzzzzzO!zzIIKzI", &d.name, &create,
                           &d.model, &d.weights_version, &d.tokenizer_hash,
@@ -120,8 +121,10 @@ PyObject *handle_open_namespace(PyObject *self, PyObject *args)
     kv = handle_enter(h);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS e = pikv_namespace_open(kv, &d, &ns, &call);
-    Py_END_ALLOW_THREADS handle_leave(h);
+    gil = PyEval_SaveThread();
+    e = pikv_namespace_open(kv, &d, &ns, &call);
+    PyEval_RestoreThread(gil);
+    handle_leave(h);
     if (e)
         return raise_code(h->st, e, pikv_last_error(), NULL);
     return PyLong_FromUnsignedLong(ns);
@@ -141,9 +144,10 @@ PyObject *calls_explain(PyObject *self, PyObject *args)
     unsigned int group;
     struct pikv *kv;
     int e;
+    PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "OIOIO", &key, &group, &salt,
-                          &call.deadline_us, &route) ||
+    if (!PyArg_ParseTuple(args, "OIOIO", &key, &group, &salt, &call.deadline_us,
+                          &route) ||
         bytes_of(key, O_keys, -1, 1, KEY_MAX, &k.key) ||
         (route != Py_None &&
          bytes_of(route, O_route, -1, 1, ROUTE_MAX, &k.route)) ||
@@ -155,8 +159,10 @@ PyObject *calls_explain(PyObject *self, PyObject *args)
     kv = handle_enter(c->handle);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS e = pikv_explain(kv, c->ns, &k, &call, &x);
-    Py_END_ALLOW_THREADS handle_leave(c->handle);
+    gil = PyEval_SaveThread();
+    e = pikv_explain(kv, c->ns, &k, &call, &x);
+    PyEval_RestoreThread(gil);
+    handle_leave(c->handle);
     if (e)
         return raise_code(c->handle->st, e, NULL, NULL);
     return seq_from(c->handle->st->explanation,
@@ -192,14 +198,17 @@ PyObject *calls_bump(PyObject *self, PyObject *args)
     struct pikv_call call = {0};
     struct pikv *kv;
     int e;
+    PyThreadState *gil;
 
     if (!PyArg_ParseTuple(args, "I", &call.deadline_us))
         return NULL;
     kv = handle_enter(c->handle);
     if (!kv)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS e = pikv_namespace_bump(kv, c->ns, &call);
-    Py_END_ALLOW_THREADS handle_leave(c->handle);
+    gil = PyEval_SaveThread();
+    e = pikv_namespace_bump(kv, c->ns, &call);
+    PyEval_RestoreThread(gil);
+    handle_leave(c->handle);
     if (e)
         return raise_code(c->handle->st, e, NULL, NULL);
     Py_RETURN_NONE;
