@@ -114,8 +114,8 @@ static enum err lane_pools(struct lane *l)
     if (!e)
         e = opens_init(l);
     if (!e) /* two per op, one per peer, pin, loan and open block */
-        e = timers_init(&l->timers, 2 * ops + clients + l->pins.n +
-                                        l->loans.n + l->opens.n);
+        e = timers_init(&l->timers, 2 * ops + clients + l->pins.n + l->loans.n +
+                                        l->opens.n);
     return e;
 }
 

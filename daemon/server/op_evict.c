@@ -92,13 +92,13 @@ static enum err evict_block(struct evict_op *ev, uint32_t block)
     return OK;
 }
 
-/* One that several writers fill is nothing yet: it is given up. */
+/* One that several writers fill is given up. It was no block yet: it is not
+ * counted, and OK would promise that what had this key before stays away. */
 static bool evict_open(struct evict_op *ev, struct open *o)
 {
     if (!o || ev->walk.batch.head.flags & BATCH_DEMOTE)
         return false;
     open_abort(o, OPEN_LOST);
-    ev->r->head.count++;
     return true;
 }
 
@@ -197,9 +197,9 @@ static enum err evict_key(struct op *op, struct evict_op *ev)
     if (block)
         return evict_block(ev, block);
     if (why == FOUND_PENDING &&
-        evict_open(ev, open_of_block(ev->op->lane,
-                                     store_find_open(s, &ev->walk.key))))
-        return OK;
+        evict_open(
+            ev, open_of_block(ev->op->lane, store_find_open(s, &ev->walk.key))))
+        return ERR_MISS;
     return miss_of(op, why);
 }
 

@@ -50,7 +50,7 @@ static_assert(sizeof(struct finish_sync) <= OP_KEY_BYTES, "fits the arena");
 struct finish {
     struct walk walk;
     struct op_results *r;
-    bool again; /* walk stands on a key whose bytes are on their way */
+    bool again;   /* walk stands on a key whose bytes are on their way */
     enum err err; /* of the namespace, after a sleep */
     struct finish_sync *syncs;
     uint32_t sync_n, sync_begun;
@@ -286,8 +286,8 @@ static void put_abort_tick(struct op *op)
     }
     r = op_results_new(op, &w.batch.head, w.batch.left);
     while (walk_next(op, &w, &e)) {
-        struct open *o = e ? NULL
-                           : open_find(op->lane, w.ref.rec.token, &w.key);
+        struct open *o =
+            e ? NULL : open_find(op->lane, w.ref.rec.token, &w.key);
 
         if (o && o->state == OPEN_OPEN)
             open_abort(o, OPEN_ABORTED);

@@ -303,3 +303,33 @@ void opens_flush(struct lane *l, uint32_t ns, uint64_t generation)
             open_abort(o, OPEN_LOST);
     }
 }
+
+/* Somebody is at it, or has done its part and gone. */
+static void open_check(const struct open *o)
+{
+    MUST(o->state == OPEN_OPEN && o->block);
+    MUST(o->timer.idx);
+    MUST(o->member_n > 0 || o->committed);
+    MUST(o->committed != open_everybody(o) || o->runs.pending_n > 0);
+    for (uint32_t i = 0; i < o->member_n; i++) {
+        MUST(o->members[i].peer->magic == PEER_MAGIC);
+        MUST(o->members[i].peer->open_n > 0);
+    }
+}
+
+void opens_check(const struct lane *l)
+{
+    const struct opens *t = &l->opens;
+    uint64_t bytes = 0;
+    uint32_t n = 0;
+
+    LIST_FOREACH(node, &t->live)
+    {
+        const struct open *o = container_of(node, struct open, node);
+
+        open_check(o);
+        bytes += o->len;
+        n++;
+    }
+    MUST(n == t->live_n && bytes == t->bytes);
+}

@@ -70,8 +70,8 @@ struct open {
     uint64_t committed; /* a bit per writer */
     uint32_t writers, ns, block;
     uint32_t pin_ttl_ms;
-    bool durable;       /* is to be */
-    bool synced;        /* and is */
+    bool durable; /* is to be */
+    bool synced;  /* and is */
     uint64_t generation;
     struct hash128 hash;
     struct timer timer;
@@ -131,5 +131,7 @@ void open_abort(struct open *o, enum open_state end);
 void opens_peer_gone(struct peer *p);
 /* The namespace has this generation now: what is of another one ends. */
 void opens_flush(struct lane *l, uint32_t ns, uint64_t generation);
+/* MUSTs the invariants above: tests and the simulator. */
+void opens_check(const struct lane *l);
 
 #endif
