@@ -28,7 +28,7 @@ from ssd import IoFaults, SsdNode  # noqa: E402
 HEAD, REC = 32, 104
 SCOPE = bytes(range(16))
 # What a daemon makes of a block, not what was put.
-OWN = ("version", "hits", "age_ms", "idle_ms", "slot", "lane", "extents",
+OWN = ("version", "hash", "hits", "age_ms", "idle_ms", "slot", "lane", "extents",
        "pins", "tier", "state", "ttl_left_ms")
 
 

@@ -243,7 +243,7 @@ class Writers(unittest.TestCase):
             self.assertEqual(kv.commit(ns, b"k", t), "MISS")
             self.nothing_left(d)
             t = kv.begin(ns, b"k", BLOCK).token
-            self.assertEqual(kv.evict(ns, "keys", [b"k"]), 1)
+            self.assertEqual(kv.evict(ns, "keys", [b"k"]), 0)
             self.assertEqual(kv.commit(ns, b"k", t), "MISS")
             self.nothing_left(d)
             t = kv.begin(ns, b"k", BLOCK).token

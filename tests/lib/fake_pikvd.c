@@ -24,6 +24,8 @@
 #include "rpc/ring.h"
 #include "rpc/shm_wire.h"
 #include "tests/lib/fake_events.h"
+#include "tests/lib/fake_parts.h"
+#include "tests/lib/fake_open.h"
 
 enum {
     LANES = 8,
@@ -35,8 +37,6 @@ enum {
 };
 
 struct block {
-    uint64_t token; /* of an open one: not found; 0 else */
-    uint64_t committed, writers, written;
     struct block *next;
     uint32_t lane, key_len, crc;
     uint64_t len, version;
@@ -89,10 +89,12 @@ struct fake {
         in_flight_max;
     uint32_t credit_ops;
     int durable;
+    enum fake_tells tells;
     uint64_t credit_bytes, boot, generation;
     char dir[64], address[200];
     struct lane lanes[LANES];
     struct block *blocks;
+    struct fake_opens opens;
     uint64_t versions;
 };
 
@@ -203,6 +205,7 @@ static void do_hello(struct lane *l, struct fake_conn *c,
         list[i] = &lanes[i];
     }
     m.version = 1;
+    m.features = f->tells ? FEATURE_PARTS : 0;
     m.server = server;
     m.boot = f->boot;
     m.lane = l->idx;
@@ -353,7 +356,7 @@ static void do_explain(struct lane *l, struct fake_conn *c,
 
 /* ---- BATCH operations ---- */
 
-static struct block *find_any(struct lane *l, const struct key_ref *k)
+static struct block *find(struct lane *l, const struct key_ref *k)
 {
     struct block *b = l->f->blocks;
 
@@ -361,21 +364,6 @@ static struct block *find_any(struct lane *l, const struct key_ref *k)
                  memcmp(b->key, k->key, b->key_len) != 0))
         b = b->next;
     return b;
-}
-
-static struct block *find(struct lane *l, const struct key_ref *k)
-{
-    struct block *b = find_any(l, k);
-
-    return b && b->token ? NULL : b;
-}
-
-/* The open block of this token and key. */
-static struct block *find_open(struct lane *l, const struct key_ref *k)
-{
-    struct block *b = find_any(l, k);
-
-    return b && b->token && b->token == k->rec.token ? b : NULL;
 }
 
 /* Copies between a block and the client's segments; false: given up, or the
@@ -401,110 +389,78 @@ static bool move(struct fake_conn *c, uint64_t req, const struct key_ref *k,
     return len == 0;
 }
 
-static struct block *block_new(struct lane *l, const struct key_ref *k)
+/* Stored from here on, with these bytes. */
+static void block_add(struct lane *l, const struct key_ref *k, uint8_t *bytes,
+                      uint64_t len, struct wire_result *r)
 {
     struct block *b = calloc(1, sizeof(*b));
+    struct fake *f = l->f;
 
-    b->bytes = malloc(k->rec.len + 1);
-    b->len = k->rec.len;
+    b->bytes = bytes;
+    b->len = r->len = len;
     b->lane = l->idx;
     b->key_len = k->rec.key_len;
     memcpy(b->key, k->key, b->key_len);
-    return b;
+    b->crc = r->crc = crc32c(0, b->bytes, b->len);
+    b->version = r->version = ++f->versions;
+    b->next = f->blocks;
+    f->blocks = b;
+    f->stored++;
 }
 
 static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
                    const struct key_ref *k, struct wire_result *r)
 {
-    struct block *b = find(l, k);
-    struct fake *f = l->f;
+    uint8_t *bytes;
 
-    if (b) {
+    if (find(l, k)) {
         r->status = ERR_EXISTS;
         return;
     }
     if (k->has_attr && (k->attr.flags & ATTR_DURABLE))
-        r->status = f->durable;
+        r->status = l->f->durable;
     if (r->status == ERR_UNSUPPORTED)
         return;
-    b = block_new(l, k);
-    if (!move(c, req, k, b->bytes, b->len, false)) {
-        r->status = ERR_MEM_FAULT;
-        free(b->bytes);
-        free(b);
+    bytes = malloc(k->rec.len + 1);
+    if (move(c, req, k, bytes, k->rec.len, false)) {
+        block_add(l, k, bytes, k->rec.len, r);
         return;
     }
-    b->crc = crc32c(0, b->bytes, b->len);
-    b->version = ++f->versions;
-    b->next = f->blocks;
-    f->blocks = b;
-    f->stored++;
-    r->version = b->version;
-    r->len = b->len;
+    r->status = ERR_MEM_FAULT;
+    free(bytes);
 }
 
 static void do_begin(struct lane *l, const struct key_ref *k,
                      struct wire_result *r)
 {
-    struct block *b = find_any(l, k);
-    struct fake *f = l->f;
-
     l->seen.writers = k->rec.off;
     l->seen.token_n = k->attr.token_n;
     l->seen.parent_len = k->rec.parent_len;
-    if (b && !b->token) {
+    if (find(l, k))
         r->status = ERR_EXISTS;
-        return;
-    }
-    if (!b) {
-        b = block_new(l, k);
-        b->token = ++f->versions << 32;
-        b->writers = max_u64(k->rec.off, 1);
-        b->next = f->blocks;
-        f->blocks = b;
-    }
-    r->loan = b->token;
+    else
+        fake_open_begin(&l->f->opens, l->idx, k, r);
 }
 
 static void do_write(struct lane *l, struct fake_conn *c, uint64_t req,
                      const struct key_ref *k, struct wire_result *r)
 {
-    struct block *b = find_open(l, k);
+    uint8_t *at = fake_open_at(&l->f->opens, l->idx, k, r);
 
-    r->status = b ? OK : ERR_MISS;
-    if (!b)
-        return;
-    if (!move(c, req, k, b->bytes + k->rec.off, k->rec.len, false)) {
+    if (at && !move(c, req, k, at, k->rec.len, false))
         r->status = ERR_MEM_FAULT;
-        return;
-    }
-    r->crc = crc32c(0, b->bytes + k->rec.off, k->rec.len);
-    if ((k->rec.flags & KEY_CRC) && r->crc != k->rec.crc)
-        r->status = ERR_CORRUPT;
-    else
-        b->written += r->moved = k->rec.len;
+    else if (at)
+        fake_open_written(k, at, r);
 }
 
-/* COMMIT or ABORT. */
-static void do_finish(struct lane *l, const struct key_ref *k, bool commits,
+static void do_commit(struct lane *l, const struct key_ref *k,
                       struct wire_result *r)
 {
-    struct block *b = find_open(l, k);
+    uint64_t len;
+    uint8_t *bytes = fake_open_commit(&l->f->opens, l->idx, k, r, &len);
 
-    r->status = b ? OK : ERR_MISS;
-    if (!b)
-        return;
-    b->committed |= UINT64_C(1) << k->rec.off;
-    if (!commits) {
-        b->key_len = 0; /* nobody finds it */
-    } else if (b->committed + 1 != UINT64_C(1) << b->writers) {
-        r->status = ERR_PENDING;
-    } else {
-        b->token = 0;
-        b->crc = r->crc = crc32c(0, b->bytes, b->len);
-        b->version = r->version = ++l->f->versions;
-        l->f->stored++;
-    }
+    if (bytes)
+        block_add(l, k, bytes, len, r);
 }
 
 static void do_loan(struct lane *l, struct fake_conn *c, struct block *b,
@@ -585,8 +541,10 @@ static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
         do_begin(l, k, r);
     else if (m->frame.op == OP_PUT_WRITE)
         do_write(l, c, m->frame.req, k, r);
-    else if (m->frame.op == OP_PUT_COMMIT || m->frame.op == OP_PUT_ABORT)
-        do_finish(l, k, m->frame.op == OP_PUT_COMMIT, r);
+    else if (m->frame.op == OP_PUT_COMMIT)
+        do_commit(l, k, r);
+    else if (m->frame.op == OP_PUT_ABORT)
+        fake_open_abort(&l->f->opens, l->idx, k, r);
     else if (m->frame.op == OP_GET)
         do_get(l, c, m->frame.req, k, r);
     else if (m->frame.op == OP_LOOKUP)
@@ -609,6 +567,38 @@ static void look_head(struct lane *l, uint16_t op, const struct wire_batch *h)
         l->seen.batch_flags = h->flags;
         l->seen.select = h->select;
     }
+}
+
+static void tell(struct fake_conn *c, enum fake_tells how,
+                 const struct message *m, const struct wire_batch *head,
+                 uint32_t n)
+{
+    const struct wire_result *r =
+        (const struct wire_result *)(const void *)(head + 1);
+    uint8_t *msg = malloc((n + 3) * (size_t)WIRE_RECORD);
+    uint32_t len;
+
+    for (uint32_t i = 0;
+         (len = parts_event_make(how, i, &m->frame, r, n, msg)); i++)
+        put_ring(c, msg, len);
+    free(msg);
+}
+
+/* The events before a reply. false: there is no reply to come. */
+static bool do_tell(struct lane *l, struct fake_conn *c,
+                    const struct message *m, const struct wire_batch *head,
+                    uint32_t n)
+{
+    enum fake_tells how = l->f->tells;
+
+    if (how == TELLS_LATE)
+        return true;
+    tell(c, how, m, head, n);
+    if (how == TELLS_DIES)
+        conn_end(l->f, c);
+    if (how == TELLS_REFUSES)
+        reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
+    return how != TELLS_DIES && how != TELLS_HOLDS && how != TELLS_REFUSES;
 }
 
 static void do_batch(struct lane *l, struct fake_conn *c,
@@ -640,7 +630,10 @@ static void do_batch(struct lane *l, struct fake_conn *c,
         head->count = b.head.key_n + 1;
     if (mode == FAKE_CUTS)
         n--;
-    reply(c, &m->frame, 0, head, n, 0);
+    if (m->frame.op != OP_GET || do_tell(l, c, m, head, n - 1))
+        reply(c, &m->frame, 0, head, n, 0);
+    if (m->frame.op == OP_GET && l->f->tells == TELLS_LATE)
+        tell(c, TELLS_LATE, m, head, n - 1);
     if (mode == FAKE_DOUBLES) {
         struct wire_frame other = m->frame;
 
@@ -848,6 +841,7 @@ static void drop_blocks(struct fake *f)
         free(b->bytes);
         free(b);
     }
+    fake_open_drop_all(&f->opens);
     f->stored = 0;
 }
 
@@ -995,6 +989,11 @@ void fake_set_mode(struct fake *f, enum fake_mode mode)
 void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode)
 {
     LOCKED(f->lanes[lane].mode = mode);
+}
+
+void fake_set_tells(struct fake *f, enum fake_tells how)
+{
+    LOCKED(f->tells = how);
 }
 
 void fake_set_durable(struct fake *f, int status)

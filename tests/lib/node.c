@@ -59,39 +59,82 @@ static void reply_take(struct node *n, const struct tp_send *s)
     n->replies++;
 }
 
+static void event_take(struct node *n, const struct tp_send *s)
+{
+    struct node_events *v = &n->events;
+    const struct wire_frame *f = &s->frame;
+    struct frame_limits lim = n->lane.limits;
+    struct message m;
+
+    if (frame_read(f, s->body, frame_body_len(f), &lim, &m) ||
+        f->data_idx != v->told || f->record_n == 0 || n->reply.there ||
+        v->told + f->record_n > NODE_KEYS) {
+        v->bad = true;
+        return;
+    }
+    memcpy(&v->r[v->told], m.records, f->record_n * sizeof *v->r);
+    v->told += f->record_n;
+    v->n++;
+}
+
 static void tp_send(struct tp_peer *tp, struct tp_send *s)
 {
     struct node_peer *p = peer_at(tp);
     struct node *n = p->node;
 
     if (n->hold_sends && !p->closed) {
-        list_add_tail(&p->xfers, &s->node); /* never read */
+        list_add_tail(&p->unread, &s->node); /* never read */
         return;
     }
     list_init(&s->node);
-    if (!p->closed)
+    if (!p->closed && s->frame.kind == WIRE_EVENT)
+        event_take(n, s);
+    else if (!p->closed)
         reply_take(n, s);
     struct node_done *d = done_new(n);
     d->send = s;
     d->e = p->closed ? ERR_PEER_GONE : OK;
 }
 
+/* One span between the block and the layout's pieces. */
+static void xfer_copy_laid(struct node_peer *p, struct tp_xfer *x,
+                           const struct span *s, uint64_t pos)
+{
+    for (uint64_t at = 0; at < s->len;) {
+        uint64_t off, n = layout_piece(x->layout, x->layout_base,
+                                       x->layout_pos + pos + at, &off);
+
+        n = min_u64(n, s->len - at);
+        MUST(off + n <= p->memory_bytes);
+        if (x->is_push)
+            memcpy(p->memory + off, s->p + at, n);
+        else
+            memcpy(s->p + at, p->memory + off, n);
+        at += n;
+    }
+}
+
 static void xfer_copy(struct node_peer *p, struct tp_xfer *x)
 {
     uint8_t *client = p->bytes[x->idx];
 
-    MUST(client && x->len <= NODE_BUF);
+    uint64_t pos = 0;
+
+    MUST(x->layout || (client && x->len <= NODE_BUF));
     x->crc = 0;
     for (uint32_t i = 0; i < x->span_n; i++) {
         const struct span *s = &x->spans[i];
 
-        if (x->is_push)
+        if (x->layout)
+            xfer_copy_laid(p, x, s, pos);
+        else if (x->is_push)
             memcpy(client, s->p, s->len);
         else
             memcpy(s->p, client, s->len);
         if (!x->is_push)
             x->crc = crc32c(x->crc, s->p, s->len);
-        client += s->len;
+        client += x->layout ? 0 : s->len;
+        pos += s->len;
     }
     x->moved = x->len;
 }
@@ -132,6 +175,30 @@ static void tp_cancel(struct tp_xfer *x)
     xfer_end(peer_at(x->peer), x, ERR_CANCELED);
 }
 
+void node_let_one(struct node_peer *p, uint32_t idx)
+{
+    LIST_FOREACH_SAFE(l, &p->xfers)
+    {
+        struct tp_xfer *x = container_of(l, struct tp_xfer, node);
+
+        if (x->idx != idx)
+            continue;
+        list_del(l);
+        xfer_end(p, x, OK);
+    }
+    node_settle(p->node);
+}
+
+static enum err tp_mem_bytes(struct tp_peer *tp, uint32_t id, uint64_t *out)
+{
+    const struct node_peer *p = peer_at(tp);
+
+    if (id != 1 || !p->memory)
+        return ERR_NO_MEM;
+    *out = p->memory_bytes;
+    return OK;
+}
+
 void node_let(struct node_peer *p)
 {
     struct list *l;
@@ -154,10 +221,13 @@ static void tp_close(struct tp_peer *tp, bool at_once)
         struct node_done *d = done_new(p->node);
 
         d->e = ERR_PEER_GONE;
-        if (p->node->hold_sends)
-            d->send = container_of(l, struct tp_send, node);
-        else
-            d->x = container_of(l, struct tp_xfer, node);
+        d->x = container_of(l, struct tp_xfer, node);
+    }
+    while ((l = list_pop(&p->unread))) {
+        struct node_done *d = done_new(p->node);
+
+        d->e = ERR_PEER_GONE;
+        d->send = container_of(l, struct tp_send, node);
     }
     done_new(p->node)->closed = p;
 }
@@ -190,6 +260,7 @@ static const struct tp_ops node_tp = {
     .push = tp_move,
     .skip = tp_skip,
     .cancel = tp_cancel,
+    .mem_bytes = tp_mem_bytes,
     .close = tp_close,
     .progress = tp_progress,
 };
@@ -390,10 +461,12 @@ struct node_peer *node_connect(struct node *n, bool hello)
     p->node = n;
     p->tp.t = &n->t;
     list_init(&p->xfers);
+    list_init(&p->unread);
     if (n->t.events->opened(n->t.lane, &p->tp)) {
         free(p);
         return NULL;
     }
+    m.features = PEER_FEATURES;
     m.version = WIRE_VERSION;
     if (hello)
         node_msg(p, OP_HELLO, &m);
@@ -477,6 +550,13 @@ void batch_key(struct node_batch *b, const char *key, struct wire_key rec,
     b->head.key_n++;
 }
 
+void batch_seg(struct node_batch *b, uint32_t mem, uint64_t off, uint64_t len)
+{
+    struct wire_seg s = {.mem = mem, .off = off, .len = len};
+
+    (void)slice_put(&b->keys, &s, sizeof s);
+}
+
 static void node_deliver(struct node_peer *p, struct wire_frame *f,
                          const void *body, size_t len, const uint8_t *data)
 {
@@ -492,6 +572,7 @@ static void node_deliver(struct node_peer *p, struct wire_frame *f,
         memcpy(copy + len, data, f->data_len);
     frame_seal(f, copy, len);
     n->reply.there = false;
+    memset(&n->events, 0, sizeof n->events);
     MUST(!frame_read(f, copy, all, &n->lane.limits, &m));
     n->t.events->message(n->t.lane, &p->tp, &m, -1);
     free(copy);

@@ -24,7 +24,10 @@ struct node_peer {
     struct tp_peer tp; /* first */
     struct node *node;
     uint8_t *bytes[NODE_KEYS]; /* the client's memory, by key index */
+    uint8_t *memory;           /* for layouts: memory 1, or NULL */
+    uint64_t memory_bytes;
     struct list xfers;         /* held */
+    struct list unread;        /* sends */
     bool closed, told;
 };
 
@@ -36,6 +39,13 @@ struct node_reply {
     size_t len;
     uint8_t bytes[1 << 17];
     bool there;
+};
+
+/* Part completions, in the order of the batch or else it is bad. */
+struct node_events {
+    uint32_t n, told; /* frames; keys that they told */
+    bool bad;
+    struct wire_result r[NODE_KEYS];
 };
 
 struct node {
@@ -54,6 +64,7 @@ struct node {
     uint64_t generation;
     struct node_reply reply; /* the last one read */
     uint32_t replies;
+    struct node_events events; /* since the last batch_send */
     uint32_t skips;               /* tp_ops.skip calls */
     struct mem_media *media;      /* the test's; NULL: no SSD */
     struct disk_mem_cfg disk_cfg; /* node_config: no latency */
@@ -83,6 +94,7 @@ void node_hangup(struct node_peer *p);
 void node_free_peer(struct node_peer *p); /* after it was told closed */
 /* Held transfers go on: bytes move if ok, else they end with ERR_PEER_GONE. */
 void node_let(struct node_peer *p);
+void node_let_one(struct node_peer *p, uint32_t idx); /* that of this key */
 /* Opens the namespace "test" with a policy and keeps its id and generation. */
 void node_open(struct node *n, struct node_peer *p, const char *policy);
 
@@ -97,6 +109,8 @@ void batch_new(struct node_batch *b, struct node *n, enum op_id op);
 /* rec.key_len and parent_len are filled in; attr, parent may be NULL. */
 void batch_key(struct node_batch *b, const char *key, struct wire_key rec,
                const char *parent, const struct wire_attr *attr);
+/* Right after its batch_key, rec.seg_n of them. */
+void batch_seg(struct node_batch *b, uint32_t mem, uint64_t off, uint64_t len);
 void batch_column(struct node_batch *b, uint8_t rule, uint16_t trailing);
 /* Sends and settles. The reply, if it came, is in n->reply. */
 void batch_send(struct node_batch *b, struct node_peer *p, const uint8_t *data,

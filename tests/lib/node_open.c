@@ -58,7 +58,7 @@ static int status(void)
 }
 
 int open_attr(struct node_peer *q, const char *key, uint64_t len,
-               uint32_t writers, uint32_t open_ms, const struct wire_attr *attr)
+              uint32_t writers, uint32_t open_ms, const struct wire_attr *attr)
 {
     struct node_batch b;
 
@@ -72,7 +72,8 @@ int open_attr(struct node_peer *q, const char *key, uint64_t len,
     return status();
 }
 
-int open_block(struct node_peer *q, const char *key, uint64_t len, uint32_t writers)
+int open_block(struct node_peer *q, const char *key, uint64_t len,
+               uint32_t writers)
 {
     return open_attr(q, key, len, writers, 0, NULL);
 }
@@ -139,4 +140,5 @@ void nothing_is_left(const char *key)
     ck_assert_uint_eq(n.lane.metrics.extent_bytes, 0);
     ck_assert_int_eq(state_of(key), STATE_MISS);
     store_check(n.lane.store);
+    opens_check(&n.lane);
 }

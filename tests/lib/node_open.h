@@ -20,9 +20,9 @@ struct node_peer *join(void);
 void leave(struct node_peer *q);
 
 int open_attr(struct node_peer *q, const char *key, uint64_t len,
-               uint32_t writers, uint32_t open_ms,
-               const struct wire_attr *attr);
-int open_block(struct node_peer *q, const char *key, uint64_t len, uint32_t writers);
+              uint32_t writers, uint32_t open_ms, const struct wire_attr *attr);
+int open_block(struct node_peer *q, const char *key, uint64_t len,
+               uint32_t writers);
 /* The token that the last of these was answered with. */
 uint64_t token(void);
 int write_at(struct node_peer *q, const char *key, uint64_t tok, uint64_t off,

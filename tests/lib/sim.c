@@ -102,6 +102,7 @@ static void sim_lane_turn(struct sim *s, uint32_t i)
     l->env.now_ns = s->now_ns;
     l->env.wall_s = 1700000000 + s->now_ns / NS_PER_S;
     s->lane_more[i] = lane_turn(l);
+    sim_events_take(s, i);
 }
 
 /* All lanes and the control run until nothing is left to do at this instant. A
@@ -150,8 +151,9 @@ static bool sim_clients_idle(const struct sim *s)
     return true;
 }
 
-static void sim_check_bounds(const struct sim *s)
+static void sim_check_bounds(struct sim *s)
 {
+    sim_events_check(s);
     for (uint32_t i = 0; i < s->lane_n; i++) {
         const struct lane *l = s->lanes[i];
 
@@ -164,6 +166,7 @@ static void sim_check_bounds(const struct sim *s)
             MUST(p->pin_n <= s->config.limits.pins_per_client);
         }
         store_check(l->store);
+        opens_check(l);
     }
 }
 
@@ -273,5 +276,6 @@ uint64_t sim_run(struct sim *s)
     sim_pass(s, sim_is_over);
     sim_check_rest(s);
     sim_check_open(s);
+    sim_events_check(s);
     return sim_node_hash(s);
 }

@@ -21,6 +21,7 @@
 #include "base/env.h"
 #include "base/timer.h"
 #include "lib/disk_mem.h"
+#include "lib/follow.h"
 #include "lib/model.h"
 #include "server/control.h"
 #include "server/lane.h"
@@ -51,6 +52,7 @@ struct sim_draft {
     uint64_t len, generation;
     uint64_t token; /* 0: nobody was told */
     uint32_t key, lane, writers, pieces, crc;
+    uint64_t there, committed; /* bits: pieces and writers, as answered */
     bool durable, over;
     uint64_t begun_ns;
 };
@@ -110,6 +112,9 @@ struct sim {
     uint64_t slot_seed;
     uint64_t statuses[64]; /* results seen, by -code */
     uint64_t gets_ok, gets_ssd, puts_ok, recovered;
+    struct follow follows[SIM_LANES_MAX];
+    uint64_t told[EVENT_CLEARED + 1]; /* events by kind */
+    uint64_t polled, polls_lost;      /* events in answers; answers with LOST */
     struct sim_draft drafts[SIM_DRAFTS];
     uint64_t drafts_ok, drafts_partial, drafts_given_up;
 };
@@ -167,6 +172,17 @@ void sim_send(struct sim_peer *p, const struct wire_frame *f, const void *body,
 /* The client goes away (killed, or reconnects). */
 void sim_hangup(struct sim_peer *p);
 void sim_net_hangup_all(struct sim_net *n);
+
+/* ---- sim_events.c */
+/* With the life of a node: when its stores are filled, before they go. */
+void sim_events_start(struct sim *s);
+void sim_events_stop(struct sim *s);
+void sim_events_take(struct sim *s, uint32_t lane); /* after each turn */
+/* What events tell is what the catalogs have. */
+void sim_events_check(struct sim *s);
+/* Fills a poll of this lane; returns its from_seq. Then its answer. */
+uint64_t sim_events_ask(struct sim *s, uint32_t lane, Pikv__Subscribe *m);
+void sim_events_answered(struct sim *s, uint64_t from, const struct message *m);
 
 /* ---- sim_client.c */
 struct sim_client *sim_client_new(struct sim *s, uint32_t idx);

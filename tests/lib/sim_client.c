@@ -174,7 +174,7 @@ static uint32_t key_pick(struct sim_client *c)
 }
 
 void sim_build_begin(struct sim_builder *b, struct sim_client *c,
-                        struct sim_call *call)
+                     struct sim_call *call)
 {
     b->call = call;
     b->head =
@@ -185,7 +185,7 @@ void sim_build_begin(struct sim_builder *b, struct sim_client *c,
 }
 
 void sim_build_key(struct sim_builder *b, struct wire_key rec, uint32_t key,
-                      bool chained, const struct wire_attr *attr)
+                   bool chained, const struct wire_attr *attr)
 {
     char text[32];
 
@@ -205,7 +205,7 @@ void sim_build_key(struct sim_builder *b, struct wire_key rec, uint32_t key,
 }
 
 void sim_build_send(struct sim_builder *b, struct sim_client *c,
-                       const uint8_t *data, uint64_t data_len)
+                    const uint8_t *data, uint64_t data_len)
 {
     struct sim_call *call = b->call;
 
@@ -296,8 +296,8 @@ static void do_get(struct sim_client *c, struct sim_call *call)
         call->len[i] = rec.len;
         call->buf[i] = malloc(rec.len);
         MUST(call->buf[i]);
-        sim_build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS, false,
-                  NULL);
+        sim_build_key(&b, rec, i % 2 ? key_pick(c) : (base + i) % MODEL_KEYS,
+                      false, NULL);
     }
     sim_build_send(&b, c, NULL, 0);
 }
@@ -319,7 +319,7 @@ static void do_lookup(struct sim_client *c, struct sim_call *call)
         (void)slice_put(&b.records, &cols[i], sizeof cols[i]);
     for (uint32_t i = 0; i < 5 * call->cols; i++)
         sim_build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
-                  NULL);
+                      NULL);
     sim_build_send(&b, c, NULL, 0);
 }
 
@@ -356,7 +356,7 @@ static void do_evict(struct sim_client *c, struct sim_call *call)
         build_pattern(&b, key_pick(c), &attr);
     else
         sim_build_key(&b, (struct wire_key){0},
-                  s->cfg.ssds ? sim_key_own(c) : key_pick(c), false, &attr);
+                      s->cfg.ssds ? sim_key_own(c) : key_pick(c), false, &attr);
     call->drops = b.head.select == SELECT_KEYS && !b.head.flags;
     call->drops_any = b.head.select != SELECT_KEYS && !b.head.flags;
     if (call->drops)
@@ -377,7 +377,7 @@ static void do_prefetch(struct sim_client *c, struct sim_call *call)
     b.head.count = (uint32_t)sim_random(s, 3);
     for (uint32_t i = 0; i < 8; i++)
         sim_build_key(&b, (struct wire_key){0}, (base + i) % MODEL_KEYS, false,
-                  NULL);
+                      NULL);
     sim_build_send(&b, c, NULL, 0);
 }
 
@@ -439,6 +439,16 @@ static void do_feedback(struct sim_client *c)
     m.session = 1 + sim_random(c->s, 3);
     m.session_state = state;
     (void)call_send_msg(c, OP_FEEDBACK, &m);
+}
+
+static void do_subscribe(struct sim_client *c)
+{
+    Pikv__Subscribe m;
+    uint64_t from = sim_events_ask(c->s, c->lane, &m);
+    struct sim_call *call = call_send_msg(c, OP_SUBSCRIBE, &m);
+
+    if (call)
+        call->off[0] = from;
 }
 
 static void do_look(struct sim_client *c)
@@ -503,6 +513,10 @@ static void client_look(struct sim_client *c)
         return;
     case 3:
         do_feedback(c);
+        return;
+    case 4:
+    case 5:
+        do_subscribe(c);
         return;
     default:
         do_look(c);
@@ -673,7 +687,7 @@ static void batch_answered(struct sim_client *c, struct sim_call *call,
         if (call->op == OP_GET)
             get_answered(s, call, &r[i], i);
         if (sim_is_open_op(call->op))
-            sim_open_answered(c, call, &r[i]);
+            sim_open_answered(c, call, &r[i], i);
     }
     if (call->op == OP_LOOKUP)
         lookup_answered(s, call, &head, r);
@@ -737,6 +751,8 @@ void sim_client_reply(struct sim_client *c, const struct message *m)
             open_answered(c, m);
         return;
     }
+    if (m->frame.status == OK && op == OP_SUBSCRIBE)
+        sim_events_answered(s, call->off[0], m);
     if (m->frame.status == OK && is_batch(op)) {
         batch_answered(c, call, m);
     } else {

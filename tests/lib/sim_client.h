@@ -66,7 +66,7 @@ static inline bool sim_is_open_op(uint32_t op)
 void sim_open_step(struct sim_client *c);
 /* An item of PUT_BEGIN, PUT_WRITE, PUT_COMMIT or PUT_ABORT was answered. */
 void sim_open_answered(struct sim_client *c, struct sim_call *call,
-                       const struct wire_result *r);
+                       const struct wire_result *r, uint32_t i);
 /* The node started anew: its tokens are nobody's. */
 void sim_open_restarted(struct sim *s);
 

@@ -80,6 +80,8 @@ static void node_config(struct sim *s)
     c->limits.open_blocks = 16;
     c->limits.clients = 64;
     c->limits.batch_keys = 64;
+    if (s->cfg.seed % 3 == 0) /* small: polls find that events were lost */
+        c->limits.events_bytes = EVENTS_BYTES_MIN;
     if (s->media)
         node_config_ssd(s, c);
 }
@@ -207,11 +209,12 @@ void sim_node_start(struct sim *s)
     for (uint32_t i = 0; i < s->lane_n; i++)
         node_lane(s, i);
     s->lives++;
-    if (!s->media)
-        return;
-    node_ssd_init(s);
-    MUST(control_tell_lanes(&s->control) == OK);
-    node_ssd_open(s);
+    if (s->media) {
+        node_ssd_init(s);
+        MUST(control_tell_lanes(&s->control) == OK);
+        node_ssd_open(s);
+    }
+    sim_events_start(s);
 }
 
 uint64_t sim_node_hash(const struct sim *s)
@@ -263,6 +266,8 @@ static void node_ssd_close(struct sim *s, bool checkpoint)
 static void node_free(struct sim *s)
 {
     s->hash = sim_node_hash(s);
+    sim_events_check(s);
+    sim_events_stop(s);
     for (uint32_t i = 0; i < s->lane_n; i++) {
         sim_net_fini(&s->nets[i]);
         lane_fini(s->lanes[i]);

@@ -102,11 +102,22 @@ static void step_begin(struct sim_builder *b, struct sim *s,
     sim_build_key(b, rec, d->key, true, &attr);
 }
 
+/* One of n that is not in the set, if a few tries find it. */
+static uint32_t step_other(struct sim *s, uint64_t set, uint32_t n)
+{
+    uint32_t i = (uint32_t)sim_random(s, n);
+
+    for (uint32_t k = 0; k < 3 && set >> i & 1; k++)
+        i = (uint32_t)sim_random(s, n);
+    return i;
+}
+
 /* A piece, or now and then some other range. */
 static void step_range(struct sim *s, const struct sim_draft *d,
                        uint64_t *off_out, uint64_t *len_out)
 {
-    uint64_t each = d->len / d->pieces, i = sim_random(s, d->pieces);
+    uint64_t each = d->len / d->pieces;
+    uint64_t i = step_other(s, d->there, d->pieces);
 
     *off_out = i * each;
     *len_out = i + 1 == d->pieces ? d->len - *off_out : each;
@@ -129,6 +140,7 @@ static void step_write(struct sim_builder *b, struct sim_client *c,
         struct wire_key rec = {.token = d->token, .flags = KEY_CRC};
 
         step_range(s, d, &rec.off, &rec.len);
+        call->off[i] = rec.off;
         call->len[i] = rec.len;
         call->buf[i] = malloc(rec.len);
         MUST(call->buf[i]);
@@ -152,12 +164,15 @@ static void step_write(struct sim_builder *b, struct sim_client *c,
 static uint32_t step_op(struct sim *s, const struct sim_draft *d)
 {
     uint64_t pick = sim_random(s, 100);
+    bool whole = d->there + 1 == UINT64_C(1) << d->pieces;
 
     if (!d->token || pick < 10)
         return OP_PUT_BEGIN;
-    if (pick < 75)
-        return OP_PUT_WRITE;
-    return pick < 98 ? OP_PUT_COMMIT : OP_PUT_ABORT;
+    if (pick < 12)
+        return OP_PUT_ABORT;
+    if (pick < 16)
+        return OP_PUT_COMMIT;
+    return whole ? OP_PUT_COMMIT : OP_PUT_WRITE;
 }
 
 void sim_open_step(struct sim_client *c)
@@ -181,13 +196,15 @@ void sim_open_step(struct sim_client *c)
         step_write(&b, c, d);
         return;
     }
-    if (op == OP_PUT_BEGIN)
+    if (op == OP_PUT_BEGIN) {
         step_begin(&b, s, d);
-    else
-        sim_build_key(&b,
-                      (struct wire_key){.token = d->token,
-                                        .off = sim_random(s, d->writers)},
-                      d->key, false, NULL);
+    } else {
+        struct wire_key rec = {.token = d->token,
+                               .off = step_other(s, d->committed, d->writers)};
+
+        call->off[0] = rec.off;
+        sim_build_key(&b, rec, d->key, false, NULL);
+    }
     sim_build_send(&b, c, NULL, 0);
 }
 
@@ -205,7 +222,20 @@ static void begin_answered(struct sim *s, struct sim_draft *d,
         d->token = r->loan;
 }
 
+static void write_answered(struct sim_draft *d, const struct sim_call *call,
+                           const struct wire_result *r, uint32_t i)
+{
+    uint64_t each = d->len / d->pieces;
+
+    if (r->status == ERR_MISS)
+        d->over = true;
+    if ((r->status == OK || r->status == ERR_EXISTS) &&
+        call->off[i] % each == 0 && call->len[i] >= each)
+        d->there |= UINT64_C(1) << call->off[i] / each;
+}
+
 static void commit_answered(struct sim *s, struct sim_draft *d,
+                            const struct sim_call *call,
                             const struct wire_result *r)
 {
     switch (r->status) {
@@ -222,6 +252,9 @@ static void commit_answered(struct sim *s, struct sim_draft *d,
         model_put_refused(s->model, d->key, d->put);
         s->drafts_partial++;
         break;
+    case ERR_PENDING:
+        d->committed |= UINT64_C(1) << call->off[0];
+        return;
     case ERR_MISS: /* perhaps it was committed, and nobody was told */
         break;
     default:
@@ -232,7 +265,7 @@ static void commit_answered(struct sim *s, struct sim_draft *d,
 
 /* The draft may be another one by now: then nothing is learned. */
 void sim_open_answered(struct sim_client *c, struct sim_call *call,
-                       const struct wire_result *r)
+                       const struct wire_result *r, uint32_t i)
 {
     struct sim *s = c->s;
     struct sim_draft *d = &s->drafts[call->draft];
@@ -244,11 +277,10 @@ void sim_open_answered(struct sim_client *c, struct sim_call *call,
         begin_answered(s, d, r);
         break;
     case OP_PUT_WRITE:
-        if (r->status == ERR_MISS)
-            d->over = true;
+        write_answered(d, call, r, i);
         break;
     case OP_PUT_COMMIT:
-        commit_answered(s, d, r);
+        commit_answered(s, d, call, r);
         break;
     case OP_PUT_ABORT:
         if (r->status == OK) {

@@ -55,9 +55,17 @@ class Blocks(Case):
         self.assertEqual(bytes(whole[:6]), self.values[0][20:25] + b"\0")
 
     def test_small_buffer_is_the_items_status(self):
-        r = self.ns.get([b"a", b"b"], [bytearray(99), bytearray(100)])
-        self.assertEqual(r[0].status in (OK, pikv.TooSmall.code), True)
-        self.assertEqual(r[1].status, OK)
+        into = [bytearray(99), bytearray(100), bytearray(101)]
+        r = self.ns.get(KEYS, into)
+        self.assertEqual(r.statuses, [pikv.TooSmall.code, OK, OK])
+        self.assertEqual(r.lengths, [100] * 3)
+        self.assertEqual(r.moved, [99, 100, 100])
+        done = self.client.wait(self.ns.submit_get(KEYS, into))
+        self.assertEqual(done.results.statuses, r.statuses)
+
+    def test_small_buffer_of_a_range_is_what_was_asked_for(self):
+        r = self.ns.get([b"a"] * 2, [bytearray(99)] * 2, offsets=[0, 50])
+        self.assertEqual((r.statuses, r.moved), ([OK, OK], [99, 50]))
 
     def test_version_that_differs_is_not_read(self):
         v = self.ns.lookup([b"a"]).results.versions[0]
@@ -114,10 +122,11 @@ class Blocks(Case):
         self.assertEqual(self.ns.exists(KEYS), [False] * 3)
 
     def test_evict_of_a_chain_takes_descendants(self):
-        self.ns.put([b"p"], [b"1"])
-        self.ns.put([b"q"], [b"2"], parents=[b"p"])
-        self.ns.put([b"r"], [b"3"], parents=b"q")
-        self.assertEqual(self.ns.evict([b"p"], select="chain"), 3)
+        one = {"route": b"one lane"}
+        self.ns.put([b"p"], [b"1"], **one)
+        self.ns.put([b"q"], [b"2"], parents=[b"p"], **one)
+        self.ns.put([b"r"], [b"3"], parents=b"q", **one)
+        self.assertEqual(self.ns.evict([b"p"], select="chain", **one), 3)
 
     def test_scope_and_group_are_part_of_the_name(self):
         scope = b"0123456789abcdef"
@@ -157,7 +166,7 @@ class Blocks(Case):
                          [OK, pikv.Miss.code])
 
     def test_prefetch_of_what_is_in_memory_is_ok(self):
-        r = self.ns.prefetch([b"a", b"none"], cap_mib=1, soft_ms=100)
+        r = self.ns.prefetch([b"a", b"none"], cap_mib=64, soft_ms=LONG_MS)
         self.assertEqual(r.statuses, [OK, pikv.Miss.code])
 
     def test_explain(self):

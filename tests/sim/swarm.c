@@ -73,6 +73,13 @@ static void swarm_print(const struct sim *s, uint64_t hash)
                (unsigned long long)s->recovered,
                (unsigned long long)m->checked_durable,
                (unsigned long long)m->dropped);
+    printf("; events: %llu stored, %llu removed, %llu moved, %llu cleared, "
+           "%llu polled, %llu answers with loss",
+           (unsigned long long)s->told[EVENT_STORED],
+           (unsigned long long)s->told[EVENT_REMOVED],
+           (unsigned long long)s->told[EVENT_MOVED],
+           (unsigned long long)s->told[EVENT_CLEARED],
+           (unsigned long long)s->polled, (unsigned long long)s->polls_lost);
     printf(", hash %016llx\n", (unsigned long long)hash);
 }
 

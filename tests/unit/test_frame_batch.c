@@ -110,6 +110,16 @@ START_TEST(ranges_do_not_overflow)
     k.off = 1;
     k.len--;
     ck_assert_int_eq(one_key(OP_PUT_WRITE, &h, &k, NULL, "k", 1), ERR_LIMIT);
+    k.off = 64; /* of PUT_BEGIN: writers */
+    ck_assert_int_eq(one_key(OP_PUT_BEGIN, &h, &k, NULL, "k", 1), OK);
+    k.len++;
+    ck_assert_int_eq(one_key(OP_PUT_BEGIN, &h, &k, NULL, "k", 1), ERR_LIMIT);
+    k.len = 0;
+    ck_assert_int_eq(one_key(OP_PUT_BEGIN, &h, &k, NULL, "k", 1),
+                     ERR_BAD_REQUEST);
+    ck_assert_int_eq(one_key(OP_PUT_WRITE, &h, &k, NULL, "k", 1),
+                     ERR_BAD_REQUEST);
+    ck_assert_int_eq(one_key(OP_PUT_COMMIT, &h, &k, NULL, "k", 1), OK);
 }
 END_TEST
 

@@ -313,6 +313,19 @@ START_TEST(the_largest_events_fit_as_reckoned)
 }
 END_TEST
 
+/* Without time for the SSD, as key_op gives it. */
+static int node_evict(const char *key)
+{
+    struct node_batch b;
+
+    batch_new(&b, &n, OP_EVICT);
+    batch_key(&b, key, (struct wire_key){.key_len = 1}, NULL, NULL);
+    batch_send(&b, p, NULL, 0);
+    for (int i = 0; i < 100 && !n.reply.there; i++)
+        node_sleep(&n, 10 * NS_PER_US);
+    return n.reply.there ? n.reply.r[0].status : 1;
+}
+
 START_TEST(what_was_overwritten_is_told_as_lost)
 {
     const Pikv__SubscribeReply *r;
@@ -331,6 +344,29 @@ START_TEST(what_was_overwritten_is_told_as_lost)
     ck_assert_uint_eq(n.lane.metrics.events_lost, first - 5);
     ck_assert_uint_gt(r->n_events, 0);
     ck_assert_uint_eq(r->events[0]->seq, first);
+}
+END_TEST
+
+/* The ring was overrun several times while it slept, by another namespace. */
+START_TEST(a_sleeper_loses_nothing_by_what_happens_elsewhere)
+{
+    Pikv__Open m = PIKV__OPEN__INIT;
+    char name[] = "other";
+
+    m.name = name;
+    m.create = true;
+    node_msg(p, OP_OPEN, &m);
+    subscribe(0, 5 * WAIT_MS); /* cut to node_msg's second */
+    n.ns++;
+    n.generation = 0;
+    for (uint32_t i = 0; i < 600; i++) {
+        ck_assert_int_eq(put("a", 4096), OK);
+        ck_assert_int_eq(node_evict("a"), OK);
+    }
+    ck_assert_uint_gt(store_events_first(n.lane.store), 10);
+    still_asleep(1);
+    node_sleep(&n, NS_PER_S);
+    none(1201);
 }
 END_TEST
 
@@ -609,6 +645,7 @@ Suite *suite(void)
     tcase_add_test(small, a_reply_holds_as_many_as_fit_and_the_next_goes_on);
     tcase_add_test(small, the_largest_events_fit_as_reckoned);
     tcase_add_test(small, what_was_overwritten_is_told_as_lost);
+    tcase_add_test(small, a_sleeper_loses_nothing_by_what_happens_elsewhere);
     tcase_add_test(small, a_sleeper_that_one_turn_overran_is_told);
     suite_add_tcase(s, small);
     tcase_add_checked_fixture(off, up_off, down);

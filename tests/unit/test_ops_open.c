@@ -65,8 +65,8 @@ START_TEST(layer_by_layer_in_any_order)
     ck_assert_int_eq(open_block(p, "k", LAYERS * LAYER, 1), OK);
     t = token();
     for (uint64_t i = 0; i < LAYERS; i++)
-        ck_assert_int_eq(
-            write_at(p, "k", t, i * 5 % LAYERS * LAYER, LAYER), OK);
+        ck_assert_int_eq(write_at(p, "k", t, i * 5 % LAYERS * LAYER, LAYER),
+                         OK);
     ck_assert_int_eq(commit(p, "k", t, 0), OK);
     ck_assert_int_eq(get_same("k", LAYERS * LAYER), OK);
 }
@@ -131,8 +131,8 @@ START_TEST(small_ranges_come_with_the_request)
               (struct wire_key){.token = token() + 1, .off = 9, .len = 50},
               NULL, NULL);
     batch_key(&b, "k",
-              (struct wire_key){.token = token(), .off = 100, .len = 200},
-              NULL, NULL);
+              (struct wire_key){.token = token(), .off = 100, .len = 200}, NULL,
+              NULL);
     memcpy(buf[9], whole, 100);
     memcpy(buf[9] + 150, whole + 100, 200);
     batch_send(&b, p, buf[9], 350);
@@ -438,7 +438,8 @@ START_TEST(an_open_block_does_not_survive_a_restart)
     again(true);
     ck_assert_int_eq(state_of("k"), STATE_MISS);
     ck_assert_int_eq(commit(p, "k", t, 0), ERR_MISS);
-    ck_assert_int_eq(open_block(p, "other", 5000, 1), OK); /* the slot's next use */
+    /* the slot's next use: */
+    ck_assert_int_eq(open_block(p, "other", 5000, 1), OK);
     ck_assert_int_eq(commit(p, "k", t, 0), ERR_MISS);
 }
 END_TEST

@@ -156,17 +156,15 @@ START_TEST(bytes_go_every_way)
     ck_assert_int_eq(begin(small, "k", LEN, 1, &token), PIKV_OK);
     iov[0] = (struct pikv_bytes){in + 5000, 1000};
     iov[1] = (struct pikv_bytes){in + 6000, 4000};
-    w[0] = (struct pikv_write){.key = key_of("k"),
-                               .token = token,
-                               .data = {(uint8_t *)mem, 5000}};
+    w[0] = (struct pikv_write){
+        .key = key_of("k"), .token = token, .data = {(uint8_t *)mem, 5000}};
     w[1] = (struct pikv_write){.key = key_of("k"),
                                .token = token,
                                .off = 5000,
                                .iov = iov,
                                .iov_n = 2};
-    w[2] = (struct pikv_write){.key = key_of("k"),
-                               .token = token + 1,
-                               .data = {in, 10}};
+    w[2] = (struct pikv_write){
+        .key = key_of("k"), .token = token + 1, .data = {in, 10}};
     ck_assert_int_eq(pikv_put_write(small, ns, w, 3, &patient, r, &id), 0);
     ck_assert_int_eq(pikv_wait(small, id, NULL), PIKV_OK);
     ck_assert_int_eq(r[0].status, PIKV_OK);
@@ -181,7 +179,7 @@ END_TEST
 
 START_TEST(a_checksum_goes_along)
 {
-    uint32_t crc = pikv_crc32c(0, in, 100), wrong = crc ^ 1;
+    uint32_t crc, wrong;
     struct pikv_result r = {0};
     uint64_t token, id;
 
@@ -204,11 +202,10 @@ END_TEST
 
 START_TEST(what_begin_says_goes_along)
 {
-    struct pikv_begin b = {.block = {.key = key_of("k"),
-                                     .parent = {"parent", 6},
-                                     .token_n = 512},
-                           .len = 10,
-                           .writers = 64};
+    struct pikv_begin b = {
+        .block = {.key = key_of("k"), .parent = {"parent", 6}, .token_n = 512},
+        .len = 10,
+        .writers = 64};
     struct pikv_call call = {.deadline_us = 20000000, .open_ms = 1234};
     struct pikv_result r = {0};
     struct fake_seen seen;
@@ -311,9 +308,9 @@ START_TEST(nonsense_is_refused_at_once)
                      PIKV_BAD_REQUEST);
     ck_assert_int_eq(try_begin((struct pikv_begin){.len = 1}),
                      PIKV_BAD_REQUEST);
-    ck_assert_int_eq(try_begin((struct pikv_begin){
-                         .block.key = k, .len = 1, .writers = 65}),
-                     PIKV_LIMIT);
+    ck_assert_int_eq(
+        try_begin((struct pikv_begin){.block.key = k, .len = 1, .writers = 65}),
+        PIKV_LIMIT);
     ck_assert_int_eq(try_write((struct pikv_write){.key = k}),
                      PIKV_BAD_REQUEST);
     ck_assert_int_eq(
@@ -359,9 +356,8 @@ END_TEST
 
 START_TEST(every_bad_answer_is_survived)
 {
-    static const enum fake_mode modes[] = {FAKE_DOUBLES, FAKE_CUTS,
-                                           FAKE_GARBLES, FAKE_DIES,
-                                           FAKE_REFUSES};
+    static const enum fake_mode modes[] = {
+        FAKE_DOUBLES, FAKE_CUTS, FAKE_GARBLES, FAKE_DIES, FAKE_REFUSES};
     struct pikv_begin b = {.block.key = key_of("k"), .len = LEN};
     struct pikv_write w = {.key = key_of("k"), .data = {in, LEN}};
     struct pikv_finish f = {.key = key_of("k")};

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One client and many threads; drains that find others' completions; close
+while calls wait."""
+
+import threading
+
+import pikv
+from case import LONG_MS, OK, Case, payload, until
+
+THREADS = 8
+
+
+def together(n, fn):
+    """fn(i) in n threads; raises what the first that failed raised."""
+    failed = []
+
+    def body(i):
+        try:
+            fn(i)
+        except BaseException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    if failed:
+        raise failed[0]
+
+
+class Threads(Case):
+    def test_waiting_calls_of_all_kinds(self):
+        def work(t):
+            for i in range(60):
+                keys = [f"{t}.{i}.{k}" for k in range(4)]
+                values = [payload(3000, t + k) for k in range(4)]
+                into = [bytearray(3000) for _ in keys]
+                ns = self.ns
+                assert ns.put(keys, values, deadline_ms=LONG_MS).all_ok
+                assert ns.get(keys, into, deadline_ms=LONG_MS).all_ok
+                assert [bytes(b) for b in into] == values
+                assert ns.lookup(keys, deadline_ms=LONG_MS).prefix == 4
+                assert ns.pin(keys, deadline_ms=LONG_MS).all_ok
+                assert ns.unpin(keys, deadline_ms=LONG_MS).all_ok
+                assert ns.evict(keys, deadline_ms=LONG_MS) == 4
+
+        together(THREADS, work)
+        self.assertEqual(self.client.inflight, 0)
+
+    def test_waiting_calls_beside_a_thread_that_drains(self):
+        self.put((b"k", b"v"))
+        stop = threading.Event()
+        found = []
+
+        def drain():
+            while not stop.is_set():
+                found.extend(self.client.drain())
+                found.extend(self.client.poll())
+
+        drainer = threading.Thread(target=drain)
+        drainer.start()
+        try:
+            together(4, lambda _: [
+                self.assertEqual(self.ns.touch([b"k"],
+                                               deadline_ms=LONG_MS).statuses,
+                                 [OK]) for _ in range(300)])
+        finally:
+            stop.set()
+            drainer.join()
+        self.assertEqual(found, [])
+
+    def test_each_completion_is_taken_once(self):
+        taken, lock = [], threading.Lock()
+
+        def work(t):
+            for i in range(100):
+                if t % 2:
+                    try:
+                        self.ns.submit_put([f"{t}.{i}"], [b"x"], tag=(t, i))
+                    except pikv.Busy:
+                        pass
+                done = self.client.poll() if t % 3 else self.client.drain()
+                with lock:
+                    taken.extend(c.data for c in done)
+
+        together(THREADS, work)
+        until(lambda: taken.extend(c.data for c in self.client.poll()) or
+              not self.client.inflight)
+        self.assertEqual(len(taken), len(set(taken)))
+        self.assertGreater(len(taken), 100)
+
+    def test_two_that_wait_for_one_call(self):
+        for i in range(50):
+            call = self.ns.submit_put([f"{i}"], [b"x"])
+            got = []
+
+            def wait(_):
+                try:
+                    got.append(self.client.wait(call).status)
+                except pikv.BadRequest:
+                    got.append("taken")
+
+            together(2, wait)
+            self.assertEqual(sorted(map(str, got)), ["0", "taken"])
+
+    def test_large_values_from_many_threads(self):
+        def work(t):
+            value = payload(2 << 20, t)
+            assert self.ns.put([f"{t}"], [value],
+                               deadline_ms=LONG_MS).all_ok
+            assert self.ns.get_bytes(f"{t}", deadline_ms=LONG_MS) == value
+
+        together(THREADS, work)
+
+    def test_close_beside_calls_ends_them_in_order(self):
+        for _ in range(10):
+            client = pikv.Client(self.node.address)
+            ns = client.open("closing")
+            begun = threading.Barrier(THREADS + 1)
+
+            def work(t):
+                begun.wait()
+                for i in range(1000):
+                    try:
+                        ns.put([f"{t}.{i}"], [b"x"])
+                        ns.submit_get([f"{t}.{i}"], [bytearray(1)])
+                    except (pikv.Closed, pikv.Busy) as e:
+                        if isinstance(e, pikv.Closed):
+                            return
+
+            closer = threading.Thread(
+                target=lambda: (begun.wait(), client.close()))
+            closer.start()
+            together(THREADS, work)
+            closer.join()
+            self.assertTrue(client.closed)
+
+    def test_many_clients_open_and_close(self):
+        def work(t):
+            for i in range(5):
+                with pikv.Client(self.node.address,
+                                 connect_ms=LONG_MS) as client:
+                    ns = client.open(f"{t}.{i}", deadline_ms=LONG_MS)
+                    assert ns.put([b"k"], [b"v"], deadline_ms=LONG_MS).all_ok
+
+        together(4, work)
