@@ -108,7 +108,8 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
-.PHONY: all help deps tests demo check bench bench-ssd fuzz sim soak docs format install
+.PHONY: all help deps tests demo check bench bench-ssd fuzz sim soak docs wheel \
+  format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
 
@@ -266,6 +267,10 @@ docs: $(O)/pikvd ## write docs/reference and config/pikvd.json from the tables
 
 format: ## clang-format all C files in place
 	clang-format -i $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+
+wheel: ## the Python package with all inside: out/wheel/pikv-*.whl
+	@$(MAKE) -s -j$(JOBS) V=release out/release/python/pikv/_pikv.abi3.so
+	@client/python/build_backend.py wheel out/release/python/pikv out/wheel
 
 # ---- Install ---------------------------------------------------------------
 

@@ -158,6 +158,15 @@ def e2e_jobs():
     return [Job("e2e", [path], 900)] if os.path.exists(path) else []
 
 
+def python_jobs():
+    """The Python package; V=asan loads the sanitizer before Python."""
+    path = "tests/python/run.py"
+    return [Job(f"python {variant}",
+                ["env", f"PIKV_BUILD=out/{variant}", path], 900)
+            for variant in ("debug", "asan")
+            if os.path.exists(f"out/{variant}/python")]
+
+
 def run_all(jobs, workers):
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for job in concurrent.futures.as_completed(
@@ -201,7 +210,7 @@ def check(only, workers):
     run_all(jobs, workers)
     jobs += same_hashes(jobs)
     # Real processes and real deadlines: alone on the machine.
-    last = [j for j in e2e_jobs() if only in j.name]
+    last = [j for j in e2e_jobs() + python_jobs() if only in j.name]
     run_all(last, 1)
     return finish(jobs + last)
 
