@@ -74,7 +74,7 @@ struct out {
 
 /* ---- What a command does in the store ---- */
 
-enum item_state { ITEM_TODO, ITEM_DROP, ITEM_DONE };
+enum item_state { ITEM_OPEN, ITEM_DROP, ITEM_DONE };
 
 struct key_lock {
     struct list node;    /* door->locks[] while held */

@@ -3,7 +3,7 @@
  * SET and MSET. A block is never changed, so a key that is there is dropped
  * and put anew:
  *
- *     TODO --put--> OK, or an error -----------------> DONE
+ *     OPEN --put--> OK, or an error -----------------> DONE
  *      ^ ^   \----> EXISTS, with NX -----------------> DONE (nil)
  *      | |    \---> EXISTS --> DROP --evict--+
  *      | +------------------------------------+
@@ -279,7 +279,7 @@ static void set_done(struct conn *c, const struct pikv_completion *done)
         int status = b->dropping ? done->status : b->results[i].status;
 
         if (b->dropping && (status == PIKV_OK || status == PIKV_NOT_DURABLE))
-            it->state = ITEM_TODO;
+            it->state = ITEM_OPEN;
         else if (!b->dropping && status == PIKV_EXISTS && !it->nx)
             it->state = ITEM_DROP;
         else if (!b->dropping && status == PIKV_PENDING)
@@ -337,7 +337,7 @@ static bool set_turn(struct conn *c)
     int e;
 
     b->dropping = set_pick(c, ITEM_DROP) > 0;
-    if (!b->dropping && !set_pick(c, ITEM_TODO))
+    if (!b->dropping && !set_pick(c, ITEM_OPEN))
         return true;
     if (door_now_ms(c->door) >= c->until_ms) {
         set_fail(c, PIKV_TIMEOUT);

@@ -155,7 +155,7 @@ static void read_all(struct source *s, size_t most)
     enum bf_next got;
 
     MUST(r);
-    if (bf_open(r, source_read, s, &space) != BF_OVER) {
+    if (bf_open(r, source_read, s, &space) != BF_BLOCK) {
         MUST(r->why[0]);
         free(r);
         return;

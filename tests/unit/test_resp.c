@@ -123,8 +123,9 @@ END_TEST
 START_TEST(bytes_of_a_value_are_any_bytes)
 {
     uint8_t in[600];
-    size_t n = (size_t)sprintf((char *)in, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n"
-                                           "$256\r\n");
+    size_t n = (size_t)snprintf((char *)in, sizeof(in),
+                                "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n"
+                                "$256\r\n");
 
     for (int i = 0; i < 256; i++)
         in[n++] = (uint8_t)i;
@@ -143,8 +144,8 @@ START_TEST(a_pipeline_is_as_many_commands)
     size_t n = 0;
 
     for (int i = 0; i < 10000; i++)
-        n += (size_t)sprintf(in + n, "*2\r\n$3\r\nGET\r\n$1\r\n%c\r\n",
-                             'a' + i % 26);
+        n += (size_t)snprintf(in + n, sizeof(in) - n,
+                              "*2\r\n$3\r\nGET\r\n$1\r\n%c\r\n", 'a' + i % 26);
     all_at_once(in, n);
     ck_assert_uint_eq(feed.commands, 10000);
     ck_assert(!feed.ended);
@@ -154,13 +155,13 @@ END_TEST
 START_TEST(arguments_to_the_limit_and_one_more)
 {
     static char in[FEED_ARGS * 16];
-    size_t n = (size_t)sprintf(in, "*%d\r\n", FEED_ARGS);
+    size_t n = (size_t)snprintf(in, sizeof(in), "*%d\r\n", FEED_ARGS);
 
     for (int i = 0; i < FEED_ARGS; i++)
-        n += (size_t)sprintf(in + n, "$1\r\nx\r\n");
+        n += (size_t)snprintf(in + n, sizeof(in) - n, "$1\r\nx\r\n");
     all_at_once(in, n);
     ck_assert_uint_eq(feed.commands, 1);
-    sprintf(in, "*%d\r\n", FEED_ARGS + 1);
+    snprintf(in, sizeof(in), "*%d\r\n", FEED_ARGS + 1);
     ck_assert_str_eq(text(in), "!Protocol error: invalid multibulk length");
 }
 END_TEST
