@@ -170,7 +170,7 @@ class _Part:
     """What of an operation one call carries: keys of one scope."""
 
     __slots__ = ("op", "first", "keys", "routes", "views", "sizes", "scope",
-                 "nbytes", "pin")
+                 "nbytes", "pin", "refused")
 
     def __init__(self, op: _Op, first: int, salt: str, pin: bool) -> None:
         self.op = op
@@ -182,6 +182,7 @@ class _Part:
         self.scope = scope_of(salt)
         self.nbytes = 0
         self.pin = pin
+        self.refused = False  # libpikv had no room while nothing was in flight
 
 
 class Client:
@@ -391,15 +392,18 @@ class Client:
         return True
 
     def _put_back(self, which: str, part: _Part) -> bool:
-        """libpikv has no room: again when a call of ours has ended."""
+        """libpikv has no room: again when a call of ours has ended; at once
+        if the last one ended just now, but then only once."""
         with self._mu:
             others = self._sent > 1
-            if others:
+            again = others or not part.refused
+            if again:
                 self._sent -= 1
                 self._bytes[which] -= part.nbytes
                 self._queues[which].appendleft(part)
-                self._held = which == SET
-        if not others:
+                self._held = others and which == SET
+                part.refused = not others
+        if not again:
             self._part_done(part, None, "BUSY")
         return not others
 
