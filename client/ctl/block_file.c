@@ -166,7 +166,7 @@ static enum bf_next head_read(struct bf_reader *r, const struct bf_head *h,
     *space = s;
     space->d.groups = space->groups;
     r->all_crc = crc32c(0, &h->crc, sizeof(h->crc));
-    return BF_OVER;
+    return BF_BLOCK;
 }
 
 enum bf_next bf_open(struct bf_reader *r, bf_read_fn *read, void *arg,

@@ -134,7 +134,7 @@ struct bf_reader {
     char why[BF_WHY];
 };
 
-/* The head. On BF_OVER, which here means all is well, space is to be freed with
+/* The head. On BF_BLOCK, which is success, space is to be freed with
  * bf_space_fini; otherwise it is left as it was. */
 enum bf_next bf_open(struct bf_reader *r, bf_read_fn *read, void *arg,
                      struct bf_space *space);

@@ -79,8 +79,7 @@ static void list_fill(struct bf_rec *rec, const Pikv__BlockInfo *b)
         memcpy(rec->scope, b->scope.data, sizeof(rec->scope));
     for (size_t i = 0; i < b->n_labels && i < countof(rec->labels); i++)
         rec->labels[i] = b->labels[i];
-    names = append(append(append(names, &b->key), &b->route), &b->parent);
-    (void)names;
+    append(append(append(names, &b->key), &b->route), &b->parent);
 }
 
 /* What no daemon says is left out: it could not be put again. */

@@ -78,7 +78,7 @@ static int head_open(struct import *m)
 {
     enum bf_next got = bf_open(&m->r, read_file, m->in, &m->space);
 
-    return got == BF_OVER ? CTL_OK : read_failed(m, got);
+    return got == BF_BLOCK ? CTL_OK : read_failed(m, got);
 }
 
 /* All blocks and the end, into nowhere. */
