@@ -283,10 +283,10 @@ struct pikv_put {
     uint8_t priority;
     uint32_t block; /* call.layout: which block of it; data and iov unused */
     bool durable;   /* answered when it is on the SSD and flushed: OK. Else
-                     * NOT_DURABLE: stored in memory only, the SSD is failing, or
-                     * read-only, or had no time; UNSUPPORTED: this server has no
-                     * SSD, nothing was stored. Give it more than the default
-                     * deadline: a flush may take tens of ms */
+                     * NOT_DURABLE: stored in memory only, the SSD is failing,
+                     * or read-only, or had no time; UNSUPPORTED: this server
+                     * has no SSD, nothing was stored. Give it more than the
+                     * default deadline: a flush may take tens of ms */
     bool client_keeps_copy;
 };
 
