@@ -75,38 +75,11 @@ static struct daemon the_daemon; /* one a process: the crash hook needs it */
 
 /* ---- Configuration ---- */
 
-static enum err load_config(const struct args *args, struct config *c,
-                            struct errmsg *m)
-{
-    struct errmsg ignored = {""};
-    enum err e = files_config(c, args->config, environ, &ignored, m);
-
-    for (uint32_t i = 0; i < args->set_n && !e; i++)
-        e = config_set_arg(c, args->sets[i], m);
-    if (!e)
-        e = config_check(c, m);
-    if (!e && ignored.text[0])
-        LOG(LOG_WARN, "environment_ignored", "names=%s", LOG_STR(ignored.text));
-    return e;
-}
-
-/* What a daemon runs with: the configuration with this host filled in. */
-static enum err load_running(const struct args *args, struct config *c,
-                             struct errmsg *m)
-{
-    enum err e = load_config(args, c, m);
-
-    if (!e && !c->node.name[0] &&
-        gethostname(c->node.name, sizeof(c->node.name) - 1) != 0)
-        snprintf(c->node.name, sizeof(c->node.name), "pikvd");
-    return e;
-}
-
 static enum err shell_reload(void *arg, struct config *out, struct errmsg *m)
 {
     const struct daemon *d = arg;
 
-    return load_running(&d->args, out, m);
+    return args_config_here(&d->args, out, m);
 }
 
 /* ---- Host ---- */
@@ -496,11 +469,6 @@ static enum err set_up_door(struct daemon *d, struct errmsg *m)
                : OK;
 }
 
-static void tear_down_door(struct daemon *d)
-{
-    door_close(d->door);
-}
-
 /* ---- The daemon ---- */
 
 static enum err set_up(struct daemon *d, struct errmsg *m)
@@ -523,7 +491,7 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
 
 static void tear_down(struct daemon *d)
 {
-    tear_down_door(d);
+    door_close(d->door);
     tear_down_loops(d);
     tear_down_admin(d);
     tear_down_links(d);
@@ -609,8 +577,8 @@ static int run_mode(struct daemon *d)
             return args_usage("nothing to explain about ", d->args.topic);
         return print_text(&out);
     }
-    e = d->args.mode == ARGS_SERVE ? load_running(&d->args, &d->cfg, &m)
-                                   : load_config(&d->args, &d->cfg, &m);
+    e = d->args.mode == ARGS_SERVE ? args_config_here(&d->args, &d->cfg, &m)
+                                   : args_config(&d->args, &d->cfg, &m);
     if (e)
         return fail(e, &m);
     if (d->args.mode == ARGS_DUMP_CONFIG) {

@@ -65,7 +65,7 @@ enum { /* wire_batch.flags */
 
 enum { /* wire_key.flags */
     KEY_HAS_ATTR = 0x1, /* a wire_attr follows this record */
-    KEY_CRC = 0x2,      /* PUT: .crc is set, refuse bytes that differ */
+    KEY_CRC = 0x2,      /* .crc of the bytes sent is set: refuse others */
     KEY_LOAN = 0x4,     /* GET: answer with a loan instead of bytes */
 };
 

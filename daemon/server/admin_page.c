@@ -294,7 +294,7 @@ void admin_page_metrics(const struct admin_cfg *cfg,
     struct page page = {cfg, s, openmetrics, out};
 
     sum = (struct metrics){0};
-    control_metrics(cfg->control, &sum);
+    lanes_metrics(cfg->control, &sum);
     page_build(&page);
     page_process(&page);
     page_namespaces(&page);

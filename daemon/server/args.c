@@ -7,8 +7,11 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <sysexits.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "server/explain.h"
+#include "server/files.h"
 
 #ifndef PIKV_VERSION
 #define PIKV_VERSION "0"
@@ -75,4 +78,30 @@ int args_parse(struct args *args, int argc, char **argv)
     if (optind < argc)
         return args_usage("not an option: ", argv[optind]);
     return -1;
+}
+
+enum err args_config(const struct args *args, struct config *c,
+                     struct errmsg *m)
+{
+    struct errmsg ignored = {""};
+    enum err e = files_config(c, args->config, environ, &ignored, m);
+
+    for (uint32_t i = 0; i < args->set_n && !e; i++)
+        e = config_set_arg(c, args->sets[i], m);
+    if (!e)
+        e = config_check(c, m);
+    if (!e && ignored.text[0])
+        LOG(LOG_WARN, "environment_ignored", "names=%s", LOG_STR(ignored.text));
+    return e;
+}
+
+enum err args_config_here(const struct args *args, struct config *c,
+                          struct errmsg *m)
+{
+    enum err e = args_config(args, c, m);
+
+    if (!e && !c->node.name[0] &&
+        gethostname(c->node.name, sizeof(c->node.name) - 1) != 0)
+        snprintf(c->node.name, sizeof(c->node.name), "pikvd");
+    return e;
 }

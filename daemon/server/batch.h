@@ -29,8 +29,9 @@ must_check enum err walk_resume(struct op *op, struct walk *w);
  * key's own error (WRONG_NODE: another lane's) or OK. */
 bool walk_next(struct op *op, struct walk *w, enum err *e_out);
 
-/* The bytes announced with a PUT or PUT_WRITE that nobody will pull, from key number `from`
- * on: without this the transport would keep them (transport.h, skip). */
+/* The bytes announced with a PUT or PUT_WRITE that nobody will pull, from key
+ * number `from` on: without this the transport would keep them (transport.h,
+ * skip). */
 void batch_skip(struct tp_peer *tp, const struct message *m,
                 const struct frame_limits *lim, uint32_t from);
 

@@ -54,14 +54,6 @@ void control_job_end(struct ctl_job *job)
     c->free[c->free_n++] = (uint32_t)(job - c->jobs);
 }
 
-void control_metrics(const struct control *c, struct metrics *to)
-{
-    for (uint32_t i = 0; i < c->lane_n; i++)
-        metrics_sum(to, &c->lanes[i]->metrics);
-    if (c->beside)
-        metrics_sum(to, c->beside);
-}
-
 bool control_idle(const struct control *c)
 {
     return c->free_n == CTL_JOBS;

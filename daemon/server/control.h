@@ -71,8 +71,6 @@ struct ctl_job *control_job(struct control *c);
 void control_job_send(struct ctl_job *job, mail_fn *lane_fn,
                       void (*done)(struct ctl_job *job));
 void control_job_end(struct ctl_job *job);
-/* Counters of all lanes, and of what is beside them, added to *to. */
-void control_metrics(const struct control *c, struct metrics *to);
 /* No question is under way. */
 bool control_idle(const struct control *c);
 

@@ -373,3 +373,11 @@ void lane_drain_mail(struct mail *m, void *lane)
     lane_drain(lane);
     ctl_ack(ctl_ask_of(m), OK);
 }
+
+void lanes_metrics(const struct control *c, struct metrics *to)
+{
+    for (uint32_t i = 0; i < c->lane_n; i++)
+        metrics_sum(to, &c->lanes[i]->metrics);
+    if (c->beside)
+        metrics_sum(to, c->beside);
+}

@@ -123,4 +123,7 @@ void lane_wake_events(struct lane *l);
  * most once a millisecond, since waiting ops try again as often. */
 void lane_nudge_others(struct lane *l);
 
+/* Counters of all lanes, and of what control has beside them, added to *to. */
+void lanes_metrics(const struct control *c, struct metrics *to);
+
 #endif

@@ -131,7 +131,7 @@ static void on_status(uv_timer_t *h)
     if (lc->stage != RUNNING)
         return;
     sum = (struct metrics){0};
-    control_metrics(lc->cfg.control, &sum);
+    lanes_metrics(lc->cfg.control, &sum);
     snprintf(text, sizeof(text),
              "serving %" PRIu64 " connections, %" PRIu64
              " blocks, %s of %s DRAM",

@@ -78,7 +78,7 @@ static void stat_tick(struct op *op)
         return;
     }
     MUST(w && sum);
-    control_metrics(c, sum);
+    lanes_metrics(c, sum);
     w->op = op;
     w->prefix = m->prefix;
     pikv__stat_reply__init(&w->rep);

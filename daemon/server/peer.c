@@ -175,6 +175,7 @@ void peer_reap(struct peer *p)
 {
     if (p->state != PEER_GONE || p->op_n || p->refusal_n)
         return;
+    MUST(p->open_n == 0);
     list_del(&p->node);
     p->magic = 0;
     pool_put(&p->lane->peers, p);
