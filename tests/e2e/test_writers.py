@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from kv import Client, Get, KvError, crc32c
+from kv import Client, Get, crc32c
 from node import Node, until
 from ssd import SsdNode
 from writer import piece
@@ -129,6 +129,33 @@ class Writers(unittest.TestCase):
     def test_a_writer_killed_leaves_nothing_over_ucx(self):
         with Node(ucx=True) as d:
             self.killed(d, d.ucx_address)
+
+    def killed_while_bytes_move(self, d, address):
+        """At some moment between its word to write 48 MiB and its end."""
+        for i in range(12):
+            w = Writer(address, b"big %d" % i, 1, 0, pieces=1, total=48 << 20)
+            self.assertEqual(w.began, "OK")
+            w.p.stdin.write("\n\n")
+            w.p.stdin.flush()
+            time.sleep(0.02 * i)
+            w.kill()
+            self.assertTrue(until(lambda: d.metrics()["open_blocks"] == 0))
+            with Client(d.address) as kv:
+                ns, key = kv.open("e2e"), b"big %d" % i
+                r = kv.get1(ns, key, 48 << 20)
+                self.assertIn(r.status, ("OK", "MISS"))
+                if r.status == "OK":
+                    self.assertTrue(r.data == whole(key, 1, 48 << 20))
+                kv.evict(ns, "keys", [key])
+            self.nothing_left(d)
+
+    def test_a_writer_killed_while_its_bytes_move_over_shm(self):
+        with Node(dram="256MiB") as d:
+            self.killed_while_bytes_move(d, d.address)
+
+    def test_a_writer_killed_while_its_bytes_move_over_ucx(self):
+        with Node(dram="256MiB", ucx=True) as d:
+            self.killed_while_bytes_move(d, d.ucx_address)
 
     def test_who_has_committed_may_be_killed(self):
         with Node() as d, Client(d.address) as kv:

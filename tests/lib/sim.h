@@ -111,7 +111,7 @@ struct sim {
     uint32_t ns_id;
     uint64_t slot_seed;
     uint64_t statuses[64]; /* results seen, by -code */
-    uint64_t gets_ok, gets_ssd, puts_ok, recovered;
+    uint64_t gets_ok, gets_ssd, puts_ok, recovered, parts_told;
     struct follow follows[SIM_LANES_MAX];
     uint64_t told[EVENT_CLEARED + 1]; /* events by kind */
     uint64_t polled, polls_lost;      /* events in answers; answers with LOST */

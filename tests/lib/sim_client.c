@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "lib/sim_client.h"
 #include "rpc/msg.h"
@@ -285,6 +286,8 @@ static void do_get(struct sim_client *c, struct sim_call *call)
     sim_build_begin(&b, c, call);
     if (sim_random(s, 10) == 0)
         b.head.soft_us = (uint32_t)sim_random(s, 2000);
+    call->parts = sim_random(s, 3) == 0;
+    b.head.flags = call->parts ? BATCH_PARTS : 0;
     for (uint32_t i = 0; i < n; i++) {
         struct wire_key rec = {.len = KIB(512)};
 
@@ -495,6 +498,7 @@ static void client_hello(struct sim_client *c)
         return;
     }
     c->state = SIM_HELLO;
+    m.features = FEATURE_PARTS;
     m.version = WIRE_VERSION;
     m.engine = engine;
     m.client = c->idx + 1;
@@ -669,6 +673,39 @@ static void take_inline(struct sim_call *call, const struct message *m,
     }
 }
 
+static uint32_t part_crc(const struct sim_call *call, uint32_t i)
+{
+    const struct wire_result *r = &call->told_r[i];
+
+    return r->moved ? crc32c(0, call->buf[i], r->moved) : 0;
+}
+
+/* Keys of a GET are told in order, once, before its reply; the same frame may
+ * come twice. Their bytes are there. */
+static void event_told(struct sim_call *call, const struct message *m)
+{
+    uint32_t first = m->frame.data_idx, n = m->frame.record_n;
+
+    MUST(call && call->parts && m->frame.op == OP_GET && n > 0);
+    if (first < call->told) {
+        MUST(first + n == call->told);
+        return;
+    }
+    MUST(first == call->told && n <= call->n - first);
+    memcpy(&call->told_r[first], m->records, n * sizeof *call->told_r);
+    for (; call->told < first + n; call->told++)
+        call->told_crc[call->told] = part_crc(call, call->told);
+}
+
+/* The reply says the same, and nobody wrote there since. */
+static void told_stays(const struct sim_call *call, const struct wire_result *r)
+{
+    for (uint32_t i = 0; i < call->told; i++) {
+        MUST(memcmp(&r[i], &call->told_r[i], sizeof r[i]) == 0);
+        MUST(part_crc(call, i) == call->told_crc[i]);
+    }
+}
+
 static void batch_answered(struct sim_client *c, struct sim_call *call,
                            const struct message *m)
 {
@@ -680,6 +717,7 @@ static void batch_answered(struct sim_client *c, struct sim_call *call,
     memcpy(&head, m->records, sizeof head);
     memcpy(r, m->records + WIRE_RECORD, call->n * sizeof *r);
     take_inline(call, m, r);
+    told_stays(call, r);
     for (uint32_t i = 0; i < call->n; i++) {
         s->statuses[-r[i].status]++;
         if (call->op == OP_PUT)
@@ -733,6 +771,11 @@ void sim_client_reply(struct sim_client *c, const struct message *m)
     struct sim *s = c->s;
     uint32_t op;
 
+    if (m->frame.kind == WIRE_EVENT) {
+        event_told(call, m);
+        s->parts_told++;
+        return;
+    }
     if (!call)
         return; /* doubled */
     op = call->op;

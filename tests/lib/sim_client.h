@@ -22,6 +22,10 @@ struct sim_call {
     uint64_t number;         /* of all clients' calls */
     uint32_t draft;          /* of a block by several writers: which, */
     uint64_t draft_put;      /* and what it holds */
+    bool parts;              /* GET: told of its keys as they end, so far: */
+    uint32_t told;
+    struct wire_result told_r[SIM_BATCH];
+    uint32_t told_crc[SIM_BATCH]; /* of the bytes at that time */
     uint8_t *buf[SIM_BATCH];
     uint8_t bytes[SIM_BODY]; /* records and keys */
     struct wire_frame frame;

@@ -19,6 +19,40 @@ OK = 0
 LONG_MS = 20000
 
 
+OPERATIONS = ("put", "get", "lookup", "exists", "evict", "pin", "unpin",
+              "touch", "prefetch", "begin", "write_begin", "write", "commit",
+              "abort")
+
+
+def patient(name):
+    def call(self, *args, **options):
+        options.setdefault("deadline_ms", LONG_MS)
+        return getattr(super(Namespace, self), name)(*args, **options)
+
+    return call
+
+
+class Namespace(pikv.Namespace):
+    """Waits long where a test does not say otherwise."""
+
+    for _name in OPERATIONS:
+        locals()[_name] = patient(_name)
+        locals()["submit_" + _name] = patient("submit_" + _name)
+    for _name in ("explain", "bump"):
+        locals()[_name] = patient(_name)
+
+
+class Client(pikv.Client):
+    def __init__(self, address, **options):
+        options.setdefault("connect_ms", LONG_MS)
+        super().__init__(address, **options)
+
+    def open(self, name, **options):
+        options.setdefault("deadline_ms", LONG_MS)
+        ns = super().open(name, **options)
+        return Namespace(self, ns._ns, name)
+
+
 def payload(n, seed=0):
     return bytes((i * 131 + seed * 17 + (i >> 8)) & 255 for i in range(n))
 
@@ -37,15 +71,13 @@ class Case(unittest.TestCase):
         self.ns = self.client.open(self._testMethodName)
 
     def connect(self, **options):
-        client = pikv.Client(self.node.address, **{"connect_ms": LONG_MS,
-                                                   **options})
+        client = Client(self.node.address, **options)
         self.addCleanup(client.close)
         return client
 
     def put(self, *pairs):
         keys, values = zip(*pairs)
-        self.assertTrue(self.ns.put(keys, values,
-                                    deadline_ms=LONG_MS).all_ok)
+        self.assertTrue(self.ns.put(keys, values).all_ok)
 
     @contextlib.contextmanager
     def refused(self, kind, *words):

@@ -2,19 +2,24 @@
 """pikv.aio: the same names, awaited."""
 
 import asyncio
+import functools
 import gc
 import inspect
 
 import pikv
 import pikv.aio
-from case import LONG_MS, OK, Case, payload
+from case import OK, Case, Client, payload
 
 
 class Aio(Case):
+    def patient(self, **options):
+        client = pikv.aio.Client(self.node.address, **options)
+        client._make = functools.partial(Client, self.node.address, **options)
+        return client
+
     def go(self, body, **options):
         async def main():
-            async with pikv.aio.Client(self.node.address, connect_ms=LONG_MS,
-                                       **options) as client:
+            async with self.patient(**options) as client:
                 ns = await client.open(self._testMethodName)
                 return await body(client, ns)
 
@@ -72,11 +77,11 @@ class Aio(Case):
             n = 1000
             values = [payload(100 + i, i) for i in range(n)]
             puts = await asyncio.gather(
-                *(ns.put([f"{i}"], [values[i]], deadline_ms=LONG_MS)
+                *(ns.put([f"{i}"], [values[i]])
                   for i in range(n)))
             self.assertTrue(all(r.all_ok for r in puts))
             got = await asyncio.gather(
-                *(ns.get_bytes(f"{i}", deadline_ms=LONG_MS)
+                *(ns.get_bytes(f"{i}")
                   for i in range(n)))
             self.assertEqual(got, values)
             self.assertEqual(client.sync.inflight, 0)
@@ -85,22 +90,22 @@ class Aio(Case):
 
     def test_cancelled_await_keeps_the_buffers(self):
         async def body(client, ns):
-            await ns.put([b"k"], [payload(1 << 20)], deadline_ms=LONG_MS)
+            await ns.put([b"k"], [payload(1 << 20)])
             for _ in range(20):
                 into = bytearray(1 << 20)
                 task = asyncio.ensure_future(
-                    ns.get([b"k"], [into], deadline_ms=LONG_MS))
+                    ns.get([b"k"], [into]))
                 await asyncio.sleep(0)
                 task.cancel()
                 with self.assertRaises(asyncio.CancelledError):
                     await task
                 del into
                 gc.collect()
-            await ns.touch([b"k"], deadline_ms=LONG_MS)
+            await ns.touch([b"k"])
             while client.sync.inflight:
                 await asyncio.sleep(0)
             into = bytearray(1 << 20)
-            await ns.get([b"k"], [into], deadline_ms=LONG_MS)
+            await ns.get([b"k"], [into])
             self.assertEqual(bytes(into), payload(1 << 20))
 
         self.go(body)
@@ -108,7 +113,7 @@ class Aio(Case):
     def test_cancelled_while_waiting_for_room(self):
         async def body(client, ns):
             tasks = [asyncio.ensure_future(
-                ns.put([f"{i}"], [b"v"], deadline_ms=LONG_MS))
+                ns.put([f"{i}"], [b"v"]))
                 for i in range(100)]
             await asyncio.sleep(0)
             for t in tasks[1::2]:
@@ -133,7 +138,7 @@ class Aio(Case):
 
     def test_close_ends_what_waits(self):
         async def main():
-            client = await pikv.aio.Client.connect(self.node.address)
+            client = await self.patient().__aenter__()
             ns = await client.open("c")
             tasks = [asyncio.ensure_future(ns.put([f"{i}"], [b"v"]))
                      for i in range(50)]
@@ -161,6 +166,15 @@ class Aio(Case):
             await stream.close()
 
         self.go(body)
+
+    def test_connect_needs_no_with(self):
+        async def main():
+            client = await pikv.aio.Client.connect(self.node.address,
+                                                   connect_ms=20000)
+            self.assertFalse(client.closed)
+            await client.close()
+
+        asyncio.run(main())
 
     def test_names_are_those_of_the_synchronous_client(self):
         own = {"poll", "drain", "wait", "fileno", "inflight"}

@@ -2,7 +2,7 @@
 """Every operation of a namespace, waited for and submitted."""
 
 import pikv
-from case import LONG_MS, OK, Case, payload, until
+from case import LONG_MS, OK, Case, Client, payload, until
 
 KEYS = [b"a", b"b", b"c"]
 
@@ -326,12 +326,12 @@ class Handles(Case):
             self.assertRaises(pikv.Closed, call)
 
     def test_with_closes(self):
-        with pikv.Client(self.node.address) as client:
+        with Client(self.node.address) as client:
             self.assertFalse(client.closed)
         self.assertTrue(client.closed)
 
     def test_a_namespace_keeps_its_client(self):
-        ns = pikv.Client(self.node.address).open("kept")
+        ns = Client(self.node.address).open("kept")
         self.assertTrue(ns.put([b"k"], [b"v"]).all_ok)
 
     def test_results_are_a_sequence(self):

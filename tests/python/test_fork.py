@@ -7,7 +7,7 @@ import threading
 import traceback
 
 import pikv
-from case import LONG_MS, OK, Case, payload
+from case import OK, Case, Client, payload
 
 
 def in_child(fn):
@@ -56,17 +56,16 @@ class Fork(Case):
 
     def test_child_opens_its_own(self):
         def child():
-            with pikv.Client(self.node.address, connect_ms=LONG_MS) as own:
+            with Client(self.node.address) as own:
                 ns = own.open("child")
-                assert ns.put([b"k"], [b"of the child"],
-                              deadline_ms=LONG_MS).all_ok
+                assert ns.put([b"k"], [b"of the child"]).all_ok
 
         self.assertEqual(in_child(child), 0)
         self.assertEqual(self.client.open("child").get_bytes(b"k"),
                          b"of the child")
 
     def test_close_and_collection_in_the_child_are_safe(self):
-        held = {"client": pikv.Client(self.node.address)}
+        held = {"client": Client(self.node.address)}
         held["ns"] = held["client"].open("held")
         held["memory"] = held["client"].alloc(1 << 20)
         held["registration"] = self.client.register(held["memory"])
@@ -92,13 +91,13 @@ class Fork(Case):
 
         def work():
             while not stop.is_set():
-                self.ns.put([b"k"], [b"v"], deadline_ms=LONG_MS)
-                self.ns.evict([b"k"], deadline_ms=LONG_MS)
+                self.ns.put([b"k"], [b"v"])
+                self.ns.evict([b"k"])
 
         def child():
             self.client.close()
-            with pikv.Client(self.node.address, connect_ms=LONG_MS) as own:
-                own.open("child").put([b"k"], [b"v"], deadline_ms=LONG_MS)
+            with Client(self.node.address) as own:
+                own.open("child").put([b"k"], [b"v"])
 
         t = threading.Thread(target=work)
         t.start()

@@ -11,7 +11,7 @@ import unittest
 import weakref
 
 import pikv
-from case import LONG_MS, OK, Case, payload, until
+from case import OK, Case, Client, payload, until
 
 try:
     import numpy
@@ -110,8 +110,8 @@ class Kinds(Case):
         client = self.connect(staging_bytes=1 << 20)
         ns = client.open("large")
         data = payload(3 << 20)
-        self.assertTrue(ns.put([b"k"], [data], deadline_ms=LONG_MS).all_ok)
-        self.assertEqual(ns.get_bytes(b"k", deadline_ms=LONG_MS), data)
+        self.assertTrue(ns.put([b"k"], [data]).all_ok)
+        self.assertEqual(ns.get_bytes(b"k"), data)
 
 
 class Held(Case):
@@ -181,7 +181,7 @@ class Held(Case):
             pass
 
         owner = Owner()
-        owner.client = pikv.Client(self.node.address)
+        owner.client = Client(self.node.address)
         owner.client.open("cycle").submit_put([b"k"], [b"v"], tag=owner)
         ref = weakref.ref(owner)
         del owner
@@ -240,7 +240,7 @@ class Memories(Case):
         self.assertEqual(bytes(v[:2]), b"ok")
 
     def test_memory_keeps_its_client_no_longer_than_needed(self):
-        client = pikv.Client(self.node.address)
+        client = Client(self.node.address)
         m = client.alloc(4096)
         del client
         gc.collect()

@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 import pikv
-from case import LONG_MS, OK, Case, payload, until
+from case import OK, Case, payload, until
 
 DOWN = (pikv.NoServer, pikv.Retry, pikv.Timeout, pikv.PeerGone,
         pikv.NoNamespace)
@@ -89,11 +89,9 @@ class Killed(Case):
         view[:] = payload(1 << 16)
         self.node.kill()
         self.back()
-        self.assertTrue(self.ns.put([b"m"], [memory],
-                                    deadline_ms=LONG_MS).all_ok)
+        self.assertTrue(self.ns.put([b"m"], [memory]).all_ok)
         view[:] = bytes(1 << 16)
-        self.assertEqual(self.ns.get([b"m"], [memory],
-                                     deadline_ms=LONG_MS).statuses, [OK])
+        self.assertEqual(self.ns.get([b"m"], [memory]).statuses, [OK])
         self.assertEqual(bytes(view), payload(1 << 16))
 
     def test_stopped_daemon_is_a_timeout(self):
@@ -113,7 +111,7 @@ class Killed(Case):
     def test_close_while_it_is_down(self):
         value = bytearray(b"v")
         self.node.kill()
-        self.ns.submit_put([b"k"], [value], deadline_ms=LONG_MS)
+        self.ns.submit_put([b"k"], [value])
         self.client.close()
         value.append(1)
         self.node.start()

@@ -5,7 +5,7 @@ while calls wait."""
 import threading
 
 import pikv
-from case import LONG_MS, OK, Case, payload, until
+from case import OK, Case, Client, payload, until
 
 THREADS = 8
 
@@ -37,13 +37,13 @@ class Threads(Case):
                 values = [payload(3000, t + k) for k in range(4)]
                 into = [bytearray(3000) for _ in keys]
                 ns = self.ns
-                assert ns.put(keys, values, deadline_ms=LONG_MS).all_ok
-                assert ns.get(keys, into, deadline_ms=LONG_MS).all_ok
+                assert ns.put(keys, values).all_ok
+                assert ns.get(keys, into).all_ok
                 assert [bytes(b) for b in into] == values
-                assert ns.lookup(keys, deadline_ms=LONG_MS).prefix == 4
-                assert ns.pin(keys, deadline_ms=LONG_MS).all_ok
-                assert ns.unpin(keys, deadline_ms=LONG_MS).all_ok
-                assert ns.evict(keys, deadline_ms=LONG_MS) == 4
+                assert ns.lookup(keys).prefix == 4
+                assert ns.pin(keys).all_ok
+                assert ns.unpin(keys).all_ok
+                assert ns.evict(keys) == 4
 
         together(THREADS, work)
         self.assertEqual(self.client.inflight, 0)
@@ -62,8 +62,7 @@ class Threads(Case):
         drainer.start()
         try:
             together(4, lambda _: [
-                self.assertEqual(self.ns.touch([b"k"],
-                                               deadline_ms=LONG_MS).statuses,
+                self.assertEqual(self.ns.touch([b"k"]).statuses,
                                  [OK]) for _ in range(300)])
         finally:
             stop.set()
@@ -107,15 +106,14 @@ class Threads(Case):
     def test_large_values_from_many_threads(self):
         def work(t):
             value = payload(2 << 20, t)
-            assert self.ns.put([f"{t}"], [value],
-                               deadline_ms=LONG_MS).all_ok
-            assert self.ns.get_bytes(f"{t}", deadline_ms=LONG_MS) == value
+            assert self.ns.put([f"{t}"], [value]).all_ok
+            assert self.ns.get_bytes(f"{t}") == value
 
         together(THREADS, work)
 
     def test_close_beside_calls_ends_them_in_order(self):
         for _ in range(10):
-            client = pikv.Client(self.node.address)
+            client = Client(self.node.address)
             ns = client.open("closing")
             begun = threading.Barrier(THREADS + 1)
 
@@ -139,9 +137,8 @@ class Threads(Case):
     def test_many_clients_open_and_close(self):
         def work(t):
             for i in range(5):
-                with pikv.Client(self.node.address,
-                                 connect_ms=LONG_MS) as client:
-                    ns = client.open(f"{t}.{i}", deadline_ms=LONG_MS)
-                    assert ns.put([b"k"], [b"v"], deadline_ms=LONG_MS).all_ok
+                with Client(self.node.address) as client:
+                    ns = client.open(f"{t}.{i}")
+                    assert ns.put([b"k"], [b"v"]).all_ok
 
         together(4, work)

@@ -66,6 +66,27 @@ static const struct {
      "--set: listen.admin.host: \"0.0.0.0\" can be reached by others and has "
      "no authentication; allowed: 127.0.0.1, ::1, localhost, or "
      "listen.admin.insecure true"},
+    {{"listen.resp.enabled=true", "listen.resp.host=0.0.0.0"},
+     "--set: listen.resp.host: \"0.0.0.0\" can be reached by others and has no "
+     "password; allowed: 127.0.0.1, ::1, localhost, or a "
+     "listen.resp.password_file, or listen.resp.insecure true"},
+    {{"listen.resp.enabled=true", "listen.shm.enabled=false",
+      "listen.ucx.enabled=true"},
+     "--set: listen.resp.enabled: it needs listen.shm, through which it "
+     "reaches the lanes; allowed: listen.shm.enabled true"},
+    {{"listen.resp.password_file=secret"},
+     "--set: listen.resp.password_file: \"secret\" is relative; allowed: an "
+     "absolute path or \"\""},
+    {{"listen.resp.enabled=true", "listen.resp.value=512MiB",
+      "limits.block=256MiB"},
+     "--set: listen.resp.value: longer than limits.block; allowed: up to "
+     "268435456"},
+    {{"listen.resp.enabled=true", "listen.resp.value=512MiB"},
+     "default: listen.resp.memory: less than twice listen.resp.value; allowed: "
+     "at least 1073741824"},
+    {{"listen.resp.enabled=true", "limits.registered_per_client=64MiB"},
+     "default: listen.resp.memory: more than limits.registered_per_client; "
+     "allowed: up to 67108864"},
     {{"dram.backing=/dev/shm"},
      "--set: dram.backing: \"/dev/shm\" is not known; allowed: memfd, "
      "hugetlbfs:/DIRECTORY, tmpfs:/DIRECTORY"},
@@ -139,6 +160,22 @@ START_TEST(ucx_enabled_on_defaults_is_a_valid_whole)
     /* auto means at most four lanes: their ports must not meet the admin's. */
     ck_assert_int_eq(config_set_arg(&cfg, "listen.ucx.enabled=true", &msg), OK);
     ck_assert_msg(config_check(&cfg, &msg) == OK, "%s", msg.text);
+}
+END_TEST
+
+START_TEST(a_door_for_others_needs_a_password_or_consent)
+{
+    static const char *const set[] = {"listen.resp.insecure=true",
+                                      "listen.resp.password_file=/etc/p"};
+
+    for (uint32_t i = 0; i < countof(set); i++) {
+        setup();
+        ck_assert(!config_set_arg(&cfg, "listen.resp.enabled=true", &msg));
+        ck_assert(!config_set_arg(&cfg, "listen.resp.host=::", &msg));
+        ck_assert_int_eq(config_check(&cfg, &msg), ERR_CONFIG);
+        ck_assert(!config_set_arg(&cfg, set[i], &msg));
+        ck_assert_msg(config_check(&cfg, &msg) == OK, "%s", msg.text);
+    }
 }
 END_TEST
 
@@ -292,6 +329,7 @@ Suite *suite(void)
                         countof(budgets));
     tcase_add_test(t, what_is_not_a_write_budget_is_refused);
     tcase_add_test(t, ucx_enabled_on_defaults_is_a_valid_whole);
+    tcase_add_test(t, a_door_for_others_needs_a_password_or_consent);
     tcase_add_test(t, loans_without_shared_memory_are_refused);
     suite_add_tcase(s, t);
     return s;

@@ -179,15 +179,19 @@ START_TEST(a_lane_is_asked_again_only_when_its_answer_was_taken)
     uint32_t polls;
 
     begin(1);
-    fake_events_set(fake, 0, 0, false, 1);
+    fake_events_set(fake, 0, 0, false, 3);
     for (uint32_t i = 0; i < 10; i++)
         fake_event(fake, 0, 0, "k");
     open_from(1);
     expect(PIKV_EVENT_STORED, 1, "k");
-    usleep(50000);
+    for (int i = 0; i < 10000 && fake_polls(fake, 0) < 2; i++)
+        usleep(1000);
+    usleep(20000); /* the answer is here */
+    expect(PIKV_EVENT_STORED, 2, "k");
+    usleep(20000);
     polls = fake_polls(fake, 0);
-    ck_assert_uint_eq(polls, 2); /* the one taken, and one that waits here */
-    for (uint64_t i = 2; i <= 10; i++)
+    ck_assert_uint_eq(polls, 2); /* the one being taken, and one that waits */
+    for (uint64_t i = 3; i <= 10; i++)
         expect(PIKV_EVENT_STORED, i, "k");
     end();
 }

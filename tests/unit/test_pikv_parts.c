@@ -141,8 +141,11 @@ static void drain(struct got *g, int max)
 
 static void untouched(const struct got *g)
 {
+    bool same = true;
+
     for (size_t i = 0; i < g->told * g->len; i++)
-        ck_assert_uint_eq(g->to[i], 0xee);
+        same &= g->to[i] == 0xee;
+    ck_assert(same);
 }
 
 static const struct {
