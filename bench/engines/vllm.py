@@ -13,7 +13,10 @@ calls        a schedule of steps, as vLLM's scheduler drives its tiers: four
              requests a step with 32 lookups each, promotions of the hits, 16
              stores; between steps the model's time, in which the scheduler
              thread sleeps. Each call of the tier is timed: how long does it
-             keep the scheduler thread? Times include waiting for Python's lock
+             keep the scheduler thread? waits: calls in which the thread gave
+             up its CPU to wait, for Python's lock too. undisturbed: the
+             longest of the calls in which the kernel took the CPU for others
+             in no case, which a loaded machine does in any
 
 Needs the packages vllm and torch; no GPU. The daemon is of $PIKV_BUILD
 (out/release), all on one machine. `fs` uses O_DIRECT where the file system has
@@ -25,6 +28,7 @@ import collections
 import hashlib
 import logging
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -60,7 +64,6 @@ REQUESTS, LOOKUPS, STORES = 4, 32, 16
 CALLS = ("lookup", "submit_load", "submit_store", "get_finished_jobs",
          "on_schedule_end", "on_new_request", "on_request_finished", "touch")
 END = ScheduleEndContext(new_req_ids=[], preempted_req_ids=())
-NONE = (0, 0, 0)
 
 
 def key(n):
@@ -86,6 +89,7 @@ def manager_of(tier, row, rows):
 def job_done(tier, job, load):
     began = time.perf_counter()
     (tier.submit_load if load else tier.submit_store)(job)
+    tier.on_schedule_end(END)
     while True:
         for result in tier.get_finished_jobs():
             if not result.success:
@@ -129,9 +133,13 @@ def timed_calls(tier, taken):
         call = getattr(tier, name)
 
         def wrapped(*args, _call=call, _times=taken[name]):
+            before = resource.getrusage(resource.RUSAGE_THREAD)
             began = time.perf_counter_ns()
             out = _call(*args)
-            _times.append(time.perf_counter_ns() - began)
+            took = time.perf_counter_ns() - began
+            after = resource.getrusage(resource.RUSAGE_THREAD)
+            _times.append((took, after.ru_nvcsw - before.ru_nvcsw,
+                           after.ru_nivcsw - before.ru_nivcsw))
             return out
         setattr(tier, name, wrapped)
 
@@ -173,7 +181,7 @@ def schedule(manager, first, steps, model_s):
 
 
 def calls(tier_config, row, steps, model_s):
-    """{call: (number, p50, p99, max) in us}."""
+    """{call: (number, p50, p99, max, max undisturbed in us, waits)}."""
     manager = manager_of(tier_config, row, 512)
     (tier,) = manager.secondary_tiers
     warm = {name: [] for name in CALLS}
@@ -183,11 +191,12 @@ def calls(tier_config, row, steps, model_s):
     manager.shutdown()
     out = {}
     for name, values in warm.items():
-        values.sort()
-        if values:
-            out[name] = (len(values), values[len(values) // 2] / 1e3,
-                         values[int(len(values) * 0.99)] / 1e3,
-                         values[-1] / 1e3)
+        took = sorted(t for t, _, _ in values)
+        if took:
+            alone = max((t for t, _, taken in values if not taken), default=0)
+            out[name] = (len(took), took[len(took) // 2] / 1e3,
+                         took[int(len(took) * 0.99)] / 1e3, took[-1] / 1e3,
+                         alone / 1e3, sum(w > 0 for _, w, _ in values))
     return out
 
 
@@ -252,17 +261,17 @@ def main():
     row = 64 << 10
     print(f"\ncalls on the scheduler thread, {a.steps} steps, chunks of "
           f"{row >> 10} KiB, us\n")
-    print("| call | tier | calls | p50 | p99 | max |")
-    print("|---|---|---|---|---|---|")
+    print("| call | tier | calls | p50 | p99 | max | undisturbed | waits |")
+    print("|---|---|---|---|---|---|---|---|")
     room = 4 * a.steps * REQUESTS * STORES * row + (1 << 30)
     found = dict(both(kinds(room), lambda t: calls(
         t, row, a.steps, a.model_ms / 1e3)))
     for call in CALLS:
         for name in found:
-            n, p50, p99, most = found[name].get(call, (0, *NONE))
-            if n:
+            if call in found[name]:
+                n, p50, p99, most, alone, waits = found[name][call]
                 print(f"| {call} | {name} | {n} | {p50:.1f} | {p99:.1f} | "
-                      f"{most:.1f} |")
+                      f"{most:.1f} | {alone:.1f} | {waits} |")
     return 0
 
 

@@ -5,9 +5,12 @@ Rig(params) has store, lookup, load, delete on key numbers and memoryviews. With
 the package lmcache, Rig is its NativeConnectorL2Adapter, made from the JSON
 that a user writes, with its own memory objects and keys. Without it, Rig is
 StandIn: OURS, the calls that LMCache 0.5.6's adapter makes on a connector
-(which thread, which order, which arguments), written by hand.
+(which thread, which order, which arguments), written by hand. Server, only
+with the package, is LMCache above its adapters: L1, and the threads that store
+to and load from L2.
 """
 
+import argparse
 import json
 import select
 import threading
@@ -16,10 +19,14 @@ from pikv.lmcache import Client
 
 try:
     import torch
-    from lmcache.v1.distributed.api import ObjectKey
+    from lmcache.v1.distributed.api import (
+        GroupedObjectKeys, MemoryLayoutDesc, ObjectKey, PrefetchTaskSpec)
+    from lmcache.v1.distributed.config import (
+        add_storage_manager_args, parse_args_to_config)
     from lmcache.v1.distributed.l2_adapters import create_l2_adapter
     from lmcache.v1.distributed.l2_adapters.config import (
         parse_args_to_l2_adapters_config)
+    from lmcache.v1.distributed.storage_manager import StorageManager
     from lmcache.v1.memory_management import (
         MemoryFormat, MemoryObjMetadata, TensorMemoryObj)
     from lmcache.v1.platform import consume_fd
@@ -185,3 +192,48 @@ class Real:
 
 
 Rig = StandIn if REAL else Real
+
+
+class Server:
+    """What `lmcache server` keeps blocks with: L1 memory, the threads that
+    store to and load from L2, and our adapter, from its own flags."""
+
+    def __init__(self, params, *flags):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--shm-name")
+        add_storage_manager_args(parser)
+        config = {"type": "native_plugin", "module_path": "pikv.lmcache",
+                  "class_name": "Client", "adapter_params": params}
+        self.manager = StorageManager(parse_args_to_config(parser.parse_args(
+            ["--l1-size-gb", "0.25", "--eviction-policy", "LRU",
+             "--l2-adapter", json.dumps(config), *flags])))
+
+    def layout(self, size):
+        return MemoryLayoutDesc([torch.Size([size])], [torch.uint8])
+
+    def write(self, keys, blocks):
+        """To L1; LMCache stores it to L2 when it likes."""
+        keys = Real.keys(keys)
+        made = self.manager.reserve_write(keys, self.layout(len(blocks[0])))
+        for key, block in zip(keys, blocks):
+            made[key].byte_array.cast("B")[:] = block
+        self.manager.finish_write(keys)
+
+    def stored_bytes(self):
+        return sum(n for n, _ in self.manager.get_l2_usages())
+
+    def read(self, keys, size):
+        """(blocks loaded from L2, their bytes): a prefetch and a read."""
+        keys = Real.keys(keys)
+        spec = PrefetchTaskSpec([GroupedObjectKeys(keys, 0,
+                                                   self.layout(size))])
+        handle = self.manager.submit_prefetch_task(spec)
+        assert self.manager.wait_prefetch_status(handle, WAIT_S)
+        result = self.manager.query_prefetch_status(handle)
+        hits = result.hit_cells[0].popcount()
+        if not hits:
+            return 0, []
+        with self.manager.read_prefetched_results(keys[:hits]) as objects:
+            data = [bytes(o.byte_array) for o in objects]
+        self.manager.finish_read_prefetched(keys[:hits])
+        return result.l2_hit_cells[0].popcount(), data

@@ -82,6 +82,9 @@ class SecondaryTierManager(abc.ABC):
         self.locality = None
         self.bp_detector = backpressure_detector
 
+    def on_schedule_end(self, context):
+        return
+
     @abc.abstractmethod
     def lookup(self, key, req_context):
         ...

@@ -2,6 +2,7 @@
 """pikv.lmcache under LMCache's own adapter (or our stand-in for its calls,
 lmcache_rig.py), against a running pikvd."""
 
+import contextlib
 import logging
 import mmap
 import os
@@ -13,7 +14,7 @@ import unittest
 
 import pikv
 from case import LONG_MS, Case, clean_env, payload, until
-from lmcache_rig import REAL, Real, Rig, StandIn, text_of
+from lmcache_rig import REAL, Real, Rig, Server, StandIn, text_of
 from pikv.lmcache import Client, key_parts, mapping_of, scope_of
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -392,3 +393,35 @@ class Engine(Doors):
         door.delete(range(6))
         self.assertEqual(door.adapter.get_usage().total_bytes_used, 2 * KIB)
         self.assertTrue(door.adapter.report_status()["is_healthy"])
+
+    @contextlib.contextmanager
+    def server(self, *flags):
+        out = Server({"address": self.node.address, "deadline_ms": LONG_MS,
+                      "namespace": self._testMethodName,
+                      "lookup_ms": LONG_MS}, *flags)
+        try:
+            yield out
+        finally:
+            out.manager.close()
+
+    def next_life(self, *flags):
+        """What one LMCache wrote, the next one reads. What it registered."""
+        n, size = 24, MIB
+        blocks = [payload(size, i) for i in range(n)]
+        with self.server(*flags) as first:
+            first.write(range(n), blocks)
+            self.assertTrue(until(lambda: first.stored_bytes() == n * size))
+        with self.server(*flags) as second:
+            loaded, got = second.read(range(n + 8), size)
+            self.assertEqual(loaded, n)
+            self.assertEqual(got, blocks)
+            door = second.manager.l2_adapters()[0][1]
+            return door._client._store.client.stats()["registered_bytes"]
+
+    def test_what_one_lmcache_wrote_the_next_one_reads(self):
+        self.next_life("--no-l1-use-lazy", "--shm-name", "")
+
+    def test_the_same_with_its_shared_memory_which_is_registered(self):
+        name = f"pikv_test_{os.getpid()}"
+        self.assertGreaterEqual(
+            self.next_life("--no-l1-use-lazy", "--shm-name", name), 1 << 28)

@@ -283,6 +283,8 @@ class TestTier(Case):
         t, memory = self.tier()
         for n in range(20):
             t.submit_store(job(n, keys(2, 2 * n), [0, 1], request()))
+            if n == 10:
+                t.on_schedule_end(None)
         t.shutdown()
         t.shutdown()
         self.assertEqual(sorted(r.job_id for r in t.get_finished_jobs()),

@@ -12,8 +12,9 @@
                          itself, so that one copy is one copy
 
     scheduler thread                       threads of ours
-      lookup      -> answer, or asked  ->  lookup: LOOKUPs, batched; touches
-      submit_load, submit_store        ->  load, store: GETs and PUTs in parts
+      lookup      -> answer, or asked      lookup: LOOKUPs, batched; touches
+      submit_load, submit_store            load, store: GETs and PUTs in parts
+      on_schedule_end  ->  all of these, once a step
       get_finished_jobs  <- list of results
 
 What must hold:
@@ -64,8 +65,8 @@ from vllm.v1.kv_offload.tiering.base import SecondaryTierManager
 
 _log = logging.getLogger("pikv.vllm")
 
-BATCH_KEYS = 64     # keys of a LOOKUP that is not held back until step's end
 TOUCHES_MAX = 64    # calls of touch() that wait; older ones are dropped
+JOBS_KEYS = 256     # of jobs that are done together
 POLL_S = 0.05       # how often a start looks for vLLM's NONE_HASH
 DRAIN_POLL_S = 0.0005
 
@@ -109,6 +110,11 @@ class PikvTier(SecondaryTierManager):
         self._events = self._event_list()
         self._answers = Answers(self._set["pin_ttl_ms"] / 1000)
         self._batch: list[bytes] = []
+        self._loads: list[Job] = []
+        self._stores: list[Job] = []
+        # Threads are woken once a step, at its end, when the scheduler thread
+        # has done its work: a woken thread competes for Python's lock.
+        self._by_step = hasattr(SecondaryTierManager, "on_schedule_end")
         self._touches: deque[Sequence[bytes]] = deque(maxlen=TOUCHES_MAX)
         self._done: deque[tuple[Job, Any]] = deque()
         self._submitted = 0
@@ -158,7 +164,7 @@ class PikvTier(SecondaryTierManager):
         """HIT, MISS, or RETRY: it has been asked, or another engine stores it
         just now. Never waits."""
         if self._moves is None:
-            self._wanted.set()
+            self._want()
             return ANSWER_MISS if self._why_off else self._unopened()
         answer, ask = self._answers.look(key, req_context.req_id)
         if ask:
@@ -166,8 +172,6 @@ class PikvTier(SecondaryTierManager):
                 self._answers.forget(key)
                 return ANSWER_MISS
             self._batch.append(key)
-            if len(self._batch) >= BATCH_KEYS:
-                self._send_batch()
         return ANSWER_RETRY if answer is None else \
             ANSWER_HIT if answer else ANSWER_MISS
 
@@ -175,10 +179,23 @@ class PikvTier(SecondaryTierManager):
         """The first attempt to open decides, not the first request."""
         return ANSWER_MISS if self._opened.is_set() else ANSWER_RETRY
 
-    def _send_batch(self) -> None:
+    def _want(self) -> None:
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def _send(self) -> None:
+        """What the step has collected goes to the threads."""
         if self._batch:
             self._to_lookup.put(self._batch)
             self._batch = []
+        elif self._touches and self._to_lookup.empty():
+            self._to_lookup.put(None)
+        if self._loads:
+            self._to_load.put(self._loads)
+            self._loads = []
+        if self._stores:
+            self._to_store.put(self._stores)
+            self._stores = []
 
     def touch(self, keys: Iterable[bytes], req_context: Any = None) -> None:
         """These were used; told to the server when there is time."""
@@ -186,7 +203,7 @@ class PikvTier(SecondaryTierManager):
 
     def on_new_request(self, req_context: Any) -> Any:
         """No wish of our own about what is offloaded."""
-        self._wanted.set()
+        self._want()
         kind = getattr(offload, "RequestOffloadingContext", None)
         return kind() if kind else None
 
@@ -195,10 +212,8 @@ class PikvTier(SecondaryTierManager):
         self._answers.end(req_context.req_id)
 
     def on_schedule_end(self, context: Any = None) -> None:
-        """The step's lookups go to the server while the model runs."""
-        self._send_batch()
-        if self._touches and self._to_lookup.empty():
-            self._to_lookup.put(None)
+        """The step's calls go to the server while the model runs."""
+        self._send()
 
     # ---- scheduler thread: jobs ----
 
@@ -206,16 +221,21 @@ class PikvTier(SecondaryTierManager):
         """Rows of the primary tier to the server; chunks that it has are not
         sent again."""
         self._submitted += 1
-        self._to_store.put(Job(job_metadata))
+        self._stores.append(Job(job_metadata))
+        if not self._by_step:
+            self._send()
 
     def submit_load(self, job_metadata: Any) -> None:
         """Chunks from the server into rows of the primary tier."""
         self._submitted += 1
-        self._to_load.put(Job(job_metadata))
+        self._loads.append(Job(job_metadata))
+        if not self._by_step:
+            self._send()
 
     def get_finished_jobs(self) -> list[Any]:
         """JobResults since the last call."""
-        self._send_batch()
+        if not self._by_step:
+            self._send()
         out = []
         while self._done:
             job, result = self._done.popleft()
@@ -244,6 +264,7 @@ class PikvTier(SecondaryTierManager):
     def drain_jobs(self) -> None:
         """Waits until no byte of the primary tier is touched any more; the
         deadlines of calls bound it. The results are in get_finished_jobs."""
+        self._send()
         while self._submitted != sum(self._finished) and not self._stopping:
             time.sleep(DRAIN_POLL_S)
 
@@ -252,6 +273,7 @@ class PikvTier(SecondaryTierManager):
         if self._stopping:
             return
         self._stopping = True
+        self._send()
         self._wanted.set()
         for q in (self._to_lookup, self._to_load, self._to_store):
             q.put(False)
@@ -401,43 +423,88 @@ class PikvTier(SecondaryTierManager):
     def _run_jobs(self, jobs: queue.SimpleQueue[Any], who: int,
                   chains: Chains | None) -> None:
         self._opened.wait()
-        while True:
-            job = jobs.get()
-            if job is False:
-                return
+        going = True
+        while going:
+            some, going = taken(jobs)
             began = time.perf_counter()
+            good = [job for job in some if self._fits(job)]
             ok: list[bool] = []
             try:
-                if not self._stopping:
-                    ok = self._move(job, chains)
+                if good and self._moves is not None and not self._stopping:
+                    ok = self._move(self._moves, good, chains)
             except Exception as e:
-                self._once(f"{'store' if chains else 'load'}: {e!r}")
-            if not ok:
-                ok = [False] * len(job.keys)
-            result = job.result(tiering.JobResult, ok, chains is not None,
-                                time.perf_counter() - began, self._row_bytes)
-            self._failed += ok.count(False)
-            self._done.append((job, result))
-            self._finished[who] += 1
+                self._once(f"{'load' if chains is None else 'store'}: {e!r}")
+            seconds = time.perf_counter() - began
+            at = 0
+            for job in some:
+                n = len(job.keys)
+                mine = [False] * n
+                if job in good:
+                    mine, at = ok[at:at + n] or mine, at + n
+                self._report(job, mine, who, chains is not None, seconds)
+            if chains is None and self._moves is not None:
+                self._unpin(self._moves, good)
 
-    def _move(self, job: Job, chains: Chains | None) -> list[bool]:
-        moves, keys = self._moves, job.keys
-        rows = job.rows(self._row_n)
-        if moves is None:
-            return []
+    def _fits(self, job: Job) -> bool:
+        try:
+            job.rows(self._row_n)
+        except ValueError as e:
+            self._once(f"a job that cannot be: {e}")
+            return False
+        return True
+
+    def _report(self, job: Job, ok: list[bool], who: int, is_store: bool,
+                seconds: float) -> None:
+        result = job.result(tiering.JobResult, ok, is_store, seconds,
+                            self._row_bytes)
+        self._failed += ok.count(False)
+        self._done.append((job, result))
+        self._finished[who] += 1
+
+    def _move(self, moves: Moves, jobs: list[Job],
+              chains: Chains | None) -> list[bool]:
         n = self._row_bytes
-        data = [(self._base + r * n, n) for r in rows]
+        keys = [k for job in jobs for k in job.keys]
+        data = [(self._base + r * n, n) for job in jobs
+                for r in job.rows(self._row_n)]
         routes = [k[:ROUTE_BYTES] for k in keys]
+        sizes = [n] * len(keys)
         if chains is None:
-            ok = moves.get(keys, data, [n] * len(keys), routes=routes)
-            moves.unpin(keys, routes=routes)
-            return ok
-        parents, ends = chains.of(job)
-        return moves.put(keys, data, [n] * len(keys), routes=routes,
-                         parents=parents, token_ends=ends)
+            return moves.get(keys, data, sizes, routes=routes)
+        parents: list[bytes | None] = []
+        ends: list[int] = []
+        for job in jobs:
+            before, where = chains.of(job)
+            parents += before
+            ends += where or [0] * len(before)
+        return moves.put(keys, data, sizes, routes=routes, parents=parents,
+                         token_ends=ends)
+
+    def _unpin(self, moves: Moves, jobs: list[Job]) -> None:
+        """After the result: nobody waits for it."""
+        keys = [k for job in jobs for k in job.keys]
+        for i in range(0, len(keys), 1024):
+            some = keys[i:i + 1024]
+            moves.unpin(some, routes=[k[:ROUTE_BYTES] for k in some])
 
     def _once(self, text: str) -> None:
         if self._moves is not None:
             self._moves.once(text, logging.ERROR)
         else:
             _log.error("pikv: %s", text)
+
+
+def taken(jobs: queue.SimpleQueue[Any]) -> tuple[list[Job], bool]:
+    """Waits for jobs; with them come those behind, up to JOBS_KEYS keys, so
+    that small jobs do not wait for each other's round trips. False: the queue
+    has ended."""
+    out: list[Job] = []
+    while sum(len(job.keys) for job in out) < JOBS_KEYS:
+        try:
+            some = jobs.get_nowait() if out else jobs.get()
+        except queue.Empty:
+            break
+        if some is False:
+            return out, False
+        out += some
+    return out, True
