@@ -45,7 +45,7 @@ static int labels_fill(PyObject *v, Py_ssize_t i, uint64_t *out)
 
     if (v == Py_None)
         return 0;
-    if (PyIndex_Check(v))
+    if (is_number(v))
         return uint_of(v, O_labels, i, UINT64_MAX, out);
     t = PySequence_Tuple(v);
     if (!t)
@@ -68,13 +68,13 @@ static int labels_open(struct batch *b, uint64_t *all, PyObject **each)
     memset(all, 0, LABELS * sizeof(*all));
     if (!option_given(b, O_labels))
         return 0;
-    if (PyIndex_Check(b->o[O_labels]))
+    if (is_number(b->o[O_labels]))
         return labels_fill(b->o[O_labels], -1, all);
     t = option_tuple(b, O_labels);
     if (!t)
         return -1;
     first = PyTuple_Size(t) ? PyTuple_GetItem(t, 0) : NULL;
-    if (!first || PyIndex_Check(first))
+    if (!first || is_number(first))
         return labels_fill(t, -1, all);
     if (PyTuple_Size(t) != (Py_ssize_t)b->n)
         return refuse(PyExc_ValueError, O_labels, -1,

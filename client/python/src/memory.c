@@ -415,6 +415,7 @@ PyObject *handle_layout(PyObject *self, PyObject *args)
     uint64_t *bases = NULL;
     struct pikv_buf bytes;
     struct hold hold;
+    PyThreadState *gil;
     struct pikv *kv;
     uint32_t id = 0;
     int e;
@@ -431,7 +432,9 @@ PyObject *handle_layout(PyObject *self, PyObject *args)
         l.addr = bytes.p;
         l.block_stride = stride;
         l.table = bases;
+        gil = PyEval_SaveThread();
         e = pikv_layout_register(kv, &l, &id);
+        PyEval_RestoreThread(gil);
         handle_leave(h);
         if (e)
             raise_code(h->st, e, "layout", NULL);

@@ -153,6 +153,12 @@ int option_bool(const struct batch *b, enum option o, bool *out)
     return truth < 0 ? -1 : 0;
 }
 
+/* An array of numpy is a sequence and, with one entry, a number too. */
+bool is_number(PyObject *v)
+{
+    return PyIndex_Check(v) && !PySequence_Check(v);
+}
+
 int uint_of(PyObject *v, enum option o, Py_ssize_t i, uint64_t max,
             uint64_t *out)
 {
@@ -207,7 +213,7 @@ int column_open(struct batch *b, enum option o, uint64_t max,
     *out = (struct column){.option = o, .max = max};
     if (!option_given(b, o))
         return 0;
-    if (PyIndex_Check(b->o[o]))
+    if (is_number(b->o[o]))
         return uint_of(b->o[o], o, -1, max, &out->all);
     out->tuple = option_tuple(b, o);
     if (!out->tuple)

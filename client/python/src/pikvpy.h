@@ -60,13 +60,14 @@ enum {
     X(keys)                                                                    \
     X(values)                                                                  \
     X(buffers)                                                                 \
-    X(lengths) X(tokens) X(offsets) X(writer) X(writers) X(open_ms) X(parents) \
-        X(labels) X(pages) X(token_ends) X(token_ns) X(crc32c) X(route)        \
-            X(routes) X(scope) X(group) X(cls) X(affinity) X(priority)         \
-                X(ttl_ms) X(pin_ttl_ms) X(durable) X(layout) X(tag)            \
-                    X(deadline_ms) X(if_versions) X(verify) X(parts)           \
-                        X(soft_ms) X(loan) X(cols) X(columns) X(promote)       \
-                            X(select) X(label) X(demote) X(cap_mib) X(trace)
+    X(lengths)                                                                 \
+    X(tokens) X(offsets) X(writer) X(writers) X(open_ms) X(parents) X(labels)  \
+        X(pages) X(token_ends) X(token_ns) X(crc32c) X(route) X(routes)        \
+            X(scope) X(group) X(cls) X(affinity) X(priority) X(ttl_ms)         \
+                X(pin_ttl_ms) X(durable) X(layout) X(tag) X(deadline_ms)       \
+                    X(if_versions) X(verify) X(parts) X(soft_ms) X(loan)       \
+                        X(cols) X(columns) X(promote) X(select) X(label)       \
+                            X(demote) X(cap_mib) X(trace)
 
 enum option {
 #define OPTION(name) O_##name,
@@ -218,6 +219,7 @@ PyObject *option_tuple(struct batch *b, enum option o);
 int column_open(struct batch *b, enum option o, uint64_t max,
                 struct column *out);
 int column_at(const struct column *c, uint32_t i, uint64_t *out);
+bool is_number(PyObject *v);
 int uint_of(PyObject *v, enum option o, Py_ssize_t i, uint64_t max,
             uint64_t *out);
 /* struct pikv_call from what was given. */
