@@ -64,13 +64,13 @@ struct lane {
     struct pool spans; /* arrays of STORE_SPANS_MAX, for split blocks */
     size_t op_arena_bytes;
     struct list peer_list;
-    struct list *pin_heads;  /* pins by block, pins.c */
-    struct list mem_waiters; /* ops that wait for memory (BUSY reserve) */
-    uint64_t mem_freed_seen; /* store_freed() when they last tried */
+    struct list *pin_heads;   /* pins by block, pins.c */
+    struct list mem_waiters;  /* ops that wait for memory (BUSY reserve) */
+    uint64_t mem_freed_seen;  /* store_freed() when they last tried */
     struct list *event_waits; /* by namespace id: ops that wait for an event */
     uint32_t event_sleepers;  /* how many these are */
     uint64_t events_told;     /* they were told of all events before it */
-    struct registry_ns *ns;  /* by namespace id; .id 0: not known here */
+    struct registry_ns *ns;   /* by namespace id; .id 0: not known here */
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
     struct lane_nudge nudges[UNIT_LANES_MAX];
