@@ -57,8 +57,9 @@ class Words(Case):
 
     def test_no_server_is_exit_4_for_every_verb_that_asks(self):
         for args in (["put", "k"], ["get", "k"], ["lookup", "k"],
-                     ["evict", "k"], ["stat"], ["top", "-b"], ["inspect", "k"],
-                     ["keys"], ["clients"], ["namespace", "list"],
+                     ["evict", "k"], ["events"], ["stat"], ["top", "-b"],
+                     ["inspect", "k"], ["keys"],
+                     ["clients"], ["namespace", "list"],
                      ["namespace", "show", "n"], ["namespace", "create", "n"],
                      ["namespace", "set", "n", "share=1"],
                      ["namespace", "bump", "n", "--yes"], ["reload"],
@@ -111,7 +112,7 @@ class Words(Case):
 
     def test_completion_offers_what_fits(self):
         self.assertEqual(self.complete("eb"), [])
-        self.assertEqual(self.complete("ev"), ["evict"])
+        self.assertEqual(self.complete("evi"), ["evict"])
         self.assertEqual(self.complete("namespace", "s"), ["show", "set"])
         self.assertEqual(self.complete("-N", "x", "get", "k", "--ver"),
                          ["--version", "--verify"])

@@ -441,11 +441,24 @@ static bool sim_may_double(const struct sim *s, const struct wire_frame *f)
            (!s->media || (f->op != OP_EVICT && f->op != OP_NAMESPACE));
 }
 
+/* A request that came twice would be told of twice, from two operations. */
+static bool sim_asks_parts(const struct sim_letter *l)
+{
+    const struct wire_frame *f = (const void *)l->bytes;
+    struct wire_batch head;
+
+    if (f->op != OP_GET || f->record_n == 0)
+        return false;
+    memcpy(&head, l->bytes + WIRE_RECORD, sizeof head);
+    return (head.flags & BATCH_PARTS) != 0;
+}
+
 static void sim_request_arrives(struct sim *s, void *arg)
 {
     struct sim_letter *l = arg;
     const struct wire_frame *f = (const void *)l->bytes;
-    uint32_t copies = sim_may_double(s, f) && sim_fault(s) ? 2 : 1;
+    bool twice = sim_may_double(s, f) && !sim_asks_parts(l);
+    uint32_t copies = twice && sim_fault(s) ? 2 : 1;
 
     LIST_FOREACH(node, &l->net->peers)
     {

@@ -4,6 +4,7 @@
 import array
 import ctypes
 import gc
+import importlib.util
 import mmap
 import os
 import sys
@@ -17,6 +18,8 @@ try:
     import numpy
 except ImportError:
     numpy = None
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 class Tensor:
@@ -105,6 +108,21 @@ class Kinds(Case):
         r = self.ns.put([b"1", b"2"], [b"x", b"y"],
                         pages=numpy.arange(2), group=numpy.uint8(1))
         self.assertTrue(r.all_ok)
+
+    @unittest.skipUnless(HAS_TORCH, "torch is not installed")
+    def test_torch(self):
+        import torch
+        a = torch.arange(1024).to(torch.bfloat16).reshape(32, 32)
+        b = torch.zeros_like(a)
+        self.assertTrue(self.ns.put([b"k"], [a]).all_ok)
+        self.assertTrue(self.ns.get([b"k"], [[b[:1], b[1:]]]).all_ok)
+        self.assertTrue(torch.equal(a, b))
+        with self.refused(ValueError, "values[0]", "contiguous"):
+            self.ns.put([b"x"], [a.t()])
+        with self.refused(ValueError, "values[0]", "host memory"):
+            self.ns.put([b"x"], [torch.empty(3, device="meta")])
+        self.assertTrue(self.ns.put([b"x"], [a],
+                                    pages=torch.tensor([1])).all_ok)
 
     def test_value_larger_than_staging(self):
         client = self.connect(staging_bytes=1 << 20)

@@ -3,9 +3,10 @@
 
 import os
 import re
+from unittest import mock
 
 import pikv
-from case import ROOT, Case
+from case import ROOT, Case, Client
 
 README = os.path.join(ROOT, "client/python/README.md")
 
@@ -22,7 +23,8 @@ class Readme(Case):
         found = examples()
         self.assertGreaterEqual(len(found), 6)
         for title, code in found:
-            with self.subTest(title):
+            with self.subTest(title), mock.patch("pikv.Client", Client), \
+                    mock.patch("pikv.client.Client", Client):
                 exec(compile(code, title, "exec"),
                      {"address": self.node.address, "__name__": "readme"})
 

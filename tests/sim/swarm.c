@@ -65,6 +65,7 @@ static void swarm_print(const struct sim *s, uint64_t hash)
            (unsigned long long)s->drafts_ok,
            (unsigned long long)s->drafts_partial,
            (unsigned long long)s->drafts_given_up);
+    printf(", %llu parts told", (unsigned long long)s->parts_told);
     if (c->ssds)
         printf("; %u ssd fault %d: %u lives, %llu gets from it, %llu blocks "
                "recovered, %llu durable, %llu dropped",
