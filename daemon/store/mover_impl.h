@@ -151,6 +151,7 @@ struct mover {
     uint64_t eta_ns[ETA_SIZES]; /* measured: a load by its size; 0 none yet */
     uint64_t page_ns;           /* and per page, of all */
     uint32_t dead;              /* devices whose end was told to all, bits */
+    bool tomb_lost; /* a device failed under a tomb: drops may come undone */
 };
 
 static inline bool dev_writable(const struct mover *m, uint32_t dev)

@@ -19,7 +19,9 @@
  *
  * A drop is durable when its tomb is. Whether a block needs one is known from
  * its place, from a request under way, and from HOT_RECORDED: a record that the
- * store has let go of may still lie in a segment that was not used again.
+ * store has let go of may still lie in a segment that was not used again. Once a
+ * tomb was lost to a failing device nobody knows what an older block of a key
+ * left behind: from then on no drop is told to be durable.
  *
  * Failure: a request that fails leaves the block in memory, DEFERRED; persists
  * and drops are told NOT_DURABLE. Thread: the lane. */
@@ -87,8 +89,12 @@ static void order_end(struct order *o, enum err e)
 
 static void order_done(struct seg_req *r)
 {
-    order_end(container_of(r, struct order, req),
-              r->err ? ERR_NOT_DURABLE : OK);
+    struct order *o = container_of(r, struct order, req);
+    bool tomb = r->what == SEG_REQ_TOMB;
+
+    if (tomb && r->err)
+        o->m->tomb_lost = true;
+    order_end(o, r->err || (tomb && o->m->tomb_lost) ? ERR_NOT_DURABLE : OK);
 }
 
 static void order_send(struct order *o, enum seg_req_what what, uint32_t dev)
@@ -133,6 +139,8 @@ void orders_dead(struct mover *m, uint32_t dev)
         struct store_wait *w = o->wait;
 
         o->wait = NULL;
+        if (o->req.what == SEG_REQ_TOMB)
+            m->tomb_lost = true;
         wait_end(w, ERR_NOT_DURABLE);
     }
 }
@@ -470,9 +478,10 @@ enum err store_drop_durable(struct store *s, uint32_t block,
                             struct store_wait *w)
 {
     uint32_t dev = s->mover ? recorded_dev(s, block) : DEV_NONE;
+    bool doubtful = dev == DEV_NONE && w && s->mover && s->mover->tomb_lost;
     struct order *o = NULL;
 
-    if (dev != DEV_NONE) {
+    if (dev != DEV_NONE || doubtful) {
         o = order_new(s->mover, w);
         if (!o)
             return ERR_BUSY;
@@ -483,7 +492,10 @@ enum err store_drop_durable(struct store *s, uint32_t block,
         return OK;
     if (w)
         w->pending++;
-    order_send(o, SEG_REQ_TOMB, dev);
+    if (doubtful)
+        list_add_tail(&s->mover->ended, &o->node);
+    else
+        order_send(o, SEG_REQ_TOMB, dev);
     return OK;
 }
 
