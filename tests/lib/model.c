@@ -134,7 +134,7 @@ void model_drop_begin(struct model *m, uint32_t key, uint64_t call)
         struct model_put *p = &m->keys[key].puts[i];
 
         p->durable = false;
-        p->drop_call = p->version && !p->swept ? call : UINT64_MAX;
+        p->drop_call = p->version ? call : UINT64_MAX;
     }
 }
 
@@ -161,7 +161,6 @@ void model_drop_any_begin(struct model *m)
             struct model_put *p = &m->keys[key].puts[i];
 
             p->durable = false;
-            p->swept |= p->version != 0;
             p->drop_call = p->drop_call ? p->drop_call : UINT64_MAX;
         }
 }

@@ -33,8 +33,6 @@ struct model_put {
     uint64_t put_bytes;  /* durable: of the model, when it was answered */
     uint64_t drop_call;  /* the EVICT under way that will have dropped it */
     uint64_t dropped_ns; /* it was answered then; 0: not dropped */
-    bool swept; /* something that may take any block may have taken it: perhaps
-                 * not durably, and no later EVICT of the key says that */
 };
 
 struct model_key {

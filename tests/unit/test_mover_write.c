@@ -357,6 +357,29 @@ START_TEST(a_drop_waits_for_its_tomb_where_there_may_be_a_record)
 }
 END_TEST
 
+START_TEST(after_a_lost_tomb_no_drop_is_told_to_be_durable)
+{
+    struct store_wait w = {.done = fssd_done};
+
+    open_ssd(8);
+    fssd_put_written(&x, "a", NULL, 5000);
+    x.fail_order = ERR_IO;
+    ck_assert_int_eq(store_drop_durable(x.f.s, find("a"), NULL), OK);
+    fssd_run(&x);
+    x.fail_order = OK;
+    x.hold = true; /* the next "a" is in memory only */
+    ck_assert_int_eq(fssd_put(&x, "a", NULL, NULL, 5000), OK);
+    ck_assert_int_eq(store_drop_durable(x.f.s, find("a"), &w), OK);
+    ck_assert_uint_eq(w.pending, 1);
+    ck_assert_uint_eq(find("a"), 0);
+    x.hold = false;
+    fssd_run(&x);
+    ck_assert_uint_eq(w.pending, 0);
+    ck_assert_int_eq(w.err, ERR_NOT_DURABLE);
+    done();
+}
+END_TEST
+
 START_TEST(too_many_tombs_are_busy_and_drop_nothing)
 {
     uint32_t n = 0;
@@ -400,6 +423,7 @@ Suite *suite(void)
     tcase_add_test(t, what_cannot_be_made_durable_says_so);
     tcase_add_test(t, without_an_ssd_nothing_is_durable_and_drops_are_plain);
     tcase_add_test(t, a_drop_waits_for_its_tomb_where_there_may_be_a_record);
+    tcase_add_test(t, after_a_lost_tomb_no_drop_is_told_to_be_durable);
     tcase_add_test(t, too_many_tombs_are_busy_and_drop_nothing);
     suite_add_tcase(s, t);
     return s;
