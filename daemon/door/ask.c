@@ -44,7 +44,8 @@ static void *ask_lane(struct ask *a, const char *op, int lane,
         return NULL;
     }
     protobuf_c_message_pack(m, text);
-    a->status = pikv_admin(a->kv, op, lane, text, len, &got, &got_len, &call);
+    a->status =
+        pikv_admin(a->door->kv, op, lane, text, len, &got, &got_len, &call);
     if (a->status)
         return NULL;
     out = protobuf_c_message_unpack(reply, NULL, got_len, got);
@@ -57,11 +58,21 @@ static void *ask_lane(struct ask *a, const char *op, int lane,
 static Pikv__InspectReply *ask_inspect(struct ask *a, int lane,
                                        Pikv__InspectRequest *m)
 {
-    a->status = pikv_namespace_id(a->kv, a->ns, &m->ns, &m->generation);
-    if (a->status)
-        return NULL;
-    return ask_lane(a, "inspect", lane, &m->base,
-                    &pikv__inspect_reply__descriptor);
+    void *r = NULL;
+
+    for (int i = 0; i < 2 && !r;
+         i++) { /* the namespace may have been flushed */
+        if (i && a->status != PIKV_STALE_GENERATION)
+            break;
+        if (i && door_open_namespace(a->door))
+            break;
+        a->status =
+            pikv_namespace_id(a->door->kv, a->door->ns, &m->ns, &m->generation);
+        if (!a->status)
+            r = ask_lane(a, "inspect", lane, &m->base,
+                         &pikv__inspect_reply__descriptor);
+    }
+    return r;
 }
 
 static void keep_key(struct ask *a, const ProtobufCBinaryData *key)
@@ -119,7 +130,7 @@ static void work_size(struct ask *a)
     Pikv__NamespaceRequest m = PIKV__NAMESPACE_REQUEST__INIT;
     Pikv__NamespaceReply *r;
 
-    m.name = a->namespace;
+    m.name = a->door->cfg.listen.resp.namespace;
     r = ask_lane(a, "namespace", -1, &m.base,
                  &pikv__namespace_reply__descriptor);
     if (!r)
@@ -299,14 +310,12 @@ static bool ask_begin(struct conn *c, enum ask_kind kind)
     a->busy = true;
     a->conn = c;
     a->kind = kind;
-    a->kv = d->kv;
-    a->ns = d->ns;
+    a->door = d;
     a->lanes = d->info.lanes;
     a->status = PIKV_OK;
     a->found = false;
     a->key_n = a->keys_len = 0;
     a->blocks = a->bytes = a->ttl_ms = 0;
-    memcpy(a->namespace, d->cfg.listen.resp.namespace, sizeof(a->namespace));
     a->work.data = a;
     c->wait = WAIT_ASK; /* in no queue */
     MUST(uv_queue_work(&d->uv, &a->work, on_work, on_work_done) == 0);

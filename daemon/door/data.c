@@ -18,7 +18,7 @@
 
 #include "door/impl.h"
 
-enum { GET_TRIES = 8 };
+enum { GET_TRIES = 8, GUESS_SHARE = 16 };
 
 bool data_key_ok(struct conn *c, struct pikv_bytes key)
 {
@@ -40,9 +40,11 @@ void data_release(struct conn *c)
 
 /* ---- GET, MGET ---- */
 
-/* The largest of the last DOOR_GUESSES to 2 * DOOR_GUESSES lengths. */
+/* The largest of the last DOOR_GUESSES to 2 * DOOR_GUESSES lengths, up to a
+ * share of the memory: many GETs offer that much at a time. */
 static void guess_learn(struct door *d, uint64_t len)
 {
+    len = min_u64(len, d->cfg.listen.resp.memory_bytes / GUESS_SHARE);
     d->guess_max = max_u64(d->guess_max, len);
     d->guess = max_u64(d->guess, len);
     if (++d->guess_n < DOOR_GUESSES)
@@ -124,11 +126,11 @@ static void get_item(struct conn *c, struct pikv_get *g, struct item *it)
     };
 }
 
-/* What is being set is not there yet. */
-static bool get_misses(int status)
+/* What is being set is not there yet, what was flushed no more. */
+static bool get_misses(struct conn *c, int status)
 {
     return status == PIKV_MISS || status == PIKV_PENDING ||
-           status == PIKV_CORRUPT;
+           status == PIKV_CORRUPT || door_stale(c->door, status);
 }
 
 /* One item's reply, or false: it did not fit. */
@@ -152,7 +154,7 @@ static bool get_reply(struct conn *c, struct item *it,
                   (unsigned long long)r->len);
     else if (r->status == PIKV_OK)
         out_room(c, &it->room, r->len);
-    else if (get_misses(r->status))
+    else if (get_misses(c, r->status))
         out_nil(c);
     else
         out_code(c, r->status);
@@ -274,8 +276,7 @@ static void lookup_done(struct conn *c, const struct pikv_completion *done)
     for (uint32_t i = 0; i < c->batch.m; i++) {
         const struct pikv_result *r = &c->batch.results[i];
 
-        if (r->status != PIKV_OK && r->status != PIKV_MISS &&
-            r->status != PIKV_PENDING && !c->failed)
+        if (r->status != PIKV_OK && !get_misses(c, r->status) && !c->failed)
             c->failed = r->status;
         if (r->status == PIKV_OK && r->state == 2)
             c->sum += is_len ? r->len : 1;
@@ -285,7 +286,8 @@ static void lookup_done(struct conn *c, const struct pikv_completion *done)
 static void del_done(struct conn *c, const struct pikv_completion *done)
 {
     c->sum += done->count;
-    if (done->status != PIKV_OK && done->status != PIKV_NOT_DURABLE)
+    if (done->status != PIKV_OK && done->status != PIKV_NOT_DURABLE &&
+        !door_stale(c->door, done->status))
         c->failed = done->status;
 }
 

@@ -189,6 +189,45 @@ static void on_accept(uv_poll_t *h, int status, int events)
 
 /* ---- Connecting to the lanes ---- */
 
+int door_open_namespace(struct door *d)
+{
+    struct pikv_namespace ns = {.name = d->cfg.listen.resp.namespace,
+                                .create = true};
+    uint32_t id;
+    int e = pikv_namespace_open(d->kv, &ns, &id, NULL);
+
+    if (!e) /* a name keeps its number within a handle */
+        __atomic_store_n(&d->ns, id, __ATOMIC_RELAXED);
+    return e;
+}
+
+static void on_opening(uv_work_t *w)
+{
+    (void)door_open_namespace(w->data);
+}
+
+static void on_opened(uv_work_t *w, int status)
+{
+    struct door *d = w->data;
+
+    (void)status;
+    d->is_opening = false;
+}
+
+bool door_stale(struct door *d, int status)
+{
+    if (status != PIKV_STALE_GENERATION && status != PIKV_NO_NAMESPACE)
+        return false;
+    if (!d->is_opening) {
+        LOG(LOG_INFO, "resp_namespace_again", "why=%s",
+            pikv_error_name(status));
+        d->is_opening = true;
+        d->opening.data = d;
+        MUST(uv_queue_work(&d->uv, &d->opening, on_opening, on_opened) == 0);
+    }
+    return true;
+}
+
 static int connect_open(struct door *d)
 {
     const struct config *c = &d->cfg;
@@ -199,14 +238,12 @@ static int connect_open(struct door *d)
         .connect_ms = CONNECT_MS,
         .inflight_max = (uint32_t)c->listen.resp.clients + 1,
     };
-    struct pikv_namespace ns = {.name = c->listen.resp.namespace,
-                                .create = true};
     int e;
 
     snprintf(address, sizeof(address), "shm:%s", c->listen.shm.path);
     e = pikv_open(&o, &d->kv);
     if (!e)
-        e = pikv_namespace_open(d->kv, &ns, &d->ns, NULL);
+        e = door_open_namespace(d);
     if (!e)
         e = pikv_info(d->kv, &d->info);
     if (!e)
@@ -280,7 +317,7 @@ static void door_end(struct door *d)
 
     while ((n = d->conns.next) != &d->conns)
         conn_close(container_of(n, struct conn, node));
-    while (d->ask.busy)
+    while (d->ask.busy || d->is_opening)
         uv_run(&d->uv, UV_RUN_ONCE);
     if (d->kv && d->serving)
         uv_poll_stop(&d->events);

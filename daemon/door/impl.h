@@ -184,9 +184,8 @@ struct ask {
     struct conn *conn; /* NULL: nothing is asked, or its connection died */
     bool busy;
     enum ask_kind kind;
-    struct pikv *kv;
-    uint32_t ns, lanes;
-    char namespace[CONFIG_STRING];
+    struct door *door; /* kv, ns and cfg of it only */
+    uint32_t lanes;
     uint8_t text[DOOR_KEY_MAX]; /* key, or pattern */
     uint32_t text_len;
     uint64_t cursor, count;
@@ -213,6 +212,8 @@ struct door {
     uv_timer_t connect, tick, later;
     bool serving;
     uint64_t conn_id;
+    uv_work_t opening; /* the namespace again, on a worker */
+    bool is_opening;
 
     struct pikv *kv;
     struct pikv_info info;
@@ -237,6 +238,12 @@ bool door_take(struct conn *c, uint64_t bytes, struct room *out);
 void door_give(struct door *d, struct room *r); /* none is fine */
 /* At the end of each turn: lets those who wait for memory try, in order. */
 void door_settle(struct door *d);
+/* Does this status say that the namespace is to be opened again, since it was
+ * flushed or made anew? That is begun then; until it is done nothing is there.
+ */
+bool door_stale(struct door *d, int status);
+/* Blocks: at the begin, and on a worker. */
+int door_open_namespace(struct door *d);
 /* There is someone in laters. */
 void door_later(struct door *d);
 

@@ -7,7 +7,8 @@
  *      ^ ^   \----> EXISTS, with NX -----------------> DONE (nil)
  *      | |    \---> EXISTS --> DROP --evict--+
  *      | +------------------------------------+
- *      +--PENDING, a moment later: another client of the namespace puts it
+ *      +--PENDING, a moment later: another client of the namespace puts it;
+ *         or the namespace was flushed, and is being opened again
  *
  * While a key is being set through the door it is locked: the next SETs of it
  * wait, so that they do not drop each other's blocks half way and the last one
@@ -270,6 +271,12 @@ static void set_put(struct conn *c, struct pikv_put *p, const struct item *it)
     };
 }
 
+static enum item_state set_again(struct batch *b)
+{
+    b->again = true;
+    return ITEM_OPEN;
+}
+
 static void set_done(struct conn *c, const struct pikv_completion *done)
 {
     struct batch *b = &c->batch;
@@ -282,10 +289,11 @@ static void set_done(struct conn *c, const struct pikv_completion *done)
             it->state = ITEM_OPEN;
         else if (!b->dropping && status == PIKV_EXISTS && !it->nx)
             it->state = ITEM_DROP;
-        else if (!b->dropping && status == PIKV_PENDING)
-            b->again = true;
-        else
+        else if (!door_stale(c->door, status) &&
+                 (b->dropping || status != PIKV_PENDING))
             item_end(it, status);
+        else
+            it->state = set_again(b);
     }
 }
 

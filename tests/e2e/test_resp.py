@@ -435,6 +435,20 @@ class Together(unittest.TestCase):
             self.assertRegex(r.ask("GET", "huge"), "longer than listen.resp")
             self.assertEqual(r.ask("STRLEN", "huge"), 9 * MIB)
 
+    def test_a_flushed_namespace_is_empty_and_goes_on(self):
+        with kv.Client(self.d.address) as c, Resp(self.d.resp) as r:
+            ns = c.open("resp")
+            for how in (("GET", "k"), ("EXISTS", "k"), ("STRLEN", "k"),
+                        ("DEL", "k"), ("MGET", "k"), ("TTL", "k"),
+                        ("SET", "x", "y"), ("MSET", "x", "y"), ("SCAN", 0)):
+                self.assertEqual(r.ask("SET", "k", "v"), "OK")
+                c.bump(ns)
+                got = r.ask(*how)
+                self.assertIn(got, (None, 0, [None], -2, "OK", [b"0", []]),
+                              how)
+                self.assertTrue(until(lambda: r.ask("SET", "k", "w") == "OK"
+                                      and r.ask("GET", "k") == b"w"))
+
     def test_scan_finds_every_key(self):
         with Resp(self.d.resp) as r:
             want = {b"scan:%d" % i for i in range(700)}
