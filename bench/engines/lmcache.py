@@ -8,9 +8,9 @@
 
 Starts what it measures, all on this machine: a pikvd (shm, memory only), a
 redis-server on a loopback port without persistence (resp, LMCache's C++
-client with its default of 8 workers), and a directory, default in /dev/shm (fs). Each
-round of a shape visits every back end, in turn another one first; one round
-before them is not counted. A visit:
+client with its default of 8 workers), and a directory, default in /dev/shm
+(fs). Each round of a shape visits every back end, in turn another one first;
+one round before them is not counted. A visit:
 
     store   one task of all blocks, new keys           GB/s
     lookup  one task of all keys                       ms
@@ -52,13 +52,13 @@ from lmcache.v1.distributed.config import L1MemoryManagerConfig  # noqa: E402
 from lmcache.v1.distributed.l2_adapters import create_l2_adapter  # noqa: E402
 from lmcache.v1.distributed.l2_adapters.config import (  # noqa: E402
     parse_args_to_l2_adapters_config)
-from lmcache.v1.distributed.memory_manager.l1_memory_manager import (  # noqa: E402,E501
-    L1MemoryManager)
+from lmcache.v1.distributed.memory_manager import (  # noqa: E402
+    l1_memory_manager)
 from lmcache.v1.platform import consume_fd  # noqa: E402
 
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 WAIT_S = 300
-ONES = 100  # tasks of one block per round
+ONES = 50  # tasks of one block per round
 
 
 def size_of(text):
@@ -176,7 +176,7 @@ class Arena:
 
     def __init__(self, n, size, shared):
         total = 2 * n * size + (64 << 20)
-        self.manager = L1MemoryManager(L1MemoryManagerConfig(
+        self.manager = l1_memory_manager.L1MemoryManager(L1MemoryManagerConfig(
             size_in_bytes=total, use_lazy=False,
             shm_name=f"pikv_bench_{os.getpid()}" if shared else ""))
         layout = MemoryLayoutDesc([torch.Size([size])], [torch.uint8])

@@ -430,7 +430,12 @@ class Client:
         if self._client and not self._closed:
             for c in self._client.drain():
                 self._held = False
-                self._completed(c)
+                try:
+                    self._completed(c)
+                except Exception as e:  # each operation ends, whatever it is
+                    self._once("completed", repr(e))
+                    if isinstance(c.data, _Part):
+                        self._part_done(c.data, None, repr(e))
         self._send_unpins()
         while self._send_next(GET):
             pass
@@ -453,9 +458,9 @@ class Client:
             self._check_lengths(part, c.results, ok)
         elif part.op.kind == EXISTS and part.pin:
             self._pinned(part, c.results)
-        self._part_done(part, ok, error)
         if part.op.kind in (GET, DELETE):
             self._unpin(part)
+        self._part_done(part, ok, error)
 
     def _check_lengths(self, part: _Part, results: pikv.Results,
                        ok: list[bool]) -> None:

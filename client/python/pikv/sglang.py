@@ -536,7 +536,6 @@ class HiCachePikv(HiCacheStorage):
             sizes = sizes or [None] * len(keys)
             if data is None or not len(keys) == len(data) == len(sizes):
                 raise ValueError("as many keys as tensors or addresses")
-            moves = self._open()
             flat = [extent_of(d, s, store) for d, s in zip(data, sizes)]
             chain = {"keys": [self._key(k) for k in keys],
                      "routes": [route_of(k) for k in keys],
