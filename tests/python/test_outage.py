@@ -94,9 +94,19 @@ class Killed(Case):
         self.assertEqual(self.ns.get([b"m"], [memory]).statuses, [OK])
         self.assertEqual(bytes(view), payload(1 << 16))
 
+    def stopped(self):
+        """All threads: a signal reaches them one after the other."""
+        tasks = f"/proc/{self.node.process.pid}/task"
+        states = []
+        for t in os.listdir(tasks):
+            with open(f"{tasks}/{t}/stat", encoding="utf-8") as f:
+                states.append(f.read().rsplit(")", 1)[1].split()[0])
+        return set(states) == {"T"}
+
     def test_stopped_daemon_is_a_timeout(self):
         self.put((b"k", b"v"))
         self.node.process.send_signal(signal.SIGSTOP)
+        self.assertTrue(until(self.stopped))
         try:
             into = bytearray(1)
             with self.assertRaises(pikv.Timeout) as caught:

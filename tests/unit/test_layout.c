@@ -47,13 +47,14 @@ static void walk(const struct layout *l, const struct layout_run *runs,
                  uint32_t run_n, uint64_t base)
 {
     uint64_t pos = 0, off, n;
+    bool same = true; /* asserting each byte would take long */
 
     while (pos < l->bytes) {
         n = layout_piece(l, base, pos, &off);
         ck_assert_uint_gt(n, 0);
         ck_assert_uint_le(n, l->bytes - pos);
         for (uint64_t k = 0; k < n; k++)
-            ck_assert_uint_eq(off + k, byte_at(runs, run_n, base, pos + k));
+            same &= off + k == byte_at(runs, run_n, base, pos + k);
         /* From inside a piece the rest of it. */
         if (n > 1) {
             ck_assert_uint_eq(layout_piece(l, base, pos + n - 1, &off), 1);
@@ -61,6 +62,7 @@ static void walk(const struct layout *l, const struct layout_run *runs,
         }
         pos += n;
     }
+    ck_assert(same);
     ck_assert_uint_eq(pos, l->bytes);
 }
 
