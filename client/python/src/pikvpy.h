@@ -61,13 +61,14 @@ enum {
     X(values)                                                                  \
     X(buffers)                                                                 \
     X(lengths)                                                                 \
-    X(tokens) X(offsets) X(writer) X(writers) X(open_ms) X(parents) X(labels)  \
-        X(pages) X(token_ends) X(token_ns) X(crc32c) X(route) X(routes)        \
-            X(scope) X(group) X(cls) X(affinity) X(priority) X(ttl_ms)         \
-                X(pin_ttl_ms) X(durable) X(layout) X(tag) X(deadline_ms)       \
-                    X(if_versions) X(verify) X(parts) X(soft_ms) X(loan)       \
-                        X(cols) X(columns) X(promote) X(select) X(label)       \
-                            X(demote) X(cap_mib) X(trace)
+    X(tokens)                                                                  \
+    X(offsets) X(writer) X(writers) X(open_ms) X(parents) X(labels) X(pages)   \
+        X(token_ends) X(token_ns) X(crc32c) X(route) X(routes) X(scope)        \
+            X(group) X(cls) X(affinity) X(priority) X(ttl_ms) X(pin_ttl_ms)    \
+                X(durable) X(layout) X(tag) X(deadline_ms) X(if_versions)      \
+                    X(verify) X(parts) X(soft_ms) X(loan) X(cols) X(columns)   \
+                        X(promote) X(select) X(label) X(demote) X(cap_mib)     \
+                            X(trace)
 
 enum option {
 #define OPTION(name) O_##name,
