@@ -368,12 +368,15 @@ class Client:
         return self.finished(lib.pikv_put_begin, ns, items, c,
                              **options).wait()[0]
 
-    def submit_write(self, ns, key, token, ranges, crc=None, **options):
-        """ranges: [(off, data)]."""
+    def submit_write(self, ns, key, token, ranges, crc=None, block=0, len_=0,
+                     **options):
+        """ranges: [(off, data)]; with a layout data is None, block= and len_=
+        say which of its bytes."""
         c = Call(self, len(ranges))
         items = (Write_ * len(ranges))()
         for item, (off, data) in zip(items, ranges):
             item.key, item.token, item.off = c.key(key), token, off
+            item.block, item.len = block, len_
             c.runs(item, data)
             if crc is not None:
                 item.crc32c = C.pointer(u32(crc))

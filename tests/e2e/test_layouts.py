@@ -164,6 +164,34 @@ class Layouts(unittest.TestCase):
             self.batch(d.address, "shm")
             self.batch(d.ucx_address, "ucx")
 
+    def writers(self, address, name):
+        """A block filled layer by layer, each layer from where it lies."""
+        layers, pages, size = 12, 4, 3000
+        rng = random.Random(8)
+        with Client(address) as kv:
+            ns, mem = kv.open(name), kv.memory(layers * pages * size)
+            pool = rng.randbytes(mem.n)
+            mem.write(pool)
+            layout = kv.layout(mem.p, [(0, size, pages * size, layers)], pages,
+                               size)
+            token = kv.begin(ns, b"k", layers * size).token
+            for i in rng.sample(range(layers), layers):
+                self.assertEqual(kv.get1(ns, b"k", 1).status, "PENDING")
+                self.assertEqual(kv.write(ns, b"k", token, [(i * size, None)],
+                                          block=2, len_=size, layout=layout),
+                                 ["OK"])
+            self.assertEqual(kv.commit(ns, b"k", token), "OK")
+            want = b"".join(pool[(i * pages + 2) * size:][:size]
+                            for i in range(layers))
+            self.assertTrue(kv.get1(ns, b"k", len(want)).data == want)
+
+    def test_a_writer_writes_ranges_of_a_layout(self):
+        with Node("limits.layouts_per_client=0", ucx=True) as d:
+            self.writers(d.address, "written")
+            self.writers(d.ucx_address, "ucx")
+        with Node() as d:
+            self.writers(d.address, "told")
+
     def test_a_restarted_server_is_told_again(self):
         rng = random.Random(6)
         with Node() as d, Client(d.address) as kv:
