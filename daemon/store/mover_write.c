@@ -19,8 +19,8 @@
  *
  * A drop is durable when its tomb is. Whether a block needs one is known from
  * its place, from a request under way, and from HOT_RECORDED: a record that the
- * store has let go of may still lie in a segment that was not used again. Once a
- * tomb was lost to a failing device nobody knows what an older block of a key
+ * store has let go of may still lie in a segment that was not used again. Once
+ * a tomb was lost to a failing device nobody knows what an older block of a key
  * left behind: from then on no drop is told to be durable.
  *
  * Failure: a request that fails leaves the block in memory, DEFERRED; persists
