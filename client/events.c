@@ -39,7 +39,8 @@ enum {
     AGAIN_MAX_MS = 1000,
     LOOK_MS = 10,   /* whether a lane is there again */
     OPEN_MAX = 16,  /* subscriptions of a handle */
-    POLLS_MAX = 24, /* under way to a lane, those of closed ones with them */
+    POLLS_MAX = 24, /* under way to a lane, those of closed ones with them, and
+                     * at most half of what the lane allows in all */
 };
 
 /* A reply being handed out. */
@@ -122,6 +123,11 @@ static void feed_polled(struct pikv *kv, struct call *call, int status,
     events_let(ev);
 }
 
+static uint32_t polls_max(const struct conn *c)
+{
+    return (uint32_t)min_u64(POLLS_MAX, c->credit_ops / 2);
+}
+
 /* The lane can be asked now; else when to look again. */
 static bool feed_ready(struct pikv_events *ev, const struct conn *c,
                        const struct ns *space, uint64_t now, uint64_t *due)
@@ -131,7 +137,7 @@ static bool feed_ready(struct pikv_events *ev, const struct conn *c,
     if (f->asked || f->env || f->anew)
         return false;
     if (c->state != CONN_UP || space->boot != c->boot ||
-        ev->kv->event_polls[c->lane] >= POLLS_MAX)
+        ev->kv->event_polls[c->lane] >= polls_max(c))
         *due = min_u64(*due, now + LOOK_MS * NS_PER_MS);
     else if (now < f->ask_ns)
         *due = min_u64(*due, f->ask_ns);
