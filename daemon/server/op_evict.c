@@ -14,7 +14,7 @@
  *         size, not the answer's; requests in between are served as usual.
  *         Blocks stored while it runs may or may not be met. What a block on
  *         the SSD has beside its place (key, scope, labels) is read from its
- *         record, a few at a time.
+ *         record, a few at a time. Then at every open block (opens.h).
  *  ENDS   the roots themselves go last.
  *  DRAIN  a dropped block is not found any more at once; its bytes go when the
  *         last reader is done. One that is on the SSD, or on its way there,
@@ -56,6 +56,8 @@ struct evict_op {
     struct op *op;
     uint64_t cursor, back; /* back: go on from there, UINT64_MAX: no */
     bool walked, again;    /* again: the key or place at hand once more */
+    uint32_t open_at;      /* slot of the open blocks, after the walk */
+    bool seen;             /* these too */
     enum err err;          /* the whole request's */
     uint64_t steps;
     struct store_wait drops; /* all that is not durable yet */
@@ -384,11 +386,8 @@ static void evict_visit(struct store *s, uint32_t block, void *arg)
 
 /* One place at a time, so that it can stand still. true when the whole catalog
  * was seen. */
-static bool evict_walk(struct op *op, struct evict_op *ev)
+static bool evict_walk(struct op *op, struct evict_op *ev, uint32_t budget)
 {
-    uint32_t budget = evict_select(ev) == SELECT_CHAIN ? EVICT_CHAIN_BUDGET
-                                                       : EVICT_WALK_BUDGET;
-
     if (ev->back != UINT64_MAX) {
         ev->cursor = min_u64(ev->cursor, ev->back);
         if (ev->walked)
@@ -410,20 +409,25 @@ static bool evict_walk(struct op *op, struct evict_op *ev)
     return ev->walked && ev->peek_n == 0 && ev->back == UINT64_MAX;
 }
 
-/* The walk meets visible blocks only. */
-static void evict_opens(struct evict_op *ev)
+/* The walk meets visible blocks only: then the open ones. true: all seen. */
+static bool evict_opens(struct evict_op *ev, uint32_t budget)
 {
-    struct lane *l = ev->op->lane;
-    struct store_info info;
+    struct opens *t = &ev->op->lane->opens;
 
-    LIST_FOREACH_SAFE(n, &l->opens.live)
-    {
-        struct open *o = container_of(n, struct open, node);
+    for (; t->live_n && ev->open_at < t->n; ev->open_at++) {
+        struct open *o = &t->all[ev->open_at];
+        struct store_info info;
 
-        store_info(l->store, o->block, &info);
-        if (o->ns == ev->walk.ns->id && evict_wants(ev, o->block, &info))
+        if (budget-- == 0 || ev->steps >= EVICT_STEPS)
+            return false;
+        if (o->state != OPEN_OPEN || o->ns != ev->walk.ns->id)
+            continue;
+        store_info(ev->op->lane->store, o->block, &info);
+        if (evict_wants(ev, o->block, &info))
             (void)evict_open(ev, o);
     }
+    ev->seen = true;
+    return true;
 }
 
 /* ---- The whole ----------------------------------------------------------- */
@@ -485,6 +489,8 @@ static enum err evict_start(struct op *op, uint8_t *next_out)
 /* One state; false: it sleeps. A flush ends what is under way. */
 static bool evict_step(struct op *op, struct evict_op *ev)
 {
+    uint32_t n = evict_select(ev) == SELECT_CHAIN ? EVICT_CHAIN_BUDGET
+                                                  : EVICT_WALK_BUDGET;
     bool over;
 
     if (!ev->err)
@@ -504,13 +510,11 @@ static bool evict_step(struct op *op, struct evict_op *ev)
         op_goto(op, WALK);
         return true;
     case WALK:
-        if (!over && !evict_walk(op, ev)) {
+        if (!over && (!evict_walk(op, ev, n) || !evict_opens(ev, n))) {
             op_again(op,
                      ev->again || ev->walked ? EVICT_RETRY_US * NS_PER_US : 0);
             return false;
         }
-        if (!over)
-            evict_opens(ev);
         op_goto(op, ENDS);
         return true;
     case ENDS:
@@ -528,7 +532,7 @@ static enum err evict_status(const struct op *op, const struct evict_op *ev)
 {
     if (ev->err)
         return ev->err;
-    if (ev->cut || (op->late && !ev->walked && evict_select(ev) != SELECT_KEYS))
+    if (ev->cut || (op->late && !ev->seen && evict_select(ev) != SELECT_KEYS))
         return ERR_TIMEOUT;
     return ev->drops.err ? ERR_NOT_DURABLE : OK;
 }

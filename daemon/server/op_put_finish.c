@@ -254,6 +254,7 @@ static void finish_tick(struct op *op)
             op_goto(op, COMMIT);
             break;
         case COMMIT:
+            list_del(&op->wait); /* it has looked: the slot may be used again */
             /* Flushed while we slept: its open blocks went with it. */
             f->err = walk_resume(op, &f->walk);
             if (!finish_commit_all(op, f))

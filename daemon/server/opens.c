@@ -25,8 +25,10 @@ enum err opens_init(struct lane *l)
     t->all = mem_reserve(opens_bytes(t));
     if (!t->all)
         return ERR_NO_MEMORY;
-    for (uint32_t i = 0; i < t->n; i++)
+    for (uint32_t i = 0; i < t->n; i++) {
+        list_init(&t->all[i].waiters);
         list_add_tail(&t->ended, &t->all[i].node);
+    }
     return OK;
 }
 
@@ -54,13 +56,19 @@ static void opens_gauges(struct lane *l)
     metric_set(&l->metrics.open_bytes, l->opens.bytes);
 }
 
+static bool opens_slot(const struct opens *t)
+{
+    return t->live_n < t->n &&
+           list_empty(&container_of(t->ended.next, struct open, node)->waiters);
+}
+
 /* The first one may be larger than the cap: else it could never be stored. */
 bool opens_room(const struct lane *l, uint64_t len)
 {
     const struct opens *t = &l->opens;
     uint64_t cap = l->dram_bytes / 100 * l->cfg->limits.open_share_pct;
 
-    return t->live_n < t->n && !fault_here("opens_room") &&
+    return opens_slot(t) && !fault_here("opens_room") &&
            (t->live_n == 0 || t->bytes + len <= cap / l->lanes);
 }
 
@@ -100,7 +108,7 @@ struct open *open_new(struct lane *l, uint32_t block,
 
     MUST(n);
     o = container_of(n, struct open, node);
-    MUST(o->state != OPEN_OPEN);
+    MUST(o->state != OPEN_OPEN && list_empty(&o->waiters));
     o->lane = l;
     o->state = OPEN_OPEN;
     o->token = open_token(l, (uint32_t)(o - t->all));
@@ -117,7 +125,6 @@ struct open *open_new(struct lane *l, uint32_t block,
     o->version = 0;
     o->crc = 0;
     o->member_n = 0;
-    list_init(&o->waiters);
     runs_init(&o->runs);
     list_add_tail(&t->live, &o->node);
     list_add_tail(open_head(t, block), &o->same);
@@ -220,10 +227,8 @@ static uint64_t open_everybody(const struct open *o)
 
 static void open_wake(struct open *o)
 {
-    struct list *n;
-
-    while ((n = list_pop(&o->waiters)))
-        op_again(container_of(n, struct op, wait), 0);
+    LIST_FOREACH(n, &o->waiters)
+    op_again(container_of(n, struct op, wait), 0);
 }
 
 /* The block is the caller's. */

@@ -75,7 +75,7 @@ struct open {
     uint64_t generation;
     struct hash128 hash;
     struct timer timer;
-    struct list waiters; /* ops, by op.wait: PUT_COMMITs */
+    struct list waiters; /* PUT_COMMITs, by op.wait, until they have looked */
     uint64_t version;    /* COMMITTED */
     uint32_t crc;
     uint32_t member_n;
@@ -103,7 +103,7 @@ struct open_spec {
     bool durable;
 };
 
-/* Is there a slot, and do the bytes fit under the cap? */
+/* Is there a slot, whose end nobody is about to look at, and do the bytes fit under the cap? */
 bool opens_room(const struct lane *l, uint64_t len);
 /* Takes the reservation of a block over, and with it the ref. There is room. */
 struct open *open_new(struct lane *l, uint32_t block,

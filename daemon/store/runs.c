@@ -61,6 +61,17 @@ static void runs_merge(struct runs *r, uint32_t i)
     runs_remove(r, i + 1);
 }
 
+/* Will a range before run i become one with a written run beside it? */
+static bool runs_joins(const struct runs *r, uint32_t i, uint64_t off,
+                       uint64_t len)
+{
+    const struct run *u = &r->at[i];
+
+    if (i < r->n && u->off == off + len && !u->pending)
+        return true;
+    return i > 0 && run_end(u - 1) == off && !u[-1].pending;
+}
+
 enum err runs_claim(struct runs *r, uint64_t off, uint64_t len)
 {
     uint32_t i = runs_at(r, off);
@@ -72,7 +83,7 @@ enum err runs_claim(struct runs *r, uint64_t off, uint64_t len)
             return ERR_BAD_REQUEST;
         return u->pending ? ERR_PENDING : ERR_EXISTS;
     }
-    if (r->n == RUNS_MAX)
+    if (r->n > RUNS_MAX || (r->n == RUNS_MAX && !runs_joins(r, i, off, len)))
         return r->pending_n ? ERR_BUSY : ERR_LIMIT;
     memmove(&r->at[i + 1], &r->at[i], (r->n - i) * sizeof *r->at);
     r->at[i] = (struct run){(uint32_t)off, (uint32_t)len, 0, true};

@@ -15,7 +15,8 @@
  *
  * A block written in order is one run, whatever its length. At most RUNS_MAX
  * are kept: enough for the pieces of eighty layers from eight ranks that come
- * in the worst order. */
+ * in the worst order. One more is kept on its way if it will join a written
+ * one, so that a full list can become whole. */
 #ifndef STORE_RUNS_H
 #define STORE_RUNS_H
 
@@ -30,7 +31,7 @@ struct run {
 
 struct runs {
     uint32_t n, pending_n;
-    struct run at[RUNS_MAX];
+    struct run at[RUNS_MAX + 1];
 };
 
 void runs_init(struct runs *r);
