@@ -235,7 +235,7 @@ static int evict(enum wire_select select, const char *key, uint32_t flags)
     if (select != SELECT_NAMESPACE)
         batch_key(&b, key, (struct wire_key){0}, NULL, NULL);
     batch_send(&b, p, NULL, 0);
-    node_sleep(&n, NS_PER_MS);
+    node_sleep(&n, 5 * NS_PER_MS);
     ck_assert(n.reply.there);
     return (int)n.reply.head.count;
 }
@@ -266,6 +266,53 @@ START_TEST(an_evict_of_what_it_is_among_ends_it)
     ck_assert_int_eq(evict(SELECT_NAMESPACE, NULL, BATCH_DEMOTE), 0);
     ck_assert_int_eq(evict(SELECT_NAMESPACE, NULL, 0), 0);
     nothing_is_left("k");
+}
+END_TEST
+
+/* Matching costs length times length: no turn may do it for all of them. */
+START_TEST(an_evict_of_many_takes_many_turns)
+{
+    enum { MANY = 12 };
+    char key[WIRE_KEY_MAX + 1], pattern[WIRE_KEY_MAX + 1];
+    uint64_t turns;
+
+    memset(key, 'a', WIRE_KEY_MAX);
+    memset(pattern, '?', WIRE_KEY_MAX - 1);
+    pattern[WIRE_KEY_MAX - 1] = '*';
+    key[WIRE_KEY_MAX] = pattern[WIRE_KEY_MAX] = 0;
+    for (uint32_t i = 0; i < MANY; i++) {
+        key[0] = (char)('a' + i);
+        ck_assert_int_eq(open_block(p, key, 100, 1), OK);
+    }
+    turns = n.lane.metrics.loop_turns;
+    ck_assert_int_eq(evict(SELECT_PATTERN, pattern, 0), 0);
+    ck_assert_int_eq(n.reply.frame.status, OK);
+    ck_assert_uint_gt(n.lane.metrics.loop_turns - turns, MANY);
+    nothing_is_left(key);
+}
+END_TEST
+
+START_TEST(an_evict_of_many_that_is_late_says_so)
+{
+    struct node_batch b;
+    char key[WIRE_KEY_MAX + 1];
+
+    memset(key, 'a', WIRE_KEY_MAX);
+    key[WIRE_KEY_MAX] = 0;
+    for (uint32_t i = 0; i < 12; i++) {
+        key[0] = (char)('a' + i);
+        ck_assert_int_eq(open_block(p, key, 100, 1), OK);
+    }
+    memset(key, '?', WIRE_KEY_MAX);
+    batch_new(&b, &n, OP_EVICT);
+    b.head.select = SELECT_PATTERN;
+    b.frame.deadline_us = 350;
+    batch_key(&b, key, (struct wire_key){0}, NULL, NULL);
+    batch_send(&b, p, NULL, 0);
+    node_sleep(&n, NS_PER_MS);
+    ck_assert_int_eq(n.reply.frame.status, ERR_TIMEOUT);
+    ck_assert_uint_gt(n.lane.opens.live_n, 0);
+    ck_assert_uint_lt(n.lane.opens.live_n, 12);
 }
 END_TEST
 
@@ -351,6 +398,35 @@ START_TEST(open_blocks_are_counted)
     ck_assert_int_eq(open_block(p, name_of(1), 100, 1), OK);
     ck_assert_int_eq(give_up(p, name_of(1), token()), OK);
     ck_assert_int_eq(open_block(p, name_of(3), 100, 1), OK);
+}
+END_TEST
+
+/* A commit that waited looks a moment later how its block ended. */
+START_TEST(an_end_that_somebody_waits_for_is_not_forgotten)
+{
+    struct opens *all = &n.lane.opens;
+    struct node_peer *q = join();
+    struct tp_xfer *x;
+    uint64_t t;
+
+    all->n = 1; /* as if limits.open_blocks were */
+    list_init(&all->ended);
+    list_add_tail(&all->ended, &all->all[0].node);
+    ck_assert_int_eq(open_block(p, "k", 100, 1), OK);
+    t = token();
+    n.hold = true;
+    ck_assert_int_eq(write_at(p, "k", t, 0, 100), 1);
+    ck_assert_int_eq(commit(q, "k", t, 0), 1);
+    x = container_of(list_pop(&p->xfers), struct tp_xfer, node);
+    x->done(x, OK);
+    (void)open_block(p, "other", 100, 1);
+    ck_assert_uint_eq(n.lane.metrics.results[-ERR_BUSY], 1);
+    ck_assert_int_eq(n.reply.frame.op, OP_PUT_COMMIT);
+    ck_assert_int_eq(n.reply.r[0].status, OK);
+    p->bytes[0] = buf[0];
+    n.hold = false;
+    ck_assert_int_eq(open_block(p, "other", 100, 1), OK);
+    leave(q);
 }
 END_TEST
 
@@ -563,11 +639,14 @@ Suite *suite(void)
     tcase_add_test(t, a_commit_that_waits_hears_of_a_flush);
     tcase_add_test(t, an_evict_of_the_key_ends_it);
     tcase_add_test(t, an_evict_of_what_it_is_among_ends_it);
+    tcase_add_test(t, an_evict_of_many_takes_many_turns);
+    tcase_add_test(t, an_evict_of_many_that_is_late_says_so);
     tcase_add_test(t, bytes_on_their_way_keep_the_memory_until_they_are_there);
     tcase_add_test(t, a_range_whose_bytes_did_not_come_may_be_written_again);
     tcase_add_test(
         t, a_writer_that_goes_in_the_middle_of_its_bytes_leaves_nothing);
     tcase_add_test(l, open_blocks_are_counted);
+    tcase_add_test(l, an_end_that_somebody_waits_for_is_not_forgotten);
     tcase_add_test(l, their_bytes_are_a_part_of_the_tier);
     tcase_add_test(l, one_larger_than_that_part_is_stored_alone);
     tcase_add_test(l, a_begin_waits_for_memory);

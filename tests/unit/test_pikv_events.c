@@ -469,6 +469,36 @@ START_TEST(what_is_wrong_is_refused)
 }
 END_TEST
 
+/* A daemon that allows little in flight: polls leave some of it to others. */
+START_TEST(polls_take_a_part_of_the_credit)
+{
+    struct pikv_namespace d = {.name = "test", .create = true};
+    struct pikv_events *more[8];
+    struct pikv_options o = {0};
+    char byte = 1;
+    struct pikv_put item = {.key = {.key = {"k", 1}}, .data = {&byte, 1}};
+    struct pikv_result r;
+
+    fake = fake_start(1);
+    fake_set_credits(fake, 6, 0);
+    o.address = fake_address(fake);
+    ck_assert_int_eq(pikv_open(&o, &kv), PIKV_OK);
+    ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), PIKV_OK);
+    for (uint32_t i = 0; i < countof(more); i++) {
+        open_from(1);
+        more[i] = ev;
+        (void)pikv_events_next(ev, got, 1, 10);
+    }
+    await_asleep(0, 3);
+    ck_assert_int_eq(pikv_put_sync(kv, ns, &item, 1, NULL, &r), PIKV_OK);
+    for (uint32_t i = 0; i < countof(more); i++)
+        pikv_events_close(more[i]);
+    ev = NULL;
+    await_asleep(0, 0);
+    end();
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("pikv_events");
@@ -494,6 +524,7 @@ Suite *suite(void)
     tcase_add_test(t, other_threads_go_on_meanwhile);
     tcase_add_test(t, after_fork_the_child_is_told);
     tcase_add_test(t, what_is_wrong_is_refused);
+    tcase_add_test(t, polls_take_a_part_of_the_credit);
     suite_add_tcase(s, t);
     return s;
 }

@@ -143,6 +143,21 @@ START_TEST(a_full_list_says_so)
 }
 END_TEST
 
+/* Else a block in that many pieces could never become whole. */
+START_TEST(a_full_list_takes_what_joins_two)
+{
+    for (uint32_t i = 0; i < RUNS_MAX; i++)
+        write_run(2 * i, 1);
+    ck_assert_int_eq(runs_claim(&r, 1, 1), OK);
+    ck_assert_int_eq(runs_claim(&r, 3, 1), ERR_BUSY); /* one at a time */
+    runs_drop(&r, 1);
+    ck_assert_int_eq(runs_claim(&r, 2 * RUNS_MAX, 1), ERR_LIMIT);
+    for (uint32_t i = 0; i < RUNS_MAX; i++)
+        write_run(2 * i + 1, 1);
+    assert_whole(2 * RUNS_MAX);
+}
+END_TEST
+
 /* Against a byte map: random ranges, some under way, some dropped. */
 static void model_step(uint8_t *map, uint32_t *open_off, uint32_t *open_len)
 {
@@ -216,6 +231,7 @@ Suite *suite(void)
     tcase_add_test(t, a_range_that_overlaps_another_is_refused);
     tcase_add_test(t, a_dropped_range_may_be_claimed_again);
     tcase_add_test(t, a_full_list_says_so);
+    tcase_add_test(t, a_full_list_takes_what_joins_two);
     tcase_add_test(t, the_list_agrees_with_a_byte_map);
     suite_add_tcase(s, t);
     return s;
