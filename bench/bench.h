@@ -16,6 +16,7 @@ int bench_rival_replay(int argc, char **argv);
 int bench_policy(int argc, char **argv);
 int bench_size(int argc, char **argv);
 int bench_compare(int argc, char **argv);
+int bench_layers(int argc, char **argv);
 int bench_lanes(int argc, char **argv);
 int bench_ssd(int argc, char **argv);
 

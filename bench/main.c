@@ -19,6 +19,7 @@ static const struct {
     {"size", bench_size, "hit ratios by size of memory, from a trace"},
     {"compare", bench_compare, "against Redis, memcached, sockets and memcpy"},
     {"ssd", bench_ssd, "the daemon's disk layer beside fio"},
+    {"layers", bench_layers, "parts of a GET, and layouts, beside plain calls"},
     {"lanes", bench_lanes, "lanes with and without sharing: CPU of a LOOKUP"},
 };
 
