@@ -2,7 +2,7 @@
  *
  * See fake_pikvd.h. Deliberately simple: one lock for everything but the rings,
  * malloc where the daemon has pools, a linear search for a catalog. */
-#include "tests/lib/fake_pikvd.h"
+#include "tests/lib/fake_impl.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -13,90 +13,17 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/base.h"
 #include "base/hash.h"
-#include "pikv.pb-c.h"
 #include "rpc/frame.h"
 #include "rpc/ring.h"
 #include "rpc/shm_wire.h"
 #include "tests/lib/fake_events.h"
 #include "tests/lib/fake_parts.h"
 #include "tests/lib/fake_open.h"
-
-enum {
-    LANES = 8,
-    CONNS = 16,
-    MEMS = 64,
-    RING_BYTES = 1 << 18,
-    HELD = 512,
-    LOAN_BYTES = 1 << 20,
-};
-
-struct block {
-    struct block *next;
-    uint32_t lane, key_len, crc;
-    uint64_t len, version;
-    uint8_t key[WIRE_KEY_MAX];
-    uint8_t *bytes;
-};
-
-struct mem {
-    uint8_t *p; /* the byte at the offset that was named */
-    uint64_t len, pad;
-};
-
-struct fake_conn {
-    int sock, req_fd, rep_fd;
-    struct ring_shared *sh;
-    struct ring req, rep;
-    struct mem mems[MEMS];
-    uint32_t mem_n;
-    uint64_t loans;
-};
-
-struct held {
-    uint32_t conn;
-    uint32_t len;
-    uint8_t *msg;
-};
-
-struct lane {
-    struct fake *f;
-    uint32_t idx;
-    int listen;
-    pthread_t thread;
-    char path[128];
-    struct fake_conn conns[CONNS];
-    struct held held[HELD];
-    uint32_t held_n, requests;
-    struct fake_seen seen;
-    struct fake_feed feed;
-    enum fake_mode mode;
-    int loan_fd;
-    uint8_t *loan;
-    uint64_t loan_used;
-    uint32_t restarts;
-};
-
-struct fake {
-    pthread_mutex_t mu;
-    bool stop, pipe;
-    uint32_t spins, given_up, lane_n, hellos, segs, stored, restarts, loans_end,
-        in_flight_max;
-    uint32_t credit_ops;
-    int durable;
-    enum fake_tells tells;
-    uint64_t credit_bytes, boot, generation;
-    char dir[64], address[200];
-    struct lane lanes[LANES];
-    struct block *blocks;
-    struct fake_opens opens;
-    uint64_t versions;
-};
 
 static const struct frame_limits limits = {
     .message_bytes = RING_BYTES / 2,
@@ -137,8 +64,8 @@ static void put_ring(struct fake_conn *c, const void *msg, uint32_t len)
         (void)!write(c->rep_fd, &one, sizeof(one));
 }
 
-static void reply(struct fake_conn *c, const struct wire_frame *req, int status,
-                  const void *body, uint32_t record_n, uint32_t env_len)
+void fake_reply(struct fake_conn *c, const struct wire_frame *req, int status,
+                const void *body, uint32_t record_n, uint32_t env_len)
 {
     size_t len = (size_t)record_n * WIRE_RECORD + env_len;
     uint8_t *msg = malloc(sizeof(struct wire_frame) + len + 1);
@@ -158,8 +85,8 @@ static void reply(struct fake_conn *c, const struct wire_frame *req, int status,
 }
 
 /* As one packet on the socket, with an fd. */
-static void reply_fd(struct fake_conn *c, const struct wire_frame *req,
-                     const void *env, uint32_t env_len, int fd)
+void fake_reply_fd(struct fake_conn *c, const struct wire_frame *req,
+                   const void *env, uint32_t env_len, int fd)
 {
     union {
         struct cmsghdr h;
@@ -182,176 +109,6 @@ static void reply_fd(struct fake_conn *c, const struct wire_frame *req,
     control.h.cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(&control.h), &fd, sizeof(int));
     (void)sendmsg(c->sock, &m, MSG_NOSIGNAL);
-}
-
-/* ---- MSG operations ---- */
-
-static void do_hello(struct lane *l, struct fake_conn *c,
-                     const struct wire_frame *req)
-{
-    struct fake *f = l->f;
-    Pikv__HelloReply m;
-    Pikv__Lane lanes[LANES], *list[LANES];
-    char addrs[LANES][160];
-    char server[] = "fake 1", none[] = "";
-    uint8_t env[2048];
-
-    pikv__hello_reply__init(&m);
-    for (uint32_t i = 0; i < f->lane_n; i++) {
-        pikv__lane__init(&lanes[i]);
-        snprintf(addrs[i], sizeof(addrs[i]), "shm:%s", f->lanes[i].path);
-        lanes[i].shm = addrs[i];
-        lanes[i].ucx = none;
-        list[i] = &lanes[i];
-    }
-    m.version = 1;
-    m.features = f->tells ? FEATURE_PARTS : 0;
-    m.server = server;
-    m.boot = f->boot;
-    m.lane = l->idx;
-    m.lanes = list;
-    m.n_lanes = f->lane_n;
-    m.credit_ops = f->credit_ops;
-    m.credit_bytes = f->credit_bytes;
-    m.batch_keys_max = 1024;
-    m.message_bytes_max = RING_BYTES / 2;
-    m.block_bytes_max = GIB(1);
-    f->hellos++;
-    reply(c, req, 0, env, 0, (uint32_t)pikv__hello_reply__pack(&m, env));
-}
-
-static void do_open(struct lane *l, struct fake_conn *c,
-                    const struct message *msg)
-{
-    Pikv__Open *o = pikv__open__unpack(NULL, msg->frame.env_len, msg->env);
-    Pikv__OpenReply m;
-    char field[] = "dtype", have[] = "fp16", want[] = "fp8";
-    uint8_t env[512];
-    int status = 0;
-
-    pikv__open_reply__init(&m);
-    if (o && strcmp(o->name, "other") == 0) {
-        status = ERR_MISMATCH;
-        m.mismatch_field = field;
-        m.mismatch_have = have;
-        m.mismatch_want = want;
-    }
-    if (o && o->settings) {
-        snprintf(l->seen.policy, sizeof(l->seen.policy), "%s",
-                 o->settings->policy);
-        snprintf(l->seen.dram, sizeof(l->seen.dram), "%s", o->settings->dram);
-    }
-    m.id = 7;
-    m.generation = l->f->generation;
-    m.slot_seed = 99;
-    pikv__open__free_unpacked(o, NULL);
-    reply(c, &msg->frame, status, env, 0,
-          (uint32_t)pikv__open_reply__pack(&m, env));
-}
-
-static void do_register(struct fake_conn *c, const struct message *msg, int fd)
-{
-    Pikv__MemRegister *r =
-        pikv__mem_register__unpack(NULL, msg->frame.env_len, msg->env);
-    Pikv__MemRegisterReply m = PIKV__MEM_REGISTER_REPLY__INIT;
-    struct mem *mem = &c->mems[c->mem_n % MEMS];
-    uint8_t env[32];
-    uint64_t pad = r->offset % 4096;
-    uint8_t *p = mmap(NULL, r->length + pad, PROT_READ | PROT_WRITE, MAP_SHARED,
-                      fd, (off_t)(r->offset - pad));
-
-    *mem = (struct mem){p == MAP_FAILED ? NULL : p + pad, r->length, pad};
-    m.id = c->mem_n++;
-    pikv__mem_register__free_unpacked(r, NULL);
-    reply(c, &msg->frame, mem->p ? 0 : ERR_MEM_FAULT, env, 0,
-          (uint32_t)pikv__mem_register_reply__pack(&m, env));
-}
-
-static void do_attach(struct lane *l, struct fake_conn *c,
-                      const struct message *msg)
-{
-    Pikv__LoanAttachReply m = PIKV__LOAN_ATTACH_REPLY__INIT;
-    uint8_t env[32];
-
-    if (!l->loan) {
-        l->loan_fd = memfd_create("loan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        (void)!ftruncate(l->loan_fd, LOAN_BYTES);
-        fcntl(l->loan_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-        l->loan = mmap(NULL, LOAN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-                       l->loan_fd, 0);
-    }
-    m.bytes = LOAN_BYTES;
-    reply_fd(c, &msg->frame, env,
-             (uint32_t)pikv__loan_attach_reply__pack(&m, env), l->loan_fd);
-}
-
-static void do_namespace(struct lane *l, struct fake_conn *c,
-                         const struct message *msg)
-{
-    Pikv__NamespaceReply m;
-    Pikv__NamespaceInfo info, *list[1] = {&info};
-    uint8_t env[256];
-
-    pikv__namespace_reply__init(&m);
-    pikv__namespace_info__init(&info);
-    info.id = 7;
-    info.generation = ++l->f->generation;
-    m.namespaces = list;
-    m.n_namespaces = 1;
-    reply(c, &msg->frame, 0, env, 0,
-          (uint32_t)pikv__namespace_reply__pack(&m, env));
-}
-
-static void do_feedback(struct lane *l, struct fake_conn *c,
-                        const struct message *msg)
-{
-    Pikv__Feedback *m =
-        pikv__feedback__unpack(NULL, msg->frame.env_len, msg->env);
-
-    MUST(m && m->ns == 7);
-    l->seen.feedbacks++;
-    l->seen.session = m->session;
-    snprintf(l->seen.session_state, sizeof(l->seen.session_state), "%s",
-             m->session_state);
-    pikv__feedback__free_unpacked(m, NULL);
-    reply(c, &msg->frame, 0, NULL, 0, 0);
-}
-
-static bool is_cold(const void *key, size_t len)
-{
-    return len >= 4 && memcmp(key, "cold", 4) == 0;
-}
-
-/* The reason of every key that is not in the dictionary is "late". */
-static void do_explain(struct lane *l, struct fake_conn *c,
-                       const struct message *msg)
-{
-    Pikv__ExplainRequest *m =
-        pikv__explain_request__unpack(NULL, msg->frame.env_len, msg->env);
-    char here[] = "here", late[] = "late", dram[] = "dram", ssd[] = "ssd",
-         none[] = "", advice[600];
-    const struct block *b = l->f->blocks;
-    Pikv__ExplainReply r;
-    uint8_t env[1024];
-
-    MUST(m && m->ns == 7);
-    l->seen.explains++;
-    while (b && (b->lane != l->idx || b->key_len != m->key.len ||
-                 memcmp(b->key, m->key.data, b->key_len) != 0))
-        b = b->next;
-    pikv__explain_reply__init(&r);
-    memset(advice, 'a', sizeof(advice));
-    advice[l->mode == FAKE_BOASTS ? sizeof(advice) - 1 : 5] = '\0';
-    r.reason = l->mode == FAKE_CUTS ? none : b ? here : late;
-    r.tier = !b ? none : is_cold(m->key.data, m->key.len) ? ssd : dram;
-    r.eta_us = r.tier == ssd ? 250 : 0;
-    r.when_ms = b ? 0 : 1234;
-    r.advice = advice;
-    pikv__explain_request__free_unpacked(m, NULL);
-    memset(env, 0xff, sizeof(env));
-    reply(c, &msg->frame, 0, env, 0,
-          l->mode == FAKE_FLIPS ? (uint32_t)sizeof(env)
-                                : (uint32_t)pikv__explain_reply__pack(&r, env));
 }
 
 /* ---- BATCH operations ---- */
@@ -508,7 +265,7 @@ static void do_lookup(struct lane *l, const struct key_ref *k,
     bool there = find(l, k) != NULL;
 
     r->state = there ? STATE_HIT : STATE_MISS;
-    if (there && is_cold(k->key, k->rec.key_len)) {
+    if (there && fake_is_cold(k->key, k->rec.key_len)) {
         r->tier = 1;
         r->eta_us = 250;
     }
@@ -517,7 +274,8 @@ static void do_lookup(struct lane *l, const struct key_ref *k,
 static void do_prefetch(struct lane *l, const struct key_ref *k,
                         struct wire_result *r, struct wire_batch *head)
 {
-    bool there = find(l, k) != NULL, cold = is_cold(k->key, k->rec.key_len);
+    bool there = find(l, k) != NULL,
+         cold = fake_is_cold(k->key, k->rec.key_len);
 
     r->status = there ? OK : ERR_MISS;
     if (there && cold) {
@@ -578,8 +336,8 @@ static void tell(struct fake_conn *c, enum fake_tells how,
     uint8_t *msg = malloc((n + 3) * (size_t)WIRE_RECORD);
     uint32_t len;
 
-    for (uint32_t i = 0;
-         (len = parts_event_make(how, i, &m->frame, r, n, msg)); i++)
+    for (uint32_t i = 0; (len = parts_event_make(how, i, &m->frame, r, n, msg));
+         i++)
         put_ring(c, msg, len);
     free(msg);
 }
@@ -597,7 +355,7 @@ static bool do_tell(struct lane *l, struct fake_conn *c,
     if (how == TELLS_DIES)
         conn_end(l->f, c);
     if (how == TELLS_REFUSES)
-        reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
+        fake_reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
     return how != TELLS_DIES && how != TELLS_HOLDS && how != TELLS_REFUSES;
 }
 
@@ -612,7 +370,7 @@ static void do_batch(struct lane *l, struct fake_conn *c,
     uint32_t n;
 
     if (batch_read(m, &limits, &b)) {
-        reply(c, &m->frame, ERR_BAD_REQUEST, NULL, 0, 0);
+        fake_reply(c, &m->frame, ERR_BAD_REQUEST, NULL, 0, 0);
         return;
     }
     n = 1 + b.left;
@@ -631,15 +389,15 @@ static void do_batch(struct lane *l, struct fake_conn *c,
     if (mode == FAKE_CUTS)
         n--;
     if (m->frame.op != OP_GET || do_tell(l, c, m, head, n - 1))
-        reply(c, &m->frame, 0, head, n, 0);
+        fake_reply(c, &m->frame, 0, head, n, 0);
     if (m->frame.op == OP_GET && l->f->tells == TELLS_LATE)
         tell(c, TELLS_LATE, m, head, n - 1);
     if (mode == FAKE_DOUBLES) {
         struct wire_frame other = m->frame;
 
-        reply(c, &m->frame, 0, head, n, 0);
+        fake_reply(c, &m->frame, 0, head, n, 0);
         other.req += RING_CANCELS * 1000;
-        reply(c, &other, 0, head, n, 0);
+        fake_reply(c, &other, 0, head, n, 0);
     }
     free(head);
 }
@@ -678,7 +436,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
         conn_end(l->f, c);
         return true;
     case FAKE_REFUSES:
-        reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
+        fake_reply(c, &m->frame, ERR_BUSY, NULL, 0, 0);
         return true;
     case FAKE_SERVES:
     case FAKE_DOUBLES:
@@ -704,20 +462,20 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
     }
     l->f->spins |= (m.frame.flags & FRAME_SPINS) != 0;
     if (m.frame.op == OP_HELLO) {
-        do_hello(l, c, &m.frame);
+        fake_do_hello(l, c, &m.frame);
     } else if (m.frame.op == OP_OPEN) {
-        do_open(l, c, &m);
+        fake_do_open(l, c, &m);
     } else if (m.frame.op == OP_MEM_REGISTER && fd >= 0) {
-        do_register(c, &m, fd);
+        fake_do_register(c, &m, fd);
     } else if (m.frame.op == OP_LOAN_ATTACH) {
-        do_attach(l, c, &m);
+        fake_do_attach(l, c, &m);
     } else if (m.frame.op == OP_NAMESPACE) {
-        do_namespace(l, c, &m);
+        fake_do_namespace(l, c, &m);
     } else if (m.frame.op == OP_FEEDBACK) {
-        do_feedback(l, c, &m);
+        fake_do_feedback(l, c, &m);
     } else if (m.frame.op == OP_EXPLAIN) {
         if (!misbehave(l, c, &m, msg, len))
-            do_explain(l, c, &m);
+            fake_do_explain(l, c, &m);
     } else if (m.frame.op == OP_SUBSCRIBE) {
         if (!misbehave(l, c, &m, msg, len))
             feed_ask(&l->feed, (uint32_t)(c - l->conns), &m);
@@ -726,7 +484,7 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
         if (!misbehave(l, c, &m, msg, len))
             do_batch(l, c, &m);
     } else {
-        reply(c, &m.frame, 0, NULL, 0, 0);
+        fake_reply(c, &m.frame, 0, NULL, 0, 0);
     }
 }
 
@@ -867,8 +625,8 @@ static void lane_turn(struct lane *l)
     run_held(l);
     while ((len = feed_answer(&l->feed, l->f->boot, &p)))
         if (l->conns[p.conn].sock >= 0)
-            reply(&l->conns[p.conn], &p.frame, l->feed.status, l->feed.env, 0,
-                  len);
+            fake_reply(&l->conns[p.conn], &p.frame, l->feed.status, l->feed.env,
+                       0, len);
 }
 
 static void *lane_main(void *arg)
