@@ -52,6 +52,16 @@ static bool run_ping(struct conn *c)
     return end(c);
 }
 
+/* A web page made a browser send its bytes here: as Redis does, none of what
+ * follows is listened to. */
+static bool run_foreign(struct conn *c)
+{
+    LOG(LOG_WARN, "resp_http_refused", "client=%llu",
+        (unsigned long long)c->id);
+    c->ending = true;
+    return end(c);
+}
+
 static bool run_quit(struct conn *c)
 {
     c->ending = true;
@@ -268,6 +278,7 @@ static const struct cmd cmds[] = {
     {"client", 2, 0, run_client, false},  {"command", 1, 0, run_command, false},
     {"config", 2, 0, run_config, false},  {"auth", 2, 3, run_auth, true},
     {"hello", 1, 0, run_hello, true},     {"quit", 1, 0, run_quit, true},
+    {"post", 1, 0, run_foreign, true},    {"host:", 1, 0, run_foreign, true},
 };
 
 const struct cmd *cmd_find(const struct conn *c)

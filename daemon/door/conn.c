@@ -57,6 +57,11 @@ struct pikv_call conn_call(struct conn *c)
     };
 }
 
+static uint64_t deadline_ms(const struct conn *c)
+{
+    return c->door->cfg.listen.resp.deadline_us / 1000;
+}
+
 bool conn_wait(struct conn *c, enum conn_wait what)
 {
     struct door *d = c->door;
@@ -70,6 +75,8 @@ bool conn_wait(struct conn *c, enum conn_wait what)
     case WAIT_LOCK: /* its queue is the lock's */
         break;
     case WAIT_ROOM:
+        if (!c->room_until_ms)
+            c->room_until_ms = door_now_ms(d) + deadline_ms(c);
         if (d->turn == c)
             list_add_head(&d->waiting, &c->wait_node);
         else
@@ -233,6 +240,7 @@ void conn_run(struct conn *c)
 {
     bool more;
 
+    c->in_ms = door_now_ms(c->door); /* it may have been kept till now */
     do {
         conn_work(c);
         if (!out_flush(c)) {
@@ -317,7 +325,6 @@ static ssize_t read_some(struct conn *c)
     got = readv(c->fd, iov, (int)n);
     if (got <= 0)
         return got;
-    c->in_ms = door_now_ms(c->door);
     metric_add(&c->door->metrics->resp_bytes_in, (uint64_t)got);
     part = min_u64(rest, (uint64_t)got);
     c->in_end += (uint32_t)((uint64_t)got - part);
@@ -409,6 +416,7 @@ void conn_close(struct conn *c)
         return;
     c->dead = true;
     list_del(&c->wait_node);
+    d->freed |= c->wait == WAIT_ROOM; /* those behind it may need less */
     if (c->wait != WAIT_CALL)
         c->wait = WAIT_NOTHING;
     if (d->ask.conn == c)
@@ -508,10 +516,27 @@ static const char *conn_slow(const struct conn *c, uint64_t now_ms)
     return NULL;
 }
 
+static void conn_no_room(struct conn *c)
+{
+    list_del(&c->wait_node);
+    c->wait = WAIT_NOTHING;
+    c->room_until_ms = 0;
+    c->door->freed = true; /* those behind it may need less */
+    if (c->run) {
+        data_no_room(c);
+    } else { /* a value that there is no place for */
+        out_code(c, PIKV_BUSY);
+        c->ending = true;
+    }
+    conn_run(c);
+}
+
 void conn_tick(struct conn *c, uint64_t now_ms)
 {
     const char *why = conn_slow(c, now_ms);
 
+    if (!why && c->wait == WAIT_ROOM && now_ms >= c->room_until_ms)
+        conn_no_room(c);
     if (!why)
         return;
     if (why[0]) {

@@ -13,7 +13,9 @@
  *   submit  room for as many of them as there is; at least for the first
  *   done    replies in order, up to the first that did not fit
  *
- * A batch whose first key finds no memory gives back what it has and waits. */
+ * A batch whose first key finds no memory gives back what it has and waits, up
+ * to the deadline: what it waits for may be in the hands of clients that take
+ * their time. */
 #include <string.h>
 
 #include "door/impl.h"
@@ -200,6 +202,22 @@ static uint32_t get_rooms(struct conn *c)
     return m;
 }
 
+/* All that were to be read, or would have been, have this error. */
+static void get_fail(struct conn *c, uint32_t m, int status)
+{
+    struct batch *b = &c->batch;
+
+    b->m = m;
+    for (uint32_t i = 0; i < m; i++)
+        b->results[i] = (struct pikv_result){.status = status};
+    get_done(c, NULL);
+}
+
+void data_no_room(struct conn *c)
+{
+    get_fail(c, c->batch.n - c->batch.at, PIKV_BUSY);
+}
+
 static bool get_submit(struct conn *c)
 {
     struct batch *b = &c->batch;
@@ -221,9 +239,7 @@ static bool get_submit(struct conn *c)
         door_give(c->door, &b->items[b->at + i].room);
     if (e == PIKV_BUSY)
         return conn_wait(c, WAIT_LATER);
-    for (uint32_t i = 0; i < b->m; i++)
-        b->results[i] = (struct pikv_result){.status = e};
-    get_done(c, NULL);
+    get_fail(c, b->m, e);
     return true;
 }
 
@@ -283,12 +299,27 @@ static void lookup_done(struct conn *c, const struct pikv_completion *done)
     }
 }
 
+/* After a flush there may be blocks that the door has not seen: they go, too,
+ * when the namespace is open again. */
 static void del_done(struct conn *c, const struct pikv_completion *done)
 {
+    struct batch *b = &c->batch;
+
     c->sum += done->count;
-    if (done->status != PIKV_OK && done->status != PIKV_NOT_DURABLE &&
-        !door_stale(c->door, done->status))
+    b->again = door_stale(c->door, done->status);
+    if (b->again)
+        c->arg -= b->m;
+    else if (done->status != PIKV_OK && done->status != PIKV_NOT_DURABLE)
         c->failed = done->status;
+}
+
+/* Before its first call. */
+static void keys_begin(struct conn *c)
+{
+    const struct door *d = c->door;
+
+    c->batch.again = false;
+    c->until_ms = door_now_ms(d) + d->cfg.listen.resp.deadline_us / 1000;
 }
 
 static bool keys_do(struct conn *c, bool drop)
@@ -304,6 +335,14 @@ static bool keys_do(struct conn *c, bool drop)
         conn_consume(c);
         return true;
     }
+    if (c->arg == 0)
+        keys_begin(c);
+    if (b->again && door_now_ms(d) < c->until_ms) {
+        b->again = false;
+        return conn_wait(c, WAIT_LATER);
+    }
+    if (b->again)
+        c->failed = PIKV_TIMEOUT;
     if (c->failed || !keys_fill(c))
         return keys_end(c);
     c->done = drop ? del_done : lookup_done;

@@ -6,7 +6,7 @@
  *            every CONNECT_MS; nobody is served before, so it may block
  *   accept   the listening socket
  *   events   libpikv's completions
- *   tick     slow connections
+ *   tick     slow connections; accepting again
  *   later    those that wait for a moment
  *   wake     from the main thread: drain, stop
  *
@@ -54,7 +54,10 @@ bool door_take(struct conn *c, uint64_t bytes, struct room *out)
 
     if (!list_empty(&d->waiting) && d->turn != c)
         return false;
-    return space_take(&d->space, bytes, out);
+    if (!space_take(&d->space, bytes, out))
+        return false;
+    c->room_until_ms = 0;
+    return true;
 }
 
 void door_give(struct door *d, struct room *r)
@@ -146,6 +149,8 @@ void door_later(struct door *d)
         uv_timer_start(&d->later, on_later, DOOR_LATER_MS, DOOR_LATER_MS);
 }
 
+static void on_accept(uv_poll_t *h, int status, int events);
+
 static void on_tick(uv_timer_t *h)
 {
     struct door *d = h->data;
@@ -154,6 +159,10 @@ static void on_tick(uv_timer_t *h)
     LIST_FOREACH_SAFE(n, &d->conns)
     conn_tick(container_of(n, struct conn, node), now_ms);
     door_settle(d);
+    if (d->deaf && !__atomic_load_n(&d->draining, __ATOMIC_RELAXED)) {
+        d->deaf = false;
+        MUST(uv_poll_start(&d->accept, UV_READABLE, on_accept) == 0);
+    }
 }
 
 static void refuse(struct door *d, int fd)
@@ -163,6 +172,17 @@ static void refuse(struct door *d, int fd)
     metric_add(&d->metrics->resp_refused, 1);
     (void)!write(fd, text, sizeof(text) - 1);
     close(fd);
+}
+
+/* Without descriptors or memory for another one the socket stays readable: it
+ * is looked at again in the next tick, not in every turn. */
+static void accept_failed(struct door *d)
+{
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return;
+    LOG(LOG_WARN, "resp_accept_failed", "error=%s", LOG_STR(strerror(errno)));
+    uv_poll_stop(&d->accept);
+    d->deaf = true;
 }
 
 static void on_accept(uv_poll_t *h, int status, int events)
@@ -175,11 +195,10 @@ static void on_accept(uv_poll_t *h, int status, int events)
         int fd =
             accept4(d->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-            LOG(LOG_WARN, "resp_accept_failed", "error=%s",
-                LOG_STR(strerror(errno)));
-        if (fd < 0)
+        if (fd < 0) {
+            accept_failed(d);
             return;
+        }
         if (d->conn_n >= d->cfg.listen.resp.clients)
             refuse(d, fd);
         else

@@ -13,7 +13,7 @@
  * sent together), and what it waits for is its state:
  *
  *     NOTHING --> CALL    libpikv's completion
- *       ^     --> ROOM    memory: in door->waiting, FIFO
+ *       ^     --> ROOM    memory: in door->waiting, FIFO, up to the deadline
  *       |     --> LOCK    another SET of the same key: in its waiters, FIFO
  *       |     --> OUT     its own client, to read replies
  *       |     --> LATER   the clock: another writer is at it, or BUSY
@@ -170,6 +170,7 @@ struct conn {
     uint64_t sum; /* EXISTS, DEL, STRLEN */
     int failed;   /* the first error of a command of many parts */
     uint64_t until_ms;
+    uint64_t room_until_ms; /* it waits for memory since a while; 0: no */
     struct batch batch;
     struct out out;
 };
@@ -211,6 +212,7 @@ struct door {
     uv_poll_t accept, events;
     uv_timer_t connect, tick, later;
     bool serving;
+    bool deaf; /* accepts none until the next tick */
     uint64_t conn_id;
     uv_work_t opening; /* the namespace again, on a worker */
     bool is_opening;
@@ -295,6 +297,8 @@ bool cmd_allowed(struct conn *c, const struct cmd *cmd);
 cmd_fn data_get, data_exists, data_strlen, data_del;
 bool data_key_ok(struct conn *c, struct pikv_bytes key);
 void data_release(struct conn *c);
+/* A GET has waited for memory too long: OOM. */
+void data_no_room(struct conn *c);
 
 /* set.c */
 cmd_fn set_one, set_many;

@@ -86,7 +86,7 @@ void resp_inside(struct resp *r);
 
 /* Is the argument this word, in any case? */
 bool resp_is(const void *arg, size_t len, const char *word);
-/* A whole decimal number, with '-' if is_signed allows it. */
+/* A whole decimal number; resp_int's may begin with '-'. */
 bool resp_int(const void *arg, size_t len, int64_t *out);
 bool resp_u64(const void *arg, size_t len, uint64_t *out);
 /* MATCH of SCAN: * ? [abc] [^a-z] and \ before any of them. Bounded time. */

@@ -14,7 +14,8 @@
  * wait, so that they do not drop each other's blocks half way and the last one
  * wins. When the key is free, all the plain SETs that wait are concurrent: any
  * order of them is right, so only the last one is stored, and the others ride
- * along: they would be replaced before anybody could look. A run of SETs that
+ * along: they would be replaced before anybody could look. If it fails they go
+ * on waiting. A run of SETs that
  * were sent together goes as one batch; a key that is locked ends the run
  * before it, so that only a batch of one key, which holds nothing, ever waits
  * for a lock.
@@ -24,7 +25,8 @@
 
 #include "door/impl.h"
 
-enum { TTL_MAX_MS = INT32_MAX };
+/* A longer life is cut to this: any value may go before its time. */
+static const int64_t TTL_MAX_MS = UINT32_MAX;
 
 /* ---- Locks ---- */
 
@@ -115,10 +117,10 @@ static void lock_give(struct door *d, struct item *it)
     list_del(&it->lock.node);
     while ((n = it->lock.riders.prev) != &it->lock.riders) {
         list_del(n);
-        if (it->state == ITEM_DONE) {
-            item_end(&waiter(n)->batch.items[0], it->status);
+        if (it->state == ITEM_DONE && it->status == PIKV_OK) {
+            item_end(&waiter(n)->batch.items[0], PIKV_OK);
             wake(d, waiter(n));
-        } else { /* the connection ended before it was known how */
+        } else { /* what was wrong with this one need not be with those */
             list_add_head(&it->lock.waiters, n);
         }
     }
@@ -162,11 +164,14 @@ static bool set_options(struct conn *c, struct item *it)
             out_error(c, "ERR value is not an integer or out of range");
             return false;
         }
-        if (ttl <= 0 || ttl > TTL_MAX_MS / (ex ? 1000 : 1)) {
+        if (ttl <= 0) {
             out_error(c, "ERR invalid expire time in 'set' command");
             return false;
         }
-        it->ttl_ms = (uint32_t)(ex ? ttl * 1000 : ttl);
+        if (ttl > TTL_MAX_MS / (ex ? 1000 : 1))
+            it->ttl_ms = (uint32_t)TTL_MAX_MS;
+        else
+            it->ttl_ms = (uint32_t)(ex ? ttl * 1000 : ttl);
     }
     return true;
 }

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -17,6 +18,7 @@ import unittest
 import kv
 from node import LIMIT_S, SANITIZED, Node, free_ports, until
 from resp import CLOSED, Error, Resp, pack
+from ssd import SsdNode, value
 
 KIB, MIB = 1 << 10, 1 << 20
 CONFIG, UNAVAILABLE, OSERR = 78, 69, 71
@@ -123,7 +125,12 @@ class Commands(unittest.TestCase):
         self.error("ERR value is not", "SET", "o", "v", "EX", "soon")
         self.error("ERR invalid expire", "SET", "o", "v", "EX", "0")
         self.error("ERR invalid expire", "SET", "o", "v", "PX", "-5")
-        self.error("ERR invalid expire", "SET", "o", "v", "EX", "9" * 15)
+        month_s = 30 * 86400
+        self.assertEqual(r.ask("SET", "o", "7", "EX", month_s), "OK")
+        self.assertIn(r.ask("TTL", "o"), (month_s - 1, month_s))
+        self.assertEqual(r.ask("SET", "o", "8", "EX", "9" * 15), "OK")
+        self.assertIn(r.ask("TTL", "o"), range(4290000, 4294969))
+        self.error("ERR value is not", "SET", "o", "v", "EX", "9" * 19)
 
     def test_many_keys(self):
         r = self.r
@@ -216,6 +223,16 @@ class Commands(unittest.TestCase):
         self.assertEqual(self.r.ask("AUTH", "default", "x"), "OK")
         self.error("WRONGPASS", "AUTH", "someone", "x")
 
+    def test_a_web_page_cannot_speak_to_it(self):
+        """A browser's request, whose body would be commands."""
+        for head in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"PUT / HTTP/1.1\r\nHost: x\r\n\r\n"):
+            with Resp(self.d.resp) as r:
+                r.send(head + b"SET web page\r\n")
+                while r.read() != CLOSED:
+                    pass
+        self.assertIsNone(self.r.ask("GET", "web"))
+
     def test_inline_commands(self):
         r = self.r
         r.send(b"SET inl \"a b\"\r\nGET inl\n\r\nPING\r\n")
@@ -267,6 +284,62 @@ class Commands(unittest.TestCase):
                 self.assertEqual(r.read(), want)
                 self.assertEqual(r.read(), CLOSED)
         self.assertEqual(self.r.ask("PING"), "PONG")
+
+
+class Large(unittest.TestCase):
+    def test_the_largest_value_of_all(self):
+        """As long as the default of listen.resp.value allows, and replaced."""
+        n = 64 * MIB
+        with door("listen.resp.value=64MiB", "listen.resp.memory=128MiB",
+                  lanes=2, dram="320MiB") as d, Resp(d.resp) as r:
+            for seed in (1, 2):
+                v = noise(n, seed)
+                self.assertEqual(r.ask("SET", "large", v), "OK")
+                self.assertTrue(r.ask("GET", "large") == v)
+            self.assertEqual(r.ask("STRLEN", "large"), n)
+            r.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (n + 1))
+            self.assertIn("longer than listen.resp.value", r.read())
+
+
+class Disks(unittest.TestCase):
+    def test_killed_in_the_middle_of_sets(self):
+        """Each key has a whole value of one of its SETs afterwards, or none;
+        and one that was dropped stays away."""
+        port = free_ports(1)
+        keys, rounds = 12, 2 if SANITIZED else 4
+        with SsdNode("listen.resp.enabled=true", f"listen.resp.port={port}",
+                     "listen.resp.value=1MiB", "listen.resp.memory=32MiB",
+                     "listen.resp.deadline=30s", lanes=2) as d:
+            def sized(k, i):
+                return value(k, i, 1000 + (i * 37 + k[1]) % 70 * 1000)
+
+            version = dict.fromkeys([b"k%c" % (97 + i) for i in range(keys)], 0)
+            for n in range(rounds):
+                with Resp(port) as r:
+                    self.assertEqual(r.ask("SET", "gone%d" % n, "x" * 9000),
+                                     "OK")
+                    for k in version:
+                        self.assertEqual(r.ask("SET", k, sized(k, version[k])),
+                                         "OK")
+                    d.written()
+                    self.assertEqual(r.ask("DEL", "gone%d" % n), 1)
+                    last = dict(version)
+                    for k in version:  # none of these is waited for
+                        for _ in range(5):
+                            version[k] += 1
+                            r.send(pack("SET", k, sized(k, version[k])))
+                    self.assertEqual(r.read(), "OK")
+                    d.kill()
+                d.start()
+                with Resp(port) as r:
+                    for k in version:
+                        got = r.ask("GET", k)
+                        may = [sized(k, i)
+                               for i in range(last[k], version[k] + 1)]
+                        self.assertTrue(got is None or got in may, k)
+                        version[k] += 1
+                    for i in range(n + 1):
+                        self.assertIsNone(r.ask("GET", "gone%d" % i))
 
 
 class Pipelines(unittest.TestCase):
@@ -395,6 +468,26 @@ class Together(unittest.TestCase):
 
         self.each(16, one)
 
+    def test_the_error_of_one_set_is_not_that_of_another(self):
+        """Three SETs of a key; the third, which would be stored for the second
+        too, cannot be: the second is stored then."""
+        with door("namespaces.quota=4MiB") as d, kv.Client(d.address) as c, \
+                Resp(d.resp) as r, Resp(d.resp) as first, \
+                Resp(d.resp) as second, Resp(d.resp) as third:
+            ns = c.open("resp")
+            token = c.begin(ns, b"k", 1).token
+            n = d.metrics()["resp_commands"]
+            for i, (x, v) in enumerate(((first, b"1"), (second, b"2" * 5000),
+                                        (third, noise(6 * MIB)))):
+                x.send(pack("SET", "k", v))
+                self.assertTrue(until(
+                    lambda i=i: d.metrics()["resp_commands"] == n + i + 1))
+            self.assertEqual(c.commit(ns, b"k", token, abort=True), "OK")
+            self.assertEqual(first.read(), "OK")
+            self.assertTrue(third.read().startswith("OOM"))
+            self.assertEqual(second.read(), "OK")
+            self.assertEqual(r.ask("GET", "k"), b"2" * 5000)
+
     def test_set_nx_is_won_by_one(self):
         won = []
 
@@ -449,6 +542,15 @@ class Together(unittest.TestCase):
                 self.assertTrue(until(lambda: r.ask("SET", "k", "w") == "OK"
                                       and r.ask("GET", "k") == b"w"))
 
+    def test_a_del_after_a_flush_drops_what_came_since(self):
+        with kv.Client(self.d.address) as c, Resp(self.d.resp) as r:
+            ns = c.open("resp")
+            self.assertEqual(r.ask("SET", "k", "old"), "OK")
+            c.bump(ns)
+            self.assertEqual(c.put1(ns, b"k", b"new"), "OK")
+            self.assertEqual(r.ask("DEL", "none", "k"), 1)
+            self.assertEqual(c.get1(ns, b"k", 3).status, "MISS")
+
     def test_scan_finds_every_key(self):
         with Resp(self.d.resp) as r:
             want = {b"scan:%d" % i for i in range(700)}
@@ -471,6 +573,13 @@ class Together(unittest.TestCase):
                         (0, "TYPE", "string")):
                 self.assertIsInstance(r.ask("SCAN", *bad), Error)
             self.assertEqual(r.ask("SCAN", 1 << 63)[1], [])
+            rnd = random.Random(5)
+            for _ in range(300):  # cursors that nobody was given
+                cursor, keys = r.ask("SCAN", rnd.getrandbits(
+                    rnd.choice((16, 32, 48, 50, 64))) | 1 << rnd.choice(
+                        (0, 20, 31, 32, 47, 48, 49)), "COUNT", 30)
+                self.assertLessEqual(len(keys), 30)
+                self.assertTrue(want.issuperset(set(keys) - {b"other"}))
 
         def one(r, i):
             for _ in range(20):
@@ -607,6 +716,27 @@ class Rude(unittest.TestCase):
         for r in held:
             r.close()
 
+    def test_without_descriptors_it_waits_and_goes_on(self):
+        """It neither spins nor stays deaf."""
+        d = self.serve()
+        with Resp(d.resp) as r:
+            self.assertEqual(r.ask("PING"), "PONG")
+            soft, hard = resource.prlimit(d.process.pid,
+                                          resource.RLIMIT_NOFILE)
+            resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE,
+                             (d.fds(), hard))
+            with Resp(d.resp) as late:
+                late.send(pack("PING"))
+                self.assertTrue(until(
+                    lambda: "resp_accept_failed" in d.log()))
+                before = d.cpu_ticks()
+                time.sleep(1)
+                self.assertLess(d.cpu_ticks() - before, 50)
+                self.assertEqual(r.ask("PING"), "PONG")
+                resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE,
+                                 (soft, hard))
+                self.assertEqual(late.read(), "PONG")
+
     def test_stop_with_clients_connected(self):
         """In the middle of everything; the exit status is 0."""
         for _ in range(2 if SANITIZED else 5):
@@ -673,6 +803,20 @@ class Passwords(unittest.TestCase):
             self.assertTrue(r.ask("GET", "k").startswith("NOAUTH"))
             self.assertEqual(r.ask("AUTH", "sesame"), "OK")
             self.assertIsNone(r.ask("GET", "k"))
+
+    def test_it_counts_from_its_place_in_a_pipeline_on(self):
+        v = noise(100000)
+        with Resp(self.d.resp) as r:
+            r.send(pack("SET", "k", "v") + pack("GET", "k") +
+                   pack("AUTH", "wrong") + pack("GET", "k") +
+                   pack("AUTH", "sesame") + pack("SET", "k", v) +
+                   pack("GET", "k") + pack("AUTH", "wrong") + pack("GET", "k"))
+            got = [r.read() for _ in range(9)]
+            for i in (0, 1, 3):
+                self.assertTrue(got[i].startswith("NOAUTH"), got[i])
+            for i in (2, 7):
+                self.assertTrue(got[i].startswith("WRONGPASS"), got[i])
+            self.assertEqual(got[4:7] + got[8:], ["OK", "OK", v, v])
 
     def test_each_way_to_say_it(self):
         for words in (("AUTH", "sesame"), ("AUTH", "default", "sesame"),
