@@ -315,6 +315,15 @@ class Outage(Doors):
         self.assertTrue(until(lambda: self.works(door, b)))
         self.all_equal(b, 2)
 
+    def test_a_flushed_namespace_is_used_again(self):
+        door, b = self.door(retry_ms=10), Blocks(2, KIB)
+        self.assertTrue(self.works(door, b))
+        with pikv.Client(self.node.address) as client:
+            client.open(self._testMethodName).bump()
+        self.misses(door, b)
+        self.assertTrue(until(lambda: self.works(door, b)))
+        self.all_equal(b, 2)
+
     def test_killed_in_the_middle_of_a_batch_it_ends(self):
         door, n = self.door(retry_ms=10), 2000
         b = Blocks(n, 16 * KIB)

@@ -13,10 +13,12 @@ import ctypes
 import hashlib
 import logging
 import os
+import threading
 import time
 import types
 import unittest
 import uuid
+from unittest import mock
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -35,7 +37,7 @@ tiering, _ = doors.real("vllm.v1.kv_offload.tiering.base")
 hashing, _ = doors.real("vllm.v1.core.kv_cache_utils")
 
 import pikv.vllm  # noqa: E402
-from pikv import _vllm  # noqa: E402
+from pikv import _moves, _vllm  # noqa: E402
 from pikv.vllm import PikvTier  # noqa: E402
 from ssd import SsdNode  # noqa: E402
 
@@ -212,6 +214,44 @@ class TestTier(Case):
         answers.learn([b"k"], [_vllm.PENDING], time.monotonic())
         self.assertEqual(answers.look(b"k", "r"), (False, False))
 
+    def clocked(self):
+        """Answers with a clock of its own: (answers, set the time)."""
+        now = [100.0]
+        fake = types.SimpleNamespace(monotonic=lambda: now[0])
+        patch = mock.patch.object(_vllm, "time", fake)
+        patch.start()
+        self.addCleanup(patch.stop)
+        return _vllm.Answers(0.0), lambda t: now.__setitem__(0, 100.0 + t)
+
+    def test_a_step_of_any_length_gets_its_answer(self):
+        for state, want in ((0, False), (_vllm.HIT, True)):
+            answers, at = self.clocked()
+            self.assertEqual(answers.look(b"k", "r"), (None, True))
+            self.assertEqual(answers.look(b"k", "s"), (None, False))
+            answers.learn([b"k"], [state], 100.0)
+            at(3600)
+            self.assertEqual(answers.look(b"k", "r"), (want, False))
+            self.assertEqual(answers.look(b"k", "s"), (want, False))
+            self.assertEqual(answers.look(b"k", "new"), (None, True))
+
+    def test_steps_longer_than_the_wait_end_it_as_well(self):
+        answers, at = self.clocked()
+        self.assertEqual(answers.look(b"k", "r"), (None, True))
+        for step in range(1, 4):
+            answers.learn([b"k"], [_vllm.PENDING], 100.0 + step)
+            at(2 * step)
+            if answers.look(b"k", "r") == (False, False):
+                return
+        self.fail("it waits for ever")
+
+    def test_nothing_is_kept_of_a_request_that_has_ended(self):
+        answers = _vllm.Answers(1.0)
+        self.assertEqual(answers.look(b"k", "r"), (None, True))
+        answers.end("r")
+        answers.learn([b"k"], [0], time.monotonic())
+        answers.missed("r", [b"k"])
+        self.assertFalse(answers._missed)
+
     def test_answers_are_bounded_and_do_not_last(self):
         answers = _vllm.Answers(0.1)
         n = _vllm.ANSWERS_MAX + 10
@@ -321,6 +361,46 @@ class TestTier(Case):
         then = _vllm.Job(job(2, keys(2, 2), [2, 3], ctx))
         self.assertEqual(chains.of(then), ([key(1), key(2)], [48, 64]))
 
+    def test_chains_of_many_requests_are_bounded(self):
+        with mock.patch.object(_vllm, "CHAINED_MAX", 8):
+            chains = _vllm.Chains()
+            for i in range(20):
+                ctx = request()
+                for k in keys(3):
+                    ctx.set_offload_key_position(k, 16 * (1 + k[0]))
+                chains.of(_vllm.Job(job(i, keys(3), [0, 1, 2], ctx)))
+            self.assertLessEqual(sum(map(len, chains._ends.values())), 8)
+
+    def test_it_ends_also_before_it_has_begun(self):
+        with mock.patch.object(pikv.vllm, "none_hash", lambda: None):
+            t, _ = self.tier()
+            t.submit_store(job(1, keys(1), [0], request()))
+            end = threading.Thread(target=t.shutdown, daemon=True)
+            end.start()
+            end.join(doors.LONG_MS / 1000)
+        self.assertFalse(end.is_alive())
+        self.assertEqual([r.job_id for r in t.get_finished_jobs()], [1])
+
+    def test_a_vllm_that_cannot_say_its_hash_turns_the_tier_off(self):
+        def broken():
+            raise AttributeError("half imported")
+        with mock.patch.object(pikv.vllm, "none_hash", broken):
+            t, memory = self.tier()
+            self.opened(t)
+        self.assertIn("half imported", t.error)
+        self.assertEqual(t.lookup(key(0), request()), MISS)
+        self.assertFalse(self.store(t, memory, keys(1)).success)
+
+    def test_a_call_that_cannot_be_leaves_none_in_flight(self):
+        t, memory = self.tier()
+        self.opened(t)
+        bad = [key(i) for i in range(_moves.PART_ITEMS)] + [b"k" * 2000]
+        data = [(memory.at, ROW)] * len(bad)
+        for move in (t._moves.put, t._moves.get):
+            with self.assertRaises(ValueError):
+                move(bad, data, [ROW] * len(bad))
+            self.assertEqual(t._moves.store.client.stats()["inflight"], 0)
+
     def test_older_names_of_fields_are_understood(self):
         old = types.SimpleNamespace(job_id=7, keys=[key(0)], block_ids=[3])
         self.assertEqual(_vllm.Job(old).rows(8), [3])
@@ -363,6 +443,8 @@ class TestServer(Case):
         node.kill()
         t.submit_load(job(5, keys(2), [8, 9], request(), True))
         self.assertFalse(self.done(t)[5].success)
+        self.assertFalse(t.ready)
+        self.assertIn("NO_SERVER", t.error)
         self.assertTrue(until(
             lambda: self.answer(t, key(0), request()) == MISS))
         node.start()

@@ -35,6 +35,7 @@ PART_BYTES = 16 << 20
 PART_ITEMS = 64
 WINDOW = 4
 ROUTE_BYTES = 32
+SAID_MAX = 64
 MISS, PENDING, HIT = 0, 1, 2  # states of a LOOKUP
 
 _STORED = frozenset((0, pikv.Exists.code, pikv.Pending.code))
@@ -122,8 +123,8 @@ class Moves:
                            sum(self._memory.values()) >> 20)
 
     def once(self, text: str, level: int = logging.WARNING) -> None:
-        """Says it the first time."""
-        if text not in self._said:
+        """Says it the first time; at most SAID_MAX different texts."""
+        if text not in self._said and len(self._said) < SAID_MAX:
             self._said.add(text)
             self._log.log(level, "pikv: %s", text)
 
@@ -150,25 +151,27 @@ class Moves:
         submit = getattr(ns, name)
         flying: deque[tuple[int, int, int]] = deque()
         good = True
-        for first, end in cuts(sizes):
-            while good and len(flying) >= WINDOW:
-                good = self._take(client, flying, name, sizes, ok)
-            some = {k: v[first:end] for k, v in per_item.items()
-                    if v is not None}
-            while good:
-                try:
-                    call = submit(keys[first:end], data[first:end],
-                                  deadline_ms=self.deadline_ms, **some)
-                    flying.append((call, first, end))
-                    break
-                except pikv.Busy:  # no room: when one of ours has ended
-                    good = bool(flying) and \
-                        self._take(client, flying, name, sizes, ok)
-                except pikv.Error as e:
-                    self.store.note(e)
-                    good = False
-        while flying:
-            self._take(client, flying, name, sizes, ok)
+        try:
+            for first, end in cuts(sizes):
+                while good and len(flying) >= WINDOW:
+                    good = self._take(client, flying, name, sizes, ok)
+                some = {k: v[first:end] for k, v in per_item.items()
+                        if v is not None}
+                while good:
+                    try:
+                        call = submit(keys[first:end], data[first:end],
+                                      deadline_ms=self.deadline_ms, **some)
+                        flying.append((call, first, end))
+                        break
+                    except pikv.Busy:  # no room: when one of ours has ended
+                        good = bool(flying) and \
+                            self._take(client, flying, name, sizes, ok)
+                    except pikv.Error as e:
+                        self.store.note(e)
+                        good = False
+        finally:  # also behind what the caller did wrong: rule 2
+            while flying:
+                self._take(client, flying, name, sizes, ok)
         self._tell(client)
         return ok
 

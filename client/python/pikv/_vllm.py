@@ -17,7 +17,7 @@ ANSWERS_MAX = 1 << 16   # keys remembered
 MISS_S = 0.02           # a miss is another request's answer for so long
 PENDING_S = 0.002       # what another stores is asked again after that
 PENDING_MAX_S = 1.0     # and is a miss if it is not there by then
-REQUESTS_MAX = 1 << 14  # whose chains are remembered
+CHAINED_MAX = 1 << 17   # chunks whose chains are remembered
 
 # Numbers of a tier's configuration: default, least, most.
 NUMBERS = {
@@ -71,21 +71,31 @@ class Answers:
         # key: (hit, True until, first asked); hit None: others store it.
         self._known: dict[bytes, tuple[bool | None, float, float]] = {}
         self._asked: dict[bytes, float] = {}
+        # Of each request: what is a miss for it, and what it waits for.
         self._missed: dict[str, set[bytes]] = {}
+        self._waits: dict[str, set[bytes]] = {}
 
     def look(self, key: bytes, req_id: str) -> tuple[bool | None, bool]:
         """(answer, ask): None is no answer yet; ask: it is to be asked now,
-        and counts as asked."""
-        missed = self._missed.get(req_id)
-        if missed is not None and key in missed:
+        and counts as asked. Who waited for an answer takes it however old it
+        is, or a request would ask anew in each step that is longer than
+        answers last: a hit that is none any more is a load that fails."""
+        missed = self._missed.setdefault(req_id, set())
+        if key in missed:
             return False, False
+        waits = self._waits.setdefault(req_id, set())
         now = time.monotonic()
+        asked = key in self._asked  # before known: learn writes that first
         known = self._known.get(key)
-        if known is not None and now < known[1]:
+        if known is not None and (now < known[1] or (
+                known[0] is not None and not asked and key in waits)):
+            if known[0] is not None:
+                waits.discard(key)
             if known[0] is False:
                 self.missed(req_id, (key,))
             return known[0], False
-        if key in self._asked:
+        waits.add(key)
+        if asked:
             return None, False
         first = known[2] if known is not None and known[0] is None else now
         self._asked[key] = first
@@ -117,15 +127,17 @@ class Answers:
 
     def missed(self, req_id: str, keys: Iterable[bytes]) -> None:
         """For this request these are misses until it ends."""
-        known = self._missed.setdefault(req_id, set())
+        known = self._missed.get(req_id)
         for key in keys:
-            known.add(key)
+            if known is not None:
+                known.add(key)
             answer = self._known.get(key)
             if answer is not None and answer[0]:
                 self._known.pop(key, None)
 
     def end(self, req_id: str) -> None:
         self._missed.pop(req_id, None)
+        self._waits.pop(req_id, None)
 
 
 # ---- jobs ----
@@ -173,8 +185,8 @@ class Job:
                   "transfer_bytes": len(came) * row_bytes}
         try:
             known = {f.name for f in fields(kind)}
-        except TypeError:
-            known = set(values)
+        except TypeError:  # a NamedTuple, or what takes all
+            known = set(getattr(kind, "_fields", values))
         return kind(**{n: v for n, v in values.items() if n in known})
 
 
@@ -184,6 +196,7 @@ class Chains:
     def __init__(self) -> None:
         # request: {(group, end token): key}
         self._ends: dict[str, dict[tuple[bytes, int], bytes]] = {}
+        self._n = 0  # keys of all requests
 
     def of(self, job: Job) -> tuple[list[bytes | None], list[int] | None]:
         """(parents, end tokens) of a job's chunks; end tokens None: vLLM does
@@ -193,8 +206,10 @@ class Chains:
         if not ends or any(e is None for e in ends):
             return [None] * len(job.keys), None
         known = self._ends.setdefault(job.req_id, {})
+        self._n -= len(known)
         for key, end in zip(job.keys, ends):
             known[key[-4:], end] = key
+        self._n += len(known)
         order: dict[bytes, list[int]] = {}
         for group, end in known:
             order.setdefault(group, []).append(end)
@@ -205,8 +220,8 @@ class Chains:
             for a, b in zip(some, some[1:]):
                 if b - a == step:
                     before[group, b] = known[group, a]
-        while len(self._ends) > REQUESTS_MAX:
-            self._ends.pop(next(iter(self._ends)))
+        while self._n > CHAINED_MAX:  # the oldest requests have ended
+            self._n -= len(self._ends.pop(next(iter(self._ends))))
         return [before.get((k[-4:], e)) for k, e in zip(job.keys, ends)], ends
 
 

@@ -27,6 +27,9 @@ from ._pikv import Completion, Event, Lookup
 from .errors import ERRORS, Busy, Closed
 
 
+_SLICE_MS = 200  # how long a thread waits for events
+
+
 def _failed(done: Completion) -> Exception:
     error = ERRORS[done.status]("")
     error.results = done.results
@@ -70,12 +73,23 @@ class Client:
         return self._client
 
     async def close(self) -> None:
-        """Ends the connection; calls in flight raise Closed."""
+        """Ends the connection; calls in flight raise Closed. BufferError, and
+        nothing is ended, while loans are viewed."""
         client, self._client = self._client, None
         if client is None:
             return
         self._loop.remove_reader(client.fileno())
-        await self._loop.run_in_executor(None, client.close)
+        try:
+            await self._loop.run_in_executor(None, client.close)
+        except BufferError:
+            self._client = client
+            self._loop.add_reader(client.fileno(), self._ready)
+            raise
+        finally:
+            if self._client is None:
+                self._give_up()
+
+    def _give_up(self) -> None:
         for future in [*self._pending, *self._room]:
             if not future.done():
                 future.set_exception(Closed("closed while in flight"))
@@ -129,8 +143,9 @@ class Client:
             try:
                 submit(*args, tag=future, **options)
                 break
-            except Busy:
-                if not self._pending:
+            except Exception as e:
+                if not isinstance(e, Busy) or not self._pending:
+                    self._wake()  # the room that it does not take
                     raise
             await self._has_room()
         self._pending.add(future)
@@ -238,18 +253,42 @@ class Namespace:
 
 
 class EventStream:
-    """As pikv.EventStream: `async for event in stream`."""
+    """As pikv.EventStream: `async for event in stream`. A cancelled await
+    loses nothing: its events are the next one's."""
 
     def __init__(self, client: Client, stream: _sync.EventStream) -> None:
         self._client = client
         self._stream = stream
+        self._asked: asyncio.Future | None = None  # a thread is in next()
+        self._awaited = False
 
     @property
     def closed(self) -> bool:
         return self._stream.closed
 
     async def next(self, max: int = 256, wait_ms: int = 1000) -> list[Event]:
-        return await self._client._run(self._stream.next, max, wait_ms)
+        if self._awaited:
+            raise RuntimeError("another task waits in next() of this stream")
+        self._awaited = True
+        try:
+            while True:
+                slice_ms = min(wait_ms, _SLICE_MS)
+                events = await self._next(max, slice_ms)
+                wait_ms -= slice_ms
+                if events or wait_ms <= 0 or self.closed:
+                    return events
+        finally:
+            self._awaited = False
+
+    async def _next(self, max: int, wait_ms: int) -> list[Event]:
+        """Short, for close() waits for it."""
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(
+                self._client._run(self._stream.next, max, wait_ms))
+        asked = self._asked
+        await asyncio.wait([asked])
+        self._asked = None
+        return asked.result()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while not self.closed:
@@ -257,6 +296,8 @@ class EventStream:
                 yield event
 
     async def close(self) -> None:
+        if self._asked is not None:
+            await asyncio.wait([self._asked])
         await self._client._run(self._stream.close)
 
     async def __aenter__(self) -> EventStream:

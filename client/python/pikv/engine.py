@@ -7,7 +7,8 @@ them; until then, and whenever they are gone, `ns` is None and the door answers
 "miss".
 
     Store --> opening --> ready            ns is a Namespace
-       ^         |          |  after fork, or the handle was closed
+       ^         |          |  after fork, the handle was closed, or the
+       |         |          |  namespace flushed or unknown (same handle)
        |   retry_s later    |
        +---------+<---------+
                  |
@@ -15,7 +16,9 @@ them; until then, and whenever they are gone, `ns` is None and the door answers
                                            once, with the field, not retried
 
 A daemon that ends or starts again is libpikv's business: the handle stays, its
-calls answer NO_SERVER at once and succeed when the daemon is back. One that
+calls answer NO_SERVER at once and succeed when the daemon is back; both are
+said, once. If another engine has made the namespace in the new daemon first,
+with another fingerprint, it is refused as at the start. A daemon that
 hangs costs a deadline per call; after HANG_S of timeouts and nothing else the
 Store says None for a while (retry_s, then twice that, up to PAUSE_MAX_S), so
 that an engine does not pay a deadline for each of its requests. Doors tell it
@@ -43,6 +46,7 @@ FINGERPRINT = ("model", "weights_version", "tokenizer_hash", "hash_seed",
 SETTINGS = ("policy", "loans", "share", "ttl_ms", "quota_bytes", "dram")
 HANG_S = 1.0      # timeouts over so long, nothing else: calls are held back
 PAUSE_MAX_S = 16.0
+AWAY = "NO_SERVER: the server is away"
 
 _stores: "weakref.WeakSet[Store]" = weakref.WeakSet()
 
@@ -93,6 +97,7 @@ class Store:
         self._said = ""
         self._closed = False
         self._abandoned: list[Any] = []
+        self._private = False    # said that some memory cannot be shared
         self._reset()
         _stores.add(self)
         self._kick()
@@ -113,6 +118,7 @@ class Store:
         self._hangs_since = 0.0
         self._pause_s = self._retry_s
         self._paused_until = 0.0
+        self._away_since = 0.0   # NO_SERVER since then; 0: it is there
 
     # ---- what doors use ----
 
@@ -133,10 +139,13 @@ class Store:
 
     @property
     def error(self) -> str:
-        """Why `ns` is None, for status pages; "" if it is not."""
-        if self._ns is not None and self._paused_until > time.monotonic():
+        """Why there is none, for status pages: why `ns` is None, or that calls
+        end with NO_SERVER; "" if all is well."""
+        if self._ns is None:
+            return self._error
+        if self._paused_until > time.monotonic():
             return "the server does not answer"
-        return self._error
+        return AWAY if self._away_since else ""
 
     def ready(self, timeout: float = 0.0) -> bool:
         """Is there a namespace? Waits up to timeout seconds for one."""
@@ -156,10 +165,23 @@ class Store:
 
     def note(self, error: BaseException | int) -> None:
         """How a call ended: its status, or what was raised. Opens again after
-        Forked and Closed, pauses when the server hangs."""
+        Forked and Closed, and the namespace after it was flushed or forgotten;
+        pauses when the server hangs."""
         code = error if isinstance(error, int) else getattr(error, "code", 0)
         if code in (pikv.Forked.code, pikv.Closed.code):
             self._lost()
+        elif code in (pikv.StaleGeneration.code, pikv.NoNamespace.code):
+            self._flushed()
+        elif code in (pikv.NoServer.code, pikv.PeerGone.code):
+            if not self._away_since:
+                self._away_since = time.monotonic()
+                self._say(logging.WARNING, "no pikvd, everything is a miss "
+                          "until it is there: " + AWAY)
+        elif self._away_since and code in (0, pikv.Miss.code):
+            # Lanes come back one by one: not said for each.
+            if time.monotonic() - self._away_since > self._retry_s:
+                self._away_since = 0.0
+                self._there()
         elif code == pikv.Timeout.code:
             now = time.monotonic()
             self._hangs_since = self._hangs_since or now
@@ -264,23 +286,26 @@ class Store:
                 self._stop.wait(self._retry_s)
 
     def _open(self) -> None:
-        client = None
+        made = None
+        client = self._client
         try:
-            client = pikv.Client(**self._client_args)
+            if client is None:
+                client = made = pikv.Client(**self._client_args)
             ns = client.open(**self._open_args)
         except pikv.Mismatch as e:
-            self._failed(client, str(e), refused=True)
+            self._failed(made, str(e), refused=True)
+        except (pikv.Closed, pikv.Forked):
+            self._lost()
         except Exception as e:  # whatever it is, the engine goes on
-            self._failed(client, str(e) or type(e).__name__)
+            self._failed(made, str(e) or type(e).__name__)
         else:
             with self._mu:
                 self._client, self._ns = client, ns
-                self._registered = 0
-                self._kept = []
+                if made:
+                    self._registered = 0
+                    self._kept = []
                 self._error = ""
-            if self._said:
-                self._say(logging.INFO, "pikvd is there")
-                self._said = ""
+            self._there()
 
     def _failed(self, client: Any, why: str, refused: bool = False) -> None:
         if client:
@@ -296,6 +321,11 @@ class Store:
             self._say(logging.WARNING, "no pikvd, everything is a miss until "
                       f"it is there: {why}")
 
+    def _there(self) -> None:
+        if self._said:
+            self._say(logging.INFO, "pikvd is there")
+            self._said = ""
+
     def _register_new(self) -> None:
         """Registers what is new, in order; two threads never the same."""
         while True:
@@ -309,9 +339,11 @@ class Store:
             try:
                 self._kept.append(client.register(buffer))
             except Exception as e:
-                self._log.warning(
-                    "pikv: this memory cannot be shared with the server, its "
-                    "bytes are copied once more: %s", e)
+                if not self._private:
+                    self._private = True
+                    self._log.warning(
+                        "pikv: this memory cannot be shared with the server, "
+                        "its bytes are copied once more: %s", e)
 
     def _lost(self) -> None:
         """The handle is of no use any more; another one is opened."""
@@ -320,6 +352,16 @@ class Store:
                 self._abandoned.append((self._client, self._ns))
             self._client = self._ns = None
             self._error = "the handle was lost"
+        self._kick()
+
+    def _flushed(self) -> None:
+        """The server does not know this namespace any more, or in another
+        generation: it is opened again, with the same handle."""
+        with self._mu:
+            if self._ns is None or self._closed:
+                return
+            self._ns = None
+            self._error = "the namespace was flushed"
         self._kick()
 
     def _pause(self, now: float) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events of a namespace, in the form that KV-cache-aware routers read.
 
-    feed = RouterFeed(block_of=vllm_block, check=ns.exists)
+    feed = RouterFeed(block_of=vllm_block, route_of=vllm_route,
+                      check=ns.exists)
     with ns.events(from_seq=[0] * client.info().lanes) as stream, \\
             Publisher("tcp://*:5557") as out:
         while True:
@@ -50,15 +51,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .client import EventStream
+from .errors import Error
 
 __all__ = [
     "AllBlocksCleared", "BlockRemoved", "BlockStored", "EventStream",
     "Publisher", "RouterFeed", "int64_block", "pack", "pack_batch",
-    "raw_block", "vllm_block",
+    "raw_block", "vllm_block", "vllm_route",
 ]
 
 MEDIUM = {0: "CPU", 1: "STORAGE", 2: "GPU"}
 NO_SCOPE = bytes(16)
+CHECK_KEYS = 512  # of one question
 
 Hash = bytes | int
 Block = tuple[Hash, int | None]  # the engine's hash, and its group or None
@@ -77,6 +80,11 @@ def vllm_block(key: bytes) -> Block | None:
     if len(key) < 5:
         return None
     return key[:-4], int.from_bytes(key[-4:], "big")
+
+
+def vllm_route(key: bytes) -> bytes:
+    """The route that pikv.vllm gives its keys."""
+    return key[:32]
 
 
 def int64_block(of: Callable[[bytes], Block | None]
@@ -157,18 +165,23 @@ class RouterFeed:
     parts: so many keys make a block (shards of ranks that have the same
         block_of): it is told when all are in one medium.
     check: what pikv.Namespace.exists does; None: after LOST all blocks of the
-        lane are taken back.
+        lane are taken back. If it fails (pikv.Error) it is called again by the
+        next take().
+    route_of: key -> the route that it was stored with, for check: with another
+        one a block is not found. None: stored without routes.
     """
 
     def __init__(self, *, block_of: Callable[[bytes], Block | None] = raw_block,
                  tokens_of: Callable[[bytes], Sequence[int] | None]
                  = lambda key: None,
                  parts: int = 1,
-                 check: Callable[..., list[bool]] | None = None) -> None:
+                 check: Callable[..., list[bool]] | None = None,
+                 route_of: Callable[[bytes], bytes] | None = None) -> None:
         if parts < 1:
             raise ValueError(f"parts: {parts}; want 1 or more")
         self._block_of, self._tokens_of = block_of, tokens_of
-        self._parts, self._check = parts, check
+        self._parts, self._check, self._route_of = parts, check, route_of
+        self._doubts: set[int] = set()  # lanes that are to be checked
         self._lanes: dict[int, dict[bytes, _Known]] = {}
         self._count: Counter[tuple[Block, str]] = Counter()
         self.lost = 0  # times that events were lost
@@ -180,6 +193,8 @@ class RouterFeed:
     def take(self, events: Iterable[Any]) -> list[RouterEvent]:
         """What these events mean, in their order."""
         out: list[RouterEvent] = []
+        for number in sorted(self._doubts):
+            self._verify(number, out)
         for e in events:
             lane = self._lanes.setdefault(e.lane, {})
             if e.kind == "stored":
@@ -192,7 +207,7 @@ class RouterFeed:
                 self._cleared(lane, out)
             else:
                 self.lost += 1
-                self._verify(lane, out)
+                self._verify(e.lane, out)
         return out
 
     def snapshot(self) -> list[BlockStored]:
@@ -269,19 +284,34 @@ class RouterFeed:
         for name in list(lane):
             self._removed(lane, name, out)
 
-    def _verify(self, lane: dict[bytes, _Known],
-                out: list[RouterEvent]) -> None:
+    def _verify(self, number: int, out: list[RouterEvent]) -> None:
+        """Takes back what of a lane is gone; not now, if check fails."""
+        lane = self._lanes[number]
         groups: dict[tuple[int, bytes], list[bytes]] = {}
         for name, known in lane.items():
             groups.setdefault((known.group, known.scope), []).append(name)
+        self._doubts.add(number)
         for (group, scope), names in groups.items():
-            there = [False] * len(names)
-            if self._check:
-                there = self._check([lane[n].key for n in names], group=group,
-                                    scope=None if scope == NO_SCOPE else scope)
-            for name, is_there in zip(names, there):
-                if not is_there:
-                    self._removed(lane, name, out)
+            for at in range(0, len(names), CHECK_KEYS):
+                some = names[at:at + CHECK_KEYS]
+                try:
+                    there = self._are_there([lane[n].key for n in some],
+                                            group, scope)
+                except Error:
+                    return
+                for name, is_there in zip(some, there):
+                    if not is_there:
+                        self._removed(lane, name, out)
+        self._doubts.discard(number)
+
+    def _are_there(self, keys: list[bytes], group: int,
+                   scope: bytes) -> list[bool]:
+        if not self._check:
+            return [False] * len(keys)
+        how: dict[str, Any] = {} if self._route_of is None else {
+            "routes": [self._route_of(key) for key in keys]}
+        return self._check(keys, group=group,
+                           scope=None if scope == NO_SCOPE else scope, **how)
 
 
 # ---- MessagePack, what these messages need of it ----

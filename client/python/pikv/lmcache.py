@@ -530,15 +530,17 @@ class Client:
         """What a turn has collected. What cannot be sent, the ttl ends."""
         unpins, self._unpins = self._unpins, {}
         for scope, rows in unpins.items():
-            try:
-                self._namespace().submit_unpin(
-                    [key for key, _ in rows], scope=scope,
-                    routes=[route for _, route in rows],
-                    deadline_ms=self._lookup_ms)
-            except Exception:
-                continue
-            with self._mu:
-                self._sent += 1
+            for at in range(0, len(rows), self._keys_max):
+                some = rows[at:at + self._keys_max]
+                try:
+                    self._namespace().submit_unpin(
+                        [key for key, _ in some], scope=scope,
+                        routes=[route for _, route in some],
+                        deadline_ms=self._lookup_ms)
+                except Exception:
+                    break
+                with self._mu:
+                    self._sent += 1
 
     # ---- small ----
 

@@ -308,7 +308,9 @@ class PikvTier(SecondaryTierManager):
     @property
     def ready(self) -> bool:
         """Is there a server that takes us now?"""
-        return self._moves is not None and self._moves.store.ns is not None
+        moves = self._moves
+        return moves is not None and moves.store.ns is not None and \
+            not moves.store.error
 
     @property
     def error(self) -> str:
@@ -337,15 +339,16 @@ class PikvTier(SecondaryTierManager):
         return getattr(self._spec, "config", None)
 
     def _open(self) -> None:
-        """Once NONE_HASH is known: vLLM makes it after its tiers."""
-        while not self._wanted.is_set() and none_hash() is None:
-            self._wanted.wait(POLL_S)
-        if self._stopping:
-            return
+        """Once NONE_HASH is known: vLLM makes it after its tiers. Whatever
+        comes of it, the threads that wait for it go on."""
+        why = ""
         try:
-            why = hash_problem()
-            if not why:
-                self._moves = self._opened_moves()
+            while not self._wanted.is_set() and none_hash() is None:
+                self._wanted.wait(POLL_S)
+            if not self._stopping:
+                why = hash_problem()
+                if not why:
+                    self._moves = self._opened_moves()
         except Exception as e:
             why = repr(e)
         if why:
