@@ -21,9 +21,10 @@ import time
 
 import pikv
 from pikv.events import (BlockStored, Publisher, RouterFeed, int64_block,
-                         raw_block, vllm_block)
+                         raw_block, vllm_block, vllm_route)
 
-KEYS = {"raw": raw_block, "vllm": vllm_block}
+# What a key says: the block, and the route that it was stored with.
+KEYS = {"raw": (raw_block, None), "vllm": (vllm_block, vllm_route)}
 WAIT_MS = 500
 
 
@@ -92,7 +93,7 @@ def follow(a, feed, stream, out):
 
 def main():
     a = arguments()
-    block_of = KEYS[a.keys]
+    block_of, route_of = KEYS[a.keys]
     if a.int64:
         block_of = int64_block(block_of)
     out = Publisher(a.zmq, topic=a.topic, dp_rank=a.dp_rank,
@@ -101,7 +102,7 @@ def main():
         with pikv.Client(a.address, engine="kv_events") as client:
             ns = client.open(a.namespace, create=False)
             feed = RouterFeed(block_of=block_of, parts=a.parts,
-                              check=ns.exists)
+                              check=ns.exists, route_of=route_of)
             first = None if a.now else [1] * client.info().lanes
             with ns.events(first) as stream:
                 follow(a, feed, stream, out)
