@@ -94,7 +94,6 @@ static void write_segs(struct pikv *kv, const struct request *r,
 {
     const struct dest *d = &p->dests[i];
     uint32_t lane = p->conn->lane;
-    struct lay_range range;
 
     if (d->segs == 0)
         return;
@@ -108,8 +107,7 @@ static void write_segs(struct pikv *kv, const struct request *r,
         return;
     }
     if (p->layout) {
-        lay_range(r, part_item(p, i), &range);
-        write_seg(keys, 0, range.block, d->len);
+        write_seg(keys, 0, lay_block(r, part_item(p, i)), d->len);
         return;
     }
     for (uint32_t k = 0; k < d->segs; k++) {

@@ -162,6 +162,9 @@ struct lay_range {
 };
 /* Finds the request's layout, if it has one, and checks its items. */
 int lay_bind(struct pikv *kv, struct request *r);
+/* Of an item, without looking at the layout: it may be gone when a message is
+ * written, for staging lets kv->mu go. */
+uint32_t lay_block(const struct request *r, uint32_t i);
 void lay_range(const struct request *r, uint32_t i, struct lay_range *out);
 /* Writes the runs of a range to the part's list. false: no memory. */
 bool lay_expand(const struct lay *a, const struct lay_range *g, struct part *p,

@@ -62,6 +62,7 @@ struct region {
     bool ours;    /* mapped here: unmapped when freed */
     bool callers; /* named in the caller's items */
     bool told;    /* nothing is asked */
+    bool waited;  /* its registration is, by a thread: nobody drops it */
     uint64_t serial;
     uint32_t asked;          /* registrations not answered yet */
     int status;              /* of the last registration that failed */
@@ -75,6 +76,7 @@ struct lay {
     struct layout l;             /* offsets are in the region */
     uint64_t *table;
     bool told;               /* nothing is asked */
+    bool waited;             /* its registration is, by a thread */
     uint32_t asked;          /* registrations not answered yet */
     uint32_t ids[LANES_MAX]; /* of that lane's connection; 0 none */
 };

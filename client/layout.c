@@ -215,6 +215,7 @@ static int lay_init(struct lay *a, const struct pikv_layout *d)
 /* All lanes that know the memory, waited for. */
 static void lay_register(struct pikv *kv, struct lay *a)
 {
+    a->waited = true;
     a->asked = 1; /* until all are asked */
     for (uint32_t i = 0; i < kv->lane_n; i++)
         if (kv->conns[i]->state == CONN_UP && lay_tells(a, kv->conns[i]))
@@ -222,6 +223,7 @@ static void lay_register(struct pikv *kv, struct lay *a)
     a->told = --a->asked == 0;
     progress_submitted(kv, now_ns());
     progress_wait(kv, &a->told);
+    a->waited = false;
 }
 
 int pikv_layout_register(struct pikv *kv, const struct pikv_layout *layout,
@@ -263,6 +265,8 @@ int pikv_layout_unregister(struct pikv *kv, uint32_t id)
         return e;
     pthread_mutex_lock(&kv->mu);
     a = lay_find(kv, id);
+    if (a && a->waited)
+        a = NULL; /* its id was not given to anybody yet */
     for (uint32_t i = 0; a && i < kv->lane_n; i++)
         if (a->ids[i])
             lay_forget_id(kv, kv->conns[i], a->ids[i]);
@@ -275,22 +279,24 @@ int pikv_layout_unregister(struct pikv *kv, uint32_t id)
 
 /* ---- what an item names ---- */
 
+uint32_t lay_block(const struct request *r, uint32_t i)
+{
+    if (r->op == OP_PUT)
+        return r->puts[i].block;
+    return r->op == OP_GET ? r->gets[i].block : r->writes[i].block;
+}
+
 void lay_range(const struct request *r, uint32_t i, struct lay_range *out)
 {
     uint64_t len = 0;
 
-    *out = (struct lay_range){0};
+    *out = (struct lay_range){.block = lay_block(r, i)};
     switch (r->op) {
-    case OP_PUT:
-        out->block = r->puts[i].block;
-        break;
     case OP_PUT_WRITE:
-        out->block = r->writes[i].block;
         out->off = r->writes[i].off;
         len = r->writes[i].len;
         break;
     case OP_GET:
-        out->block = r->gets[i].block;
         out->off = r->gets[i].off;
         len = r->gets[i].len;
         break;

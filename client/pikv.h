@@ -373,17 +373,21 @@ int pikv_get(struct pikv *kv, uint32_t ns, const struct pikv_get *items,
  * committed and bytes are missing answers PARTIAL, and the block is aborted.
  *
  * Attributes, durable among them, are those of the first begin. Who writes with
- * a token that it has from another writer is a writer too. While it is open,
- * LOOKUP, GET and PUT of the key answer PENDING. */
+ * a token that it has from another writer is a writer too. Several writers of
+ * one handle share its connection: it has committed when the last thing said of
+ * the block is a commit. While it is open, LOOKUP, GET and PUT of the key
+ * answer PENDING. */
 struct pikv_begin {
     struct pikv_put block; /* key and attributes; data, iov, crc32c unused */
     uint64_t len;          /* of the whole block */
     uint32_t writers;      /* 1 to 64; 0 is 1 */
 };
-/* Items: OK and a token; EXISTS (it is stored already: nothing to do); PENDING
- * (a plain PUT is storing it); MISMATCH (open with another len or writers);
- * BUSY (limits.open_blocks or open_share, or no memory by the deadline);
- * UNSUPPORTED (durable without an SSD). Said again it gives the token again. */
+/* Items: OK and a token; EXISTS (it is stored already, whether durable or not:
+ * nothing to do); PENDING (a plain PUT is storing it); MISMATCH (open with
+ * another len or writers); BUSY (limits.open_blocks or open_share, or no memory
+ * by the deadline); LIMIT (len, writers, or more than 64 connections), NO_SPACE
+ * as PUT; UNSUPPORTED (durable without an SSD). Said again it gives the token
+ * again. */
 int pikv_put_begin(struct pikv *kv, uint32_t ns, const struct pikv_begin *items,
                    uint32_t n, const struct pikv_call *call,
                    struct pikv_result *results, uint64_t *id_out);
@@ -402,8 +406,9 @@ struct pikv_write {
 /* Ranges are written once: a range that is there already answers EXISTS, one
  * that overlaps another BAD_REQUEST, one that another call writes now PENDING.
  * MISS: no such open block (committed, aborted or out of time). LIMIT: more
- * than 1024 ranges that do not touch, or more than 64 connections. A range that
- * answers anything else is not there and may be written again. */
+ * than 1024 ranges that do not touch, or more than 64 connections; BUSY: so
+ * many are on their way. A range that answers anything else is not there and
+ * may be written again. */
 int pikv_put_write(struct pikv *kv, uint32_t ns, const struct pikv_write *items,
                    uint32_t n, const struct pikv_call *call,
                    struct pikv_result *results, uint64_t *id_out);

@@ -104,7 +104,7 @@ struct region *region_at(struct pikv *kv, const void *addr)
     {
         struct region *r = container_of(l, struct region, node);
 
-        if (r->callers && r->addr == addr)
+        if (r->callers && !r->waited && r->addr == addr)
             return r;
     }
     return NULL;
@@ -233,12 +233,14 @@ static int region_register(struct pikv *kv, struct region *r)
 {
     bool known = false;
 
+    r->waited = true;
     for (uint32_t i = 0; i < kv->lane_n; i++)
         if (kv->conns[i]->ops->registers && kv->conns[i]->state == CONN_UP)
             region_tell(kv, r, kv->conns[i], false);
     r->told = r->asked == 0;
     progress_submitted(kv, now_ns());
     progress_wait(kv, &r->told);
+    r->waited = false;
     for (uint32_t i = 0; i < kv->lane_n; i++)
         known |= r->ids[i] != 0 || !kv->conns[i]->ops->registers;
     return known ? OK : r->status ? r->status : ERR_NO_SERVER;

@@ -169,10 +169,8 @@ static int batch_answers(struct batch *b, struct calls *c)
     if (!f->results)
         return -1;
     f->results->ns = c->ns;
-    if (f->loan) {
-        Py_INCREF((PyObject *)c->handle);
-        f->results->handle = c->handle;
-    }
+    if (f->sync)
+        flight_lends(c->handle, f);
     if (b->op != OP_LOOKUP && b->op != OP_EXISTS)
         return 0;
     f->stops =

@@ -197,7 +197,7 @@ static int events_wait(struct events *s, struct pikv_event *out, int max,
                        uint32_t wait_ms)
 {
     struct handle *h = s->handle;
-    int n = 0;
+    int n = 0, e;
     PyThreadState *gil;
 
     for (;;) {
@@ -207,7 +207,13 @@ static int events_wait(struct events *s, struct pikv_event *out, int max,
         n = pikv_events_next(s->ev, out, max, slice);
         PyEval_RestoreThread(gil);
         wait_ms -= slice;
-        if (n || !wait_ms || h->closing || PyErr_CheckSignals())
+        if (n || !wait_ms || h->closing)
+            return n;
+        /* A signal's handler may close the client, and with it the stream. */
+        handle_leave(h);
+        e = PyErr_CheckSignals();
+        h->users++;
+        if (e || !s->ev)
             return n;
     }
 }
@@ -232,10 +238,10 @@ static PyObject *events_next(PyObject *self, PyObject *args)
     struct events *s = (struct events *)self;
     struct pikv_event *out;
     PyObject *list = NULL;
-    unsigned int wait_ms;
+    uint32_t wait_ms;
     int max, n;
 
-    if (!PyArg_ParseTuple(args, "iI", &max, &wait_ms))
+    if (!PyArg_ParseTuple(args, "iO&", &max, as_u32, &wait_ms))
         return NULL;
     if (max < 1 || max > NEXT_MAX) {
         PyErr_Format(PyExc_ValueError, "max: want 1 to %d", NEXT_MAX);

@@ -118,6 +118,15 @@ void flight_answered(struct flight *f)
             r->r[i].status = PIKV_TOO_SMALL;
 }
 
+/* Not before: the handle owns the flight, and would never be collected. */
+void flight_lends(struct handle *h, struct flight *f)
+{
+    if (!f->loan || f->results->handle)
+        return;
+    Py_INCREF((PyObject *)h);
+    f->results->handle = h;
+}
+
 PyObject *flight_take(struct handle *h, const struct pikv_completion *c)
 {
     struct flight *f = flight_find(h, c->user);
@@ -134,6 +143,7 @@ PyObject *flight_take(struct handle *h, const struct pikv_completion *c)
     }
     if (!c->part)
         flight_answered(f);
+    flight_lends(h, f);
     out = completion_new(h->st, f, c);
     if (!c->part)
         flight_free(h, f);

@@ -56,20 +56,19 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
 {
     struct handle *h = (struct handle *)self;
     struct pikv_options o = {.address = NULL};
-    unsigned long long staging = 0;
     struct pikv *kv = NULL;
     int e;
     PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "zzzIIIIIK", &o.address, &o.engine, &o.model,
-                          &o.dp_rank, &o.tp_rank, &o.pp_rank, &o.connect_ms,
-                          &o.inflight_max, &staging))
+    if (!PyArg_ParseTuple(args, "zzzO&O&O&O&O&O&", &o.address, &o.engine,
+                          &o.model, as_u32, &o.dp_rank, as_u32, &o.tp_rank,
+                          as_u32, &o.pp_rank, as_u32, &o.connect_ms, as_u32,
+                          &o.inflight_max, as_u64, &o.staging_bytes))
         return NULL;
     if (h->kv) {
         PyErr_SetString(PyExc_RuntimeError, "the client is open already");
         return NULL;
     }
-    o.staging_bytes = staging;
     gil = PyEval_SaveThread();
     e = pikv_open(&o, &kv);
     PyEval_RestoreThread(gil);
@@ -82,9 +81,21 @@ static PyObject *handle_open(PyObject *self, PyObject *args)
 
 /* ---- close ---- */
 
+/* A thread that is inside then never comes back: it may not have the GIL. */
+static bool interpreter_ends(void)
+{
+    PyObject *ask = PySys_GetObject("is_finalizing");
+    PyObject *answer = ask ? PyObject_CallNoArgs(ask) : NULL;
+    bool ends = !answer || PyObject_IsTrue(answer) != 0;
+
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    return ends;
+}
+
 /* Until nobody is inside and no subscription is open: both may go on while
- * this thread sleeps. */
-static void handle_quiet(struct handle *h)
+ * this thread sleeps. false: that will not be. */
+static bool handle_quiet(struct handle *h)
 {
     bool forked = handle_forked(h);
     PyThreadState *gil;
@@ -94,10 +105,13 @@ static void handle_quiet(struct handle *h)
             events_shut(h->events);
             continue;
         }
+        if (interpreter_ends())
+            return false;
         gil = PyEval_SaveThread();
         (void)usleep(CLOSE_NAP_US);
         PyEval_RestoreThread(gil);
     }
+    return true;
 }
 
 static void handle_close_now(struct handle *h)
@@ -108,7 +122,8 @@ static void handle_close_now(struct handle *h)
     if (!kv || h->closing)
         return;
     h->closing = true;
-    handle_quiet(h);
+    if (!handle_quiet(h))
+        return; /* the end of the process closes it */
     gil = PyEval_SaveThread();
     pikv_close(kv);
     PyEval_RestoreThread(gil);

@@ -361,15 +361,11 @@ static int runs_take(PyObject *list, struct pikv_run *runs, uint32_t *n_out)
         return -1;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        unsigned long long off, len, stride;
-
         if (!PyArg_ParseTuple(PyTuple_GetItem(list, i),
-                              "KKKI;runs: want (off, len, stride, n)", &off,
-                              &len, &stride, &runs[i].n))
+                              "O&O&O&O&;runs: want (off, len, stride, n)",
+                              as_u64, &runs[i].off, as_u64, &runs[i].len,
+                              as_u64, &runs[i].stride, as_u32, &runs[i].n))
             return -1;
-        runs[i].off = off;
-        runs[i].len = len;
-        runs[i].stride = stride;
     }
     *n_out = (uint32_t)n;
     return 0;
@@ -410,7 +406,6 @@ PyObject *handle_layout(PyObject *self, PyObject *args)
     struct handle *h = (struct handle *)self;
     struct pikv_run runs[RUNS_MAX];
     struct pikv_layout l = {.runs = runs};
-    unsigned long long stride;
     PyObject *buffer, *list, *table;
     uint64_t *bases = NULL;
     struct pikv_buf bytes;
@@ -420,8 +415,9 @@ PyObject *handle_layout(PyObject *self, PyObject *args)
     uint32_t id = 0;
     int e;
 
-    if (!PyArg_ParseTuple(args, "OO!KOI:layout", &buffer, &PyTuple_Type, &list,
-                          &stride, &table, &l.block_n) ||
+    if (!PyArg_ParseTuple(args, "OO!O&OO&:layout", &buffer, &PyTuple_Type,
+                          &list, as_u64, &l.block_stride, &table, as_u32,
+                          &l.block_n) ||
         runs_take(list, runs, &l.run_n) ||
         buffer_open(buffer, O_buffers, -1, true, &hold, &bytes))
         return NULL;
@@ -430,7 +426,6 @@ PyObject *handle_layout(PyObject *self, PyObject *args)
         e = 1;
     } else {
         l.addr = bytes.p;
-        l.block_stride = stride;
         l.table = bases;
         gil = PyEval_SaveThread();
         e = pikv_layout_register(kv, &l, &id);
@@ -450,10 +445,10 @@ PyObject *handle_layout_free(PyObject *self, PyObject *args)
 {
     struct handle *h = (struct handle *)self;
     struct pikv *kv;
-    unsigned int id;
+    uint32_t id;
     int e;
 
-    if (!PyArg_ParseTuple(args, "I", &id))
+    if (!PyArg_ParseTuple(args, "O&", as_u32, &id))
         return NULL;
     kv = handle_enter(h);
     if (!kv)

@@ -50,7 +50,11 @@ PyObject *raise_code(struct state *st, int code, const char *text,
         return PyErr_Format(PyExc_RuntimeError, "pikv: %s (%d)",
                             pikv_error_text(code), code);
     }
-    error = PyObject_CallFunction(class, "s", text ? text : "");
+    /* Words of the library may be cut within a character. */
+    text = text ? text : "";
+    error = PyObject_CallFunction(
+        class, "N",
+        PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace"));
     if (error && results &&
         PyObject_SetAttrString(error, "results", (PyObject *)results))
         Py_CLEAR(error);
@@ -90,6 +94,41 @@ const char *type_name(PyObject *o, char *buf, size_t cap)
     return buf;
 }
 
+static int number_of(PyObject *v, uint64_t max, uint64_t *out)
+{
+    PyObject *n = PyNumber_Index(v);
+    unsigned long long value;
+
+    if (!n)
+        return 0;
+    value = PyLong_AsUnsignedLongLong(n);
+    if ((value == (unsigned long long)-1 && PyErr_Occurred()) || value > max) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%S: want 0 to %llu", n,
+                     (unsigned long long)max);
+        Py_DECREF(n);
+        return 0;
+    }
+    Py_DECREF(n);
+    *out = value;
+    return 1;
+}
+
+int as_u32(PyObject *v, void *out)
+{
+    uint64_t n;
+
+    if (!number_of(v, UINT32_MAX, &n))
+        return 0;
+    *(uint32_t *)out = (uint32_t)n;
+    return 1;
+}
+
+int as_u64(PyObject *v, void *out)
+{
+    return number_of(v, UINT64_MAX, out);
+}
+
 /* ---- functions ---- */
 
 static PyObject *module_set_errors(PyObject *self, PyObject *map)
@@ -121,12 +160,12 @@ static PyObject *module_error(PyObject *self, PyObject *arg)
 
 static PyObject *module_crc32c(PyObject *self, PyObject *args)
 {
-    unsigned int crc = 0;
+    uint32_t crc = 0;
     Py_buffer view;
     PyThreadState *gil;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*|I:crc32c", &view, &crc))
+    if (!PyArg_ParseTuple(args, "y*|O&:crc32c", &view, as_u32, &crc))
         return NULL;
     if (view.len > GIL_BYTES) {
         gil = PyEval_SaveThread();

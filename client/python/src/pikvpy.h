@@ -202,6 +202,9 @@ PyObject *raise_code(struct state *st, int code, const char *text,
 int refuse(PyObject *kind, enum option argument, Py_ssize_t i, const char *fmt,
            ...) __attribute__((format(printf, 4, 5)));
 const char *option_name(enum option o);
+/* Converters of "O&": an int, refused where it does not fit. */
+int as_u32(PyObject *v, void *out);
+int as_u64(PyObject *v, void *out);
 PyObject *structseq_type(PyObject *module, PyStructSequence_Desc *desc);
 const char *type_name(PyObject *o, char *buf, size_t cap);
 enum { TYPE_NAME = 80 };
@@ -257,6 +260,8 @@ void flight_free_all(struct handle *h);
 void *flight_user(const struct flight *f);
 /* With the answers there: what libpikv does not know to say. */
 void flight_answered(struct flight *f);
+/* Its results are about to leave the handle: their loans need it. */
+void flight_lends(struct handle *h, struct flight *f);
 /* The Completion of what libpikv gave; NULL with an error, or without one when
  * it is nobody's. */
 PyObject *flight_take(struct handle *h, const struct pikv_completion *c);

@@ -79,14 +79,13 @@ static int groups_take(PyObject *list, struct pikv_group *g, uint32_t *n_out)
         return -1;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        unsigned long long bytes;
-
         if (!PyArg_ParseTuple(
-                PyTuple_GetItem(list, i), "IsIIIIssK;groups", &g[i].id,
-                &g[i].kind, &g[i].layers, &g[i].kv_heads, &g[i].head_dim,
-                &g[i].tokens_per_block, &g[i].dtype, &g[i].order, &bytes))
+                PyTuple_GetItem(list, i), "O&sO&O&O&O&ssO&;groups", as_u32,
+                &g[i].id, &g[i].kind, as_u32, &g[i].layers, as_u32,
+                &g[i].kv_heads, as_u32, &g[i].head_dim, as_u32,
+                &g[i].tokens_per_block, &g[i].dtype, &g[i].order, as_u64,
+                &g[i].block_bytes))
             return -1;
-        g[i].block_bytes = bytes;
     }
     *n_out = (uint32_t)n;
     return 0;
@@ -101,23 +100,21 @@ PyObject *handle_open_namespace(PyObject *self, PyObject *args)
     struct pikv_group groups[GROUPS] = {{0}};
     struct pikv_namespace d = {.groups = groups};
     struct pikv_call call = {0};
-    unsigned long long quota;
     PyObject *list;
     struct pikv *kv;
     uint32_t ns = 0;
     int create, e;
     PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "spzzzzzzzO!zzIIKzI", &d.name, &create,
+    if (!PyArg_ParseTuple(args, "spzzzzzzzO!zzO&O&O&zO&", &d.name, &create,
                           &d.model, &d.weights_version, &d.tokenizer_hash,
                           &d.hash_seed, &d.dtype, &d.scale_format,
                           &d.parallel_layout, &PyTuple_Type, &list, &d.policy,
-                          &d.loans, &d.share, &d.ttl_ms, &quota, &d.dram,
-                          &call.deadline_us) ||
+                          &d.loans, as_u32, &d.share, as_u32, &d.ttl_ms, as_u64,
+                          &d.quota_bytes, &d.dram, as_u32, &call.deadline_us) ||
         groups_take(list, groups, &d.group_n))
         return NULL;
     d.create = create != 0;
-    d.quota_bytes = quota;
     kv = handle_enter(h);
     if (!kv)
         return NULL;
@@ -141,13 +138,15 @@ PyObject *calls_explain(PyObject *self, PyObject *args)
     struct pikv_key k = {.cls = 0};
     struct pikv_bytes scope = {NULL, 0};
     PyObject *key, *salt, *route;
-    unsigned int group;
+    uint64_t group;
+    PyObject *number;
     struct pikv *kv;
     int e;
     PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "OIOIO", &key, &group, &salt, &call.deadline_us,
-                          &route) ||
+    if (!PyArg_ParseTuple(args, "OOOO&O", &key, &number, &salt, as_u32,
+                          &call.deadline_us, &route) ||
+        uint_of(number, O_group, -1, GROUPS - 1, &group) ||
         bytes_of(key, O_keys, -1, 1, KEY_MAX, &k.key) ||
         (route != Py_None &&
          bytes_of(route, O_route, -1, 1, ROUTE_MAX, &k.route)) ||
@@ -175,11 +174,11 @@ PyObject *calls_explain(PyObject *self, PyObject *args)
 PyObject *calls_session(PyObject *self, PyObject *args)
 {
     struct calls *c = (struct calls *)self;
-    unsigned long long session;
+    uint64_t session;
     struct pikv *kv;
     int state, e;
 
-    if (!PyArg_ParseTuple(args, "Ki", &session, &state))
+    if (!PyArg_ParseTuple(args, "O&i", as_u64, &session, &state))
         return NULL;
     kv = handle_enter(c->handle);
     if (!kv)
@@ -200,7 +199,7 @@ PyObject *calls_bump(PyObject *self, PyObject *args)
     int e;
     PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "I", &call.deadline_us))
+    if (!PyArg_ParseTuple(args, "O&", as_u32, &call.deadline_us))
         return NULL;
     kv = handle_enter(c->handle);
     if (!kv)
