@@ -103,7 +103,8 @@ struct open_spec {
     bool durable;
 };
 
-/* Is there a slot, whose end nobody is about to look at, and do the bytes fit under the cap? */
+/* Is there a slot, whose last end nobody is about to look at, and do the bytes
+ * fit under the cap? */
 bool opens_room(const struct lane *l, uint64_t len);
 /* Takes the reservation of a block over, and with it the ref. There is room. */
 struct open *open_new(struct lane *l, uint32_t block,
