@@ -34,6 +34,7 @@ struct mem_event {
 struct mem_media {
     uint32_t dev_n;
     uint64_t bytes; /* of each device */
+    bool hurt;      /* a READ failed, or bytes changed by themselves */
     uint8_t *image[DISK_DEVS], *stable[DISK_DEVS];
     bool record;
     struct mem_event *events; /* of all disks, by began; recording only */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The oracle's dictionary (model.h). A key keeps its last MODEL_PUTS PUTs that
- * may be answered; the simulator's clients never have more under way. */
+ * The oracle's dictionary (model.h). A key keeps all its PUTs but refused ones:
+ * whatever is put later, the block of one may live on, and be answered. */
 #include "lib/model.h"
 
 #include <stdio.h>
@@ -46,17 +46,25 @@ static uint32_t model_crc(uint64_t id, uint64_t len)
     return crc;
 }
 
-/* The place of one that nobody may be answered any more, else of the oldest: a
- * block may live for longer than MODEL_PUTS refusals take. */
+/* The place of one that nobody may be answered any more, or a new one. */
 static struct model_put *model_slot(struct model_key *k)
 {
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
-        struct model_put *p = &k->puts[k->next++ % MODEL_PUTS];
-
-        if (!p->id || p->refused)
-            return p;
+    for (uint32_t i = 0; i < k->put_n; i++)
+        if (k->puts[i].refused)
+            return &k->puts[i];
+    if (k->put_n == k->put_cap) {
+        k->put_cap = k->put_cap ? 2 * k->put_cap : 16;
+        k->puts = realloc(k->puts, k->put_cap * sizeof *k->puts);
+        MUST(k->puts);
     }
-    return &k->puts[k->next++ % MODEL_PUTS];
+    return &k->puts[k->put_n++];
+}
+
+void model_fini(struct model *m)
+{
+    for (uint32_t key = 0; key < MODEL_KEYS; key++)
+        free(m->keys[key].puts);
+    *m = (struct model){0};
 }
 
 uint64_t model_put_begin(struct model *m, uint32_t key, uint64_t generation,
@@ -76,9 +84,11 @@ uint64_t model_put_begin(struct model *m, uint32_t key, uint64_t generation,
 
 static struct model_put *model_find(struct model *m, uint32_t key, uint64_t id)
 {
-    for (uint32_t i = 0; i < MODEL_PUTS; i++)
-        if (m->keys[key].puts[i].id == id)
-            return &m->keys[key].puts[i];
+    struct model_key *k = &m->keys[key];
+
+    for (uint32_t i = 0; i < k->put_n; i++)
+        if (k->puts[i].id == id)
+            return &k->puts[i];
     return NULL;
 }
 
@@ -130,7 +140,7 @@ void model_put_durable(struct model *m, uint32_t key, uint64_t id)
 void model_drop_begin(struct model *m, uint32_t key, uint64_t call)
 {
     m->keys[key].drops++;
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+    for (uint32_t i = 0; i < m->keys[key].put_n; i++) {
         struct model_put *p = &m->keys[key].puts[i];
 
         p->durable = false;
@@ -143,7 +153,7 @@ void model_drop_done(struct model *m, uint32_t key, uint64_t call, bool dropped,
 {
     MUST(m->keys[key].drops > 0);
     m->keys[key].drops--;
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+    for (uint32_t i = 0; i < m->keys[key].put_n; i++) {
         struct model_put *p = &m->keys[key].puts[i];
 
         if (!dropped || p->drop_call != call || p->dropped_ns)
@@ -157,7 +167,7 @@ void model_drop_any_begin(struct model *m)
 {
     m->drops++;
     for (uint32_t key = 0; key < MODEL_KEYS; key++)
-        for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+        for (uint32_t i = 0; i < m->keys[key].put_n; i++) {
             struct model_put *p = &m->keys[key].puts[i];
 
             p->durable = false;
@@ -180,10 +190,10 @@ void model_restarted(struct model *m)
 
 uint64_t model_must_have(struct model *m, uint32_t key, uint64_t far)
 {
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+    for (uint32_t i = 0; i < m->keys[key].put_n; i++) {
         const struct model_put *p = &m->keys[key].puts[i];
 
-        if (!p->id || !p->durable || m->put_bytes - p->put_bytes > far)
+        if (!p->durable || m->put_bytes - p->put_bytes > far)
             continue;
         m->checked_durable++;
         return p->version;
@@ -194,7 +204,7 @@ uint64_t model_must_have(struct model *m, uint32_t key, uint64_t far)
 static bool model_explains(const struct model_put *put,
                            const struct model_seen *seen)
 {
-    return put->id && !put->refused && put->generation == seen->generation &&
+    return !put->refused && put->generation == seen->generation &&
            put->len == seen->len && (seen->no_crc || put->crc == seen->crc) &&
            (!put->version || put->version == seen->version) &&
            (!put->dropped_ns || put->dropped_ns > seen->begun_ns);
@@ -205,7 +215,7 @@ void model_check(struct model *m, const struct model_seen *seen, uint64_t off,
 {
     m->checked_gets++;
     m->checked_bytes += p ? n : 0;
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+    for (uint32_t i = 0; i < m->keys[seen->key].put_n; i++) {
         struct model_put *put = &m->keys[seen->key].puts[i];
 
         if (!model_explains(put, seen) ||
@@ -221,20 +231,18 @@ void model_check(struct model *m, const struct model_seen *seen, uint64_t off,
             seen->key, (unsigned long long)seen->generation,
             (unsigned long long)seen->version, (unsigned long long)seen->len,
             seen->crc, (unsigned long long)off, (unsigned long long)n);
-    for (uint32_t i = 0; i < MODEL_PUTS; i++) {
+    for (uint32_t i = 0; i < m->keys[seen->key].put_n; i++) {
         const struct model_put *put = &m->keys[seen->key].puts[i];
 
-        if (put->id)
-            fprintf(stderr,
-                    "  put %llu generation %llu version %llu len %llu crc "
-                    "%08x%s dropped at %llu ns, asked at %llu ns\n",
-                    (unsigned long long)put->id,
-                    (unsigned long long)put->generation,
-                    (unsigned long long)put->version,
-                    (unsigned long long)put->len, put->crc,
-                    put->refused ? " refused" : "",
-                    (unsigned long long)put->dropped_ns,
-                    (unsigned long long)seen->begun_ns);
+        fprintf(stderr,
+                "  put %llu generation %llu version %llu len %llu crc "
+                "%08x%s dropped at %llu ns, asked at %llu ns\n",
+                (unsigned long long)put->id,
+                (unsigned long long)put->generation,
+                (unsigned long long)put->version, (unsigned long long)put->len,
+                put->crc, put->refused ? " refused" : "",
+                (unsigned long long)put->dropped_ns,
+                (unsigned long long)seen->begun_ns);
     }
     abort();
 }

@@ -22,10 +22,10 @@
 
 #include "base/base.h"
 
-enum { MODEL_KEYS = 512, MODEL_PUTS = 64 };
+enum { MODEL_KEYS = 512 };
 
 struct model_put {
-    uint64_t id; /* makes the bytes; 0 = free */
+    uint64_t id; /* makes the bytes */
     uint64_t len, generation, version;
     uint32_t crc;
     bool refused;        /* the server said it stored nothing */
@@ -36,8 +36,8 @@ struct model_put {
 };
 
 struct model_key {
-    struct model_put puts[MODEL_PUTS]; /* the latest, round robin */
-    uint32_t next;
+    struct model_put *puts; /* [put_n]: all that may be answered */
+    uint32_t put_n, put_cap;
     uint32_t drops; /* EVICTs of it that were sent and not answered */
 };
 
@@ -47,6 +47,9 @@ struct model {
     uint32_t drops; /* calls under way that may take away any block */
     uint64_t checked_bytes, checked_gets, checked_durable, dropped;
 };
+
+/* Of a zeroed model, whose memory stays the caller's. */
+void model_fini(struct model *m);
 
 /* The bytes [off, off + len) of PUT id. */
 void model_fill(uint64_t id, uint64_t off, uint8_t *p, uint64_t len);

@@ -82,6 +82,7 @@ void sim_fini(struct sim *s)
     mem_media_free(s->media);
     timers_fini(&s->world);
     free(s->registry);
+    model_fini(s->model);
     free(s->model);
 }
 

@@ -438,6 +438,7 @@ static void fault_flip(struct sim *s)
         at = sim_random(s, DISK_PAGE);
     s->media->image[dev][at] ^= bit;
     s->media->stable[dev][at] ^= bit;
+    s->media->hurt = true;
 }
 
 void sim_node_fault(struct sim *s)

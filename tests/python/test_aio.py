@@ -8,7 +8,7 @@ import inspect
 
 import pikv
 import pikv.aio
-from case import OK, Case, Client, payload
+from case import LONG_MS, OK, Case, Client, payload
 
 
 class Aio(Case):
@@ -136,6 +136,21 @@ class Aio(Case):
 
         self.go(body)
 
+    def test_error_after_waiting_for_room_leaves_it_to_the_next(self):
+        def late(*_, **__):
+            raise answers.pop()
+
+        async def body(client, ns):
+            calls = [ns.put([b"a"], [b"v"]), client.call(late),
+                     ns.put([b"b"], [b"v"])]
+            done = await asyncio.wait_for(
+                asyncio.gather(*calls, return_exceptions=True), 60)
+            self.assertEqual([type(r) for r in done],
+                             [pikv.Results, pikv.Limit, pikv.Results])
+
+        answers = [pikv.Limit(""), pikv.Busy("")]
+        self.go(body, inflight=1)
+
     def test_close_ends_what_waits(self):
         async def main():
             client = await self.patient().__aenter__()
@@ -167,6 +182,41 @@ class Aio(Case):
 
         self.go(body)
 
+    def test_events_of_a_cancelled_await_are_the_next_ones(self):
+        async def body(client, ns):
+            stream = await ns.events()
+            while not await stream.next(wait_ms=10):
+                await ns.put([b"warm"], [b"v"])
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(stream.next(wait_ms=LONG_MS), 0.05)
+            await ns.put([b"k"], [b"v"])
+            seen = []
+            while b"k" not in seen:
+                events = await stream.next(wait_ms=LONG_MS)
+                self.assertTrue(events)
+                seen += [e.key for e in events]
+            await stream.close()
+
+        self.go(body)
+
+    def test_iteration_can_be_cancelled(self):
+        async def body(client, ns):
+            async def follow():
+                async with await ns.events() as stream:
+                    begun.set()
+                    async for _ in stream:
+                        pass
+
+            begun = asyncio.Event()
+            task = asyncio.ensure_future(follow())
+            await begun.wait()
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        self.go(body)
+
     def test_connect_needs_no_with(self):
         async def main():
             client = await pikv.aio.Client.connect(self.node.address,
@@ -187,3 +237,25 @@ class Aio(Case):
             for n in names - {"closed", "client", "name"}:
                 self.assertTrue(
                     inspect.iscoroutinefunction(getattr(aio, n)), n)
+
+
+class Loans(Case):
+    settings = {"dram.loan_capacity": "32MiB", "limits.loan_share": "100%"}
+
+    def test_close_is_refused_while_a_loan_is_viewed(self):
+        async def main():
+            client = await pikv.aio.Client.connect(self.node.address,
+                                                   connect_ms=LONG_MS)
+            ns = await client.open("loans", loans="any", deadline_ms=LONG_MS)
+            await ns.put([b"k"], [b"v"], deadline_ms=LONG_MS)
+            r = await ns.get([b"k"], [None], loan=True, deadline_ms=LONG_MS)
+            with memoryview(r.loan(0)):
+                with self.refused(BufferError, "viewed"):
+                    await client.close()
+                self.assertFalse(client.closed)
+                self.assertEqual(
+                    await ns.get_bytes(b"k", deadline_ms=LONG_MS), b"v")
+            await client.close()
+            self.assertTrue(client.closed)
+
+        asyncio.run(main())

@@ -277,6 +277,44 @@ class Wire(Case):
         with self.refused(pikv.BadRequest, "shm:PATH"):
             pikv.Client("tcp:here")
 
+    def test_text_that_is_cut_within_a_character(self):
+        with self.refused(pikv.BadRequest, "shm:PATH"):
+            pikv.Client("x" * 99 + "\u00e9")
+
+    def test_numbers_that_do_not_fit_are_not_cut(self):
+        client, ns = self.client, self.ns
+        over32, over64 = 1 << 32, 1 << 64
+        with client.alloc(4096) as memory:
+            for run in ((over64, 1, 0, 1), (0, over64 + 1, 0, 1),
+                        (0, 1, -1, 1), (0, 1, 0, over32 + 1)):
+                with self.refused(ValueError, "want 0 to"):
+                    client.layout(memory, [run], blocks=1)
+            for more in ({"blocks": over32 + 1}, {"blocks": -1},
+                         {"blocks": 1, "block_stride": over64}):
+                with self.refused(ValueError, "want 0 to"):
+                    client.layout(memory, [(0, 1, 0, 1)], **more)
+        for name, over in (("share", over32), ("ttl_ms", over32),
+                           ("quota_bytes", over64)):
+            for value in (over, -1):
+                with self.refused(ValueError, "want 0 to"):
+                    client.open("cut", **{name: value})
+        for group in (pikv.Group(id=over32), pikv.Group(layers=-1),
+                      pikv.Group(block_bytes=over64)):
+            with self.refused(ValueError, "want 0 to"):
+                client.open("cut", groups=[group])
+        for options in ({"inflight": over32}, {"connect_ms": -1},
+                        {"staging_bytes": over64}, {"tp_rank": -1}):
+            with self.refused(ValueError, "want 0 to"):
+                pikv.Client(self.node.address, **options)
+        for fn in (lambda: ns.session(over64 + 1, "open"),
+                   lambda: ns.session(-1, "open"),
+                   lambda: ns.explain(b"k", group=1 << 16),
+                   lambda: client.unlayout(over32 + 1),
+                   lambda: pikv.crc32c(b"", over32),
+                   lambda: ns.events().next(wait_ms=-1)):
+            with self.refused(ValueError, "want 0 to"):
+                fn()
+
     def test_namespace_name(self):
         with self.refused(pikv.BadRequest, "name"):
             self.client.open("")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every operation of a namespace, waited for and submitted."""
 
+import gc
+import weakref
+
 import pikv
 from case import LONG_MS, OK, Case, Client, payload, until
 
@@ -215,6 +218,15 @@ class Loans(Case):
             r.loan(0)
         with self.refused(ValueError, "item 1"):
             r.loan(1)
+
+    def test_loan_never_taken_does_not_keep_the_client(self):
+        client = Client(self.node.address)
+        gone = weakref.ref(client)
+        ns = client.open(self.ns.name, loans="any")
+        ns.submit_get([b"a"], [None], loan=True)
+        del client, ns
+        gc.collect()
+        self.assertIsNone(gone())
 
     def test_loan_that_nobody_took_goes_with_its_results(self):
         for _ in range(200):

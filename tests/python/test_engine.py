@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 import pikv
-from case import LONG_MS, Case, payload, until
+from case import LONG_MS, Case, Daemon, payload, until
 from pikv.engine import Store, percentile_us
 
 WAIT_S = LONG_MS / 1000
@@ -100,6 +100,59 @@ class Stores(Case):
             store.note(e)
         self.assertTrue(until(lambda: store.ready() and self.here(store)))
         self.assertIsNot(store.client, lost)
+
+    def tried(self, store):
+        """A PUT whose end the store is told, as doors do it."""
+        ns = store.ns
+        try:
+            done = store.client.wait(ns.submit_put([b"new"], [b"v"]))
+        except pikv.Error as e:
+            store.note(e)
+            return e.code
+        store.note(done.status)
+        return done.status
+
+    def test_a_flushed_namespace_is_opened_again_with_the_same_handle(self):
+        store = self.store()
+        self.assertTrue(store.ready(WAIT_S))
+        client = store.client
+        with pikv.Client(self.node.address) as other:
+            other.open(self._testMethodName).bump()
+        self.assertEqual(self.tried(store), pikv.StaleGeneration.code)
+        self.assertTrue(store.ready(WAIT_S))
+        self.assertEqual(self.tried(store), 0)
+        self.assertIs(store.client, client)
+
+    def test_another_fingerprint_after_a_restart_is_refused_and_said(self):
+        store = self.store(fingerprint={"dtype": "fp8"})
+        self.assertTrue(store.ready(WAIT_S))
+        with Daemon() as successor, \
+                pikv.Client(successor.address) as other, \
+                self.assertLogs("pikv", logging.ERROR) as logs:
+            other.open(self._testMethodName, dtype="bf16")
+            self.node.kill()
+            os.rename(successor.socket, self.node.socket)
+            self.assertTrue(until(lambda: store.ns is None or
+                                  self.tried(store) is None))
+            self.assertTrue(until(lambda: "bf16" in store.error))
+        self.assertIsNone(store.ns)
+        self.assertEqual(len(logs.output), 1)
+
+    def test_a_daemon_that_went_is_said_once_and_when_it_is_back(self):
+        store = self.store()
+        self.assertTrue(store.ready(WAIT_S))
+        with self.assertLogs("pikv", logging.INFO) as logs:
+            self.node.kill()
+            self.assertTrue(until(
+                lambda: self.tried(store) == pikv.NoServer.code))
+            self.assertIn("NO_SERVER", store.error)
+            for _ in range(10):
+                self.tried(store)
+            self.node.start()
+            self.assertTrue(until(
+                lambda: self.tried(store) == 0 and not store.error))
+        self.assertEqual([r.levelname for r in logs.records],
+                         ["WARNING", "INFO"])
 
     def test_memory_is_registered_with_every_client(self):
         store = self.store()

@@ -17,7 +17,7 @@ from case import LONG_MS, ROOT, Case, Daemon, clean_env, payload
 import pikv
 from pikv.events import (AllBlocksCleared, BlockRemoved, BlockStored,
                          Publisher, RouterFeed, int64_block, pack, pack_batch,
-                         vllm_block)
+                         vllm_block, vllm_route)
 
 HASH = bytes(range(32))
 
@@ -102,6 +102,23 @@ class Stream(Case):
         self.assertTrue(told)
         self.assertEqual(len(feed), 0)
 
+    def test_after_a_loss_blocks_are_looked_for_where_their_route_is(self):
+        feed = RouterFeed(block_of=vllm_block, route_of=vllm_route,
+                          check=self.ns.exists)
+        n = 3000  # more than one question may have
+        keys = [i.to_bytes(32, "little") + bytes(4) for i in range(n)]
+        for at in range(0, n, 500):
+            some = keys[at:at + 500]
+            self.ns.put(some, [b"v"] * 500, routes=[k[:32] for k in some])
+        feed.take(self.take(n))
+        lost = namedtuple("Lost", "kind lane")
+        lanes = range(self.client.info().lanes)
+        self.assertEqual(feed.take([lost("lost", i) for i in lanes]), [])
+        self.assertEqual(len(feed), n)
+        self.ns.evict(keys[:1], routes=[keys[0][:32]])
+        self.assertEqual(feed.take([lost("lost", i) for i in lanes]),
+                         [BlockRemoved([bytes(32)], "CPU", 0)])
+
     def test_a_daemon_without_events_says_so(self):
         with Daemon({"limits.events": "0"}) as d:
             with pikv.Client(d.address) as client:
@@ -160,6 +177,21 @@ class Feed(unittest.TestCase):
         self.assertEqual(f.take([told("lost", b"", lane=1)]),
                          [BlockRemoved([b"b"], "CPU")])
         self.assertEqual((len(f), f.lost), (1, 1))
+
+    def test_a_check_that_fails_is_made_again(self):
+        answers = [pikv.NoServer(""), pikv.Timeout(""), [False]]
+
+        def check(keys, **_):
+            answer = answers.pop(0)
+            if isinstance(answer, list):
+                return answer
+            raise answer
+        f = RouterFeed(check=check)
+        f.take([told("stored", b"a")])
+        self.assertEqual(f.take([told("lost", b"")]), [])
+        self.assertEqual(f.take([]), [])
+        self.assertEqual(f.take([]), [BlockRemoved([b"a"], "CPU")])
+        self.assertEqual((f.take([]), f.lost), ([], 1))
 
     def test_a_block_of_parts_is_told_when_all_are_there(self):
         f = RouterFeed(block_of=lambda key: (key[:1], None), parts=2)

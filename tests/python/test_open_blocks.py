@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks by several writers, and events, as the package binds them."""
 
+import signal
 import threading
 
 import pikv
@@ -144,6 +145,15 @@ class Events(Case):
         except pikv.Closed:
             pass
         timer.join()
+        self.assertTrue(stream.closed)
+
+    def test_signal_handler_may_close_the_client(self):
+        stream = self.ns.events()
+        before = signal.signal(signal.SIGALRM, lambda *_: self.client.close())
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        self.assertEqual(stream.next(wait_ms=3600000), [])
+        self.assertTrue(self.client.closed)
         self.assertTrue(stream.closed)
 
     def test_bad_max(self):

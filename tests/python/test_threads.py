@@ -2,6 +2,10 @@
 """One client and many threads; drains that find others' completions; close
 while calls wait."""
 
+import mmap
+import subprocess
+import sys
+import tempfile
 import threading
 
 import pikv
@@ -133,6 +137,38 @@ class Threads(Case):
             together(THREADS, work)
             closer.join()
             self.assertTrue(client.closed)
+
+    def test_one_buffer_registered_by_many_threads(self):
+        with tempfile.TemporaryFile(dir="/dev/shm") as f:
+            f.truncate(1 << 16)
+            shared = mmap.mmap(f.fileno(), 1 << 16)
+
+        def work(t):
+            for _ in range(100):
+                self.client.register(shared).unregister()
+
+        together(4, work)
+        self.assertEqual(self.client.stats()["registered_bytes"], 0)
+        shared.close()
+
+    def test_exit_while_a_daemon_thread_waits(self):
+        """A client that is closed when nobody else runs any more."""
+        code = ("import builtins, pikv, sys, threading\n"
+                "client = pikv.Client(sys.argv[1], connect_ms=20000)\n"
+                "ns = client.open('exit')\n"
+                "stream = ns.events()\n"
+                "inside = threading.Event()\n"
+                "def wait():\n"
+                "    inside.set()\n"
+                "    stream.next(wait_ms=3600000)\n"
+                "class Last:\n"
+                "    def __init__(self): self.close = client.close\n"
+                "    def __del__(self): self.close()\n"
+                "builtins.last = Last()\n"
+                "threading.Thread(target=wait, daemon=True).start()\n"
+                "inside.wait()\n")
+        subprocess.run([sys.executable, "-c", code, self.node.address],
+                       check=True, timeout=60)
 
     def test_many_clients_open_and_close(self):
         def work(t):

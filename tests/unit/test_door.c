@@ -212,6 +212,102 @@ START_TEST(lanes_that_die_are_an_error_and_come_back)
 }
 END_TEST
 
+/* The same door anew, with other settings. */
+static void change(const char *key, const char *fmt, unsigned long long v)
+{
+    set(key, fmt, v);
+    door_close(door);
+    memset(&counts, 0, sizeof(counts));
+    ck_assert_msg(door_open(&door, &cfg, &counts, &msg) == OK, "%s", msg.text);
+}
+
+/* Begins a SET; the door has read it, and taken memory if there was some. */
+static void say_half(int fd, uint32_t bytes)
+{
+    uint64_t before = metric_get(&counts.resp_bytes_in);
+    char text[64];
+
+    snprintf(text, sizeof(text), "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%u\r\n",
+             bytes);
+    say(fd, text);
+    while (metric_get(&counts.resp_bytes_in) < before + strlen(text))
+        usleep(1000);
+}
+
+static const char oom[] = "-OOM command not allowed now: BUSY: a limit is "
+                          "reached (ops, bytes, pool); try again later\r\n";
+
+START_TEST(who_waits_too_long_for_memory_is_told)
+{
+    int a = dial(), b = dial(), c = dial(), e = dial();
+
+    say_half(a, 2 << 20);
+    say_half(b, 2 << 20);
+    say(c, "MGET a b\r\nGET a\r\nPING\r\n");
+    hears(c, "*2\r\n");
+    for (int i = 0; i < 3; i++)
+        hears(c, oom);
+    hears(c, "+PONG\r\n");
+    say_half(e, 2 << 20);
+    hears(e, oom);
+    hears_end(e);
+    close(a);
+    say(c, "SET a 1\r\nGET a\r\n");
+    hears(c, "+OK\r\n$1\r\n1\r\n");
+    close(b);
+    close(c);
+}
+END_TEST
+
+START_TEST(the_next_gets_memory_when_the_first_that_waits_dies)
+{
+    struct linger reset = {.l_onoff = 1};
+    uint64_t before;
+    int a, b, c, e;
+
+    set("listen.resp.slow", "%s=%llus", 3600);
+    change("listen.resp.deadline", "%s=%llus", 60);
+    a = dial();
+    b = dial();
+    c = dial();
+    e = dial();
+    say_half(a, 2 << 20);
+    say_half(b, 1 << 20);
+    say_half(c, 2 << 20);
+    before = metric_get(&counts.resp_bytes_in);
+    say(e, "GET a\r\n");
+    while (metric_get(&counts.resp_bytes_in) == before)
+        usleep(1000);
+    setsockopt(c, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    close(c);
+    hears(e, "$-1\r\n");
+    close(a);
+    close(b);
+    close(e);
+}
+END_TEST
+
+/* What a client sends behind a command is not read while that lasts. */
+START_TEST(a_client_is_not_slow_while_the_door_is)
+{
+    int fd;
+
+    set("listen.resp.slow", "%s=%llums", 1200);
+    change("listen.resp.deadline", "%s=%llums", 1500);
+    fd = dial();
+    say(fd, "PING\r\n");
+    hears(fd, "+PONG\r\n");
+    fake_set_mode(fake, FAKE_HOLDS);
+    say(fd, "GET a\r\nPI");
+    hears(fd, "-ERR TIMEOUT: the deadline passed\r\n");
+    usleep(600000);
+    say(fd, "NG\r\n");
+    hears(fd, "+PONG\r\n");
+    fake_set_mode(fake, FAKE_SERVES);
+    close(fd);
+}
+END_TEST
+
 START_TEST(it_ends_while_lanes_hold_its_calls)
 {
     int a = dial(), b = dial(), idle = dial();
@@ -301,6 +397,9 @@ Suite *suite(void)
     tcase_add_test(t, lanes_that_are_full_are_oom);
     tcase_add_test(t, lanes_that_do_not_answer_time_out);
     tcase_add_test(t, lanes_that_die_are_an_error_and_come_back);
+    tcase_add_test(t, who_waits_too_long_for_memory_is_told);
+    tcase_add_test(t, the_next_gets_memory_when_the_first_that_waits_dies);
+    tcase_add_test(t, a_client_is_not_slow_while_the_door_is);
     tcase_add_test(t, it_ends_while_lanes_hold_its_calls);
     tcase_add_test(t, a_drain_ends_commands_and_then_connections);
     tcase_add_test(t, it_ends_before_it_ever_served);
