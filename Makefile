@@ -109,7 +109,7 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
-.PHONY: all help deps tests demo check bench bench-ssd fuzz sim soak docs wheel \
+.PHONY: all help deps tests demo check bench bench-ssd engines bench-engines fuzz sim soak docs wheel \
   format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
@@ -246,6 +246,17 @@ bench-ssd: ## the SSD tier beside fio, memcached extstore and Redis
 	@.ci/deps.sh bench
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@for b in ssd tiers recovery; do ./bench/$$b.sh || exit 1; echo; done
+
+engines: ## the doors' tests with the real LMCache, SGLang and vLLM (PyPI)
+	@.ci/deps.sh check
+	@$(MAKE) -s -j$(JOBS) V=debug all
+	@tests/engines/setup.sh lmcache sglang vllm
+	@PIKV_BUILD=out/debug tests/engines/run.py --needs-engines
+
+bench-engines: ## the doors beside the engines' own back ends, and Mooncake
+	@.ci/deps.sh bench
+	@$(MAKE) -s -j$(JOBS) V=release all
+	@./bench/engines.sh
 
 fuzz: ## each fuzz target for FUZZ_S seconds, from its corpus
 	@.ci/deps.sh fuzz
