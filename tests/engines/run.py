@@ -51,6 +51,8 @@ def run(base, stem, build):
     except subprocess.TimeoutExpired:
         p.kill()
         out = p.communicate()[0] + f"\nkilled after {LIMIT_S} s"
+    for cache in glob.glob(os.path.join(tmp, "torchinductor_*")):
+        base.shutil.rmtree(cache)  # torch's own, of every process
     left = base.left_behind(p.pid, tmp)
     base.shutil.rmtree(tmp, ignore_errors=True)
     return p.returncode, out, left

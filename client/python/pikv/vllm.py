@@ -20,8 +20,9 @@
 What must hold:
  1. What the scheduler calls neither waits, nor calls the server, nor takes a
     lock: it reads and appends. Its only work is proportional to the keys given.
- 2. A lookup answers HIT only from an answer of the server that is younger than
-    its pin; a miss is asked once per request; a failed load makes misses.
+ 2. A lookup answers HIT from an answer of the server that is younger than its
+    pin, or that this request waited for, however long the step took; a miss is
+    asked once per request; a failed load makes misses.
  3. Every submitted job is reported once, by get_finished_jobs, after the last
     byte of its rows has been touched.
  4. Without a server, or refused by it: misses, failed stores, and one line of
