@@ -155,7 +155,7 @@ void events_shut(struct events *s)
         *at = s->next;
     s->ev = NULL;
     if (ev && !handle_forked(h)) {
-        h->users++;
+        handle_count(h);
         gil = PyEval_SaveThread();
         pikv_events_close(ev);
         PyEval_RestoreThread(gil);
@@ -212,7 +212,7 @@ static int events_wait(struct events *s, struct pikv_event *out, int max,
         /* A signal's handler may close the client, and with it the stream. */
         handle_leave(h);
         e = PyErr_CheckSignals();
-        h->users++;
+        handle_count(h);
         if (e || !s->ev)
             return n;
     }

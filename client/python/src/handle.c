@@ -21,18 +21,41 @@ bool handle_forked(const struct handle *h)
     return pikv_event_fd(h->kv) == PIKV_FORKED;
 }
 
+/* The handles that this thread is inside of: what a call runs of Python's, such
+ * as data_ptr() of a tensor or a finalizer, may try to close one. */
+enum { WITHIN_MAX = 16 };
+static __thread const struct handle *within[WITHIN_MAX];
+static __thread uint32_t within_n;
+
+static bool handle_within(const struct handle *h)
+{
+    for (uint32_t i = 0; i < within_n && i < WITHIN_MAX; i++)
+        if (within[i] == h)
+            return true;
+    return false;
+}
+
+void handle_count(struct handle *h)
+{
+    if (within_n < WITHIN_MAX)
+        within[within_n] = h;
+    within_n++;
+    h->users++;
+}
+
 struct pikv *handle_enter(struct handle *h)
 {
     if (!h->kv || h->closing) {
         raise_code(h->st, PIKV_CLOSED, NULL, NULL);
         return NULL;
     }
-    h->users++;
+    handle_count(h);
     return h->kv;
 }
 
 void handle_leave(struct handle *h)
 {
+    within_n--;
     h->users--;
 }
 
@@ -140,6 +163,11 @@ static PyObject *handle_close(PyObject *self, PyObject *unused)
         PyErr_Format(PyExc_BufferError,
                      "%u loans are still viewed; release the views first",
                      h->loan_views);
+        return NULL;
+    }
+    if (h->kv && !h->closing && handle_within(h)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "close() from within a call of this client");
         return NULL;
     }
     handle_close_now(h);

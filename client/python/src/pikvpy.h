@@ -271,6 +271,8 @@ extern PyType_Spec handle_spec;
 /* The libpikv handle with this thread counted in; NULL: error set. */
 struct pikv *handle_enter(struct handle *h);
 void handle_leave(struct handle *h);
+/* As handle_enter, of a handle that may be closing. */
+void handle_count(struct handle *h);
 bool handle_forked(const struct handle *h);
 
 /* results.c */
