@@ -429,7 +429,8 @@ void sim_node_restart(struct sim *s)
 static void fault_flip(struct sim *s)
 {
     uint64_t dev = sim_random(s, s->media->dev_n);
-    uint64_t room = s->media->bytes - SEG_DATA, at = 0;
+    uint64_t room = s->media->bytes - SEG_DATA;
+    uint64_t at = SEG_DATA + sim_random(s, room);
     uint8_t bit = (uint8_t)(1u << sim_random(s, 8));
 
     for (int i = 0; i < 20 && !s->media->image[dev][at]; i++)

@@ -129,6 +129,10 @@ def run(stem, build):
         os.killpg(p.pid, signal.SIGKILL)
         out, _ = p.communicate()
         out += f"\nkilled after {LIMIT_S} s"
+    except BaseException:  # told to end: its daemons end with it
+        os.killpg(p.pid, signal.SIGKILL)
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
     left = left_behind(p.pid, tmp)
     shutil.rmtree(tmp, ignore_errors=True)
     return p.returncode, out, left

@@ -277,6 +277,19 @@ class Wire(Case):
         with self.refused(pikv.BadRequest, "shm:PATH"):
             pikv.Client("tcp:here")
 
+    def test_close_from_within_a_call_is_refused(self):
+        client = self.client
+
+        class Closes:
+            nbytes = 1
+
+            def data_ptr(self):
+                client.close()
+
+        with self.refused(RuntimeError, "within"):
+            self.ns.put([b"k"], [Closes()])
+        self.assertFalse(client.closed)
+
     def test_text_that_is_cut_within_a_character(self):
         with self.refused(pikv.BadRequest, "shm:PATH"):
             pikv.Client("x" * 99 + "\u00e9")

@@ -151,6 +151,25 @@ class Threads(Case):
         self.assertEqual(self.client.stats()["registered_bytes"], 0)
         shared.close()
 
+    def test_a_layout_is_not_ended_before_it_has_an_id(self):
+        memory = self.client.alloc(4096)
+        self.addCleanup(memory.free)
+
+        def end(number):
+            try:
+                self.client.unlayout(number)
+            except pikv.NoLayout:
+                pass
+
+        def work(t):
+            for i in range(1, 200):
+                if t:
+                    end(i)
+                    continue
+                end(self.client.layout(memory, [(0, 1024, 0, 1)], blocks=1))
+
+        together(4, work)
+
     def test_exit_while_a_daemon_thread_waits(self):
         """A client that is closed when nobody else runs any more."""
         code = ("import builtins, pikv, sys, threading\n"
