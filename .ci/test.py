@@ -167,6 +167,13 @@ def python_jobs():
             if os.path.exists(f"out/{variant}/python")]
 
 
+def engine_jobs():
+    """The engines' doors; stand-ins for engines that are not installed."""
+    path = "tests/engines/run.py"
+    return [Job("engines debug", ["env", "PIKV_BUILD=out/debug", path], 900)] \
+        if os.path.exists("out/debug/python") else []
+
+
 def run_all(jobs, workers):
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for job in concurrent.futures.as_completed(
@@ -210,7 +217,8 @@ def check(only, workers):
     run_all(jobs, workers)
     jobs += same_hashes(jobs)
     # Real processes and real deadlines: alone on the machine.
-    last = [j for j in e2e_jobs() + python_jobs() if only in j.name]
+    last = [j for j in e2e_jobs() + python_jobs() + engine_jobs()
+            if only in j.name]
     run_all(last, 1)
     return finish(jobs + last)
 
