@@ -79,12 +79,12 @@ static int groups_take(PyObject *list, struct pikv_group *g, uint32_t *n_out)
         return -1;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (!PyArg_ParseTuple(
-                PyTuple_GetItem(list, i), "O&sO&O&O&O&ssO&;groups", as_u32,
-                &g[i].id, &g[i].kind, as_u32, &g[i].layers, as_u32,
-                &g[i].kv_heads, as_u32, &g[i].head_dim, as_u32,
-                &g[i].tokens_per_block, &g[i].dtype, &g[i].order, as_u64,
-                &g[i].block_bytes))
+        if (!PyArg_ParseTuple(PyTuple_GetItem(list, i),
+                              "O&sO&O&O&O&ssO&;groups", as_u32, &g[i].id,
+                              &g[i].kind, as_u32, &g[i].layers, as_u32,
+                              &g[i].kv_heads, as_u32, &g[i].head_dim, as_u32,
+                              &g[i].tokens_per_block, &g[i].dtype, &g[i].order,
+                              as_u64, &g[i].block_bytes))
             return -1;
     }
     *n_out = (uint32_t)n;
