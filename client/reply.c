@@ -61,7 +61,7 @@ void reply_bytes(struct part *p, struct dest *d, uint64_t off,
 }
 
 bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
-                       const struct wire_result *w, struct slice *data)
+                const struct wire_result *w, struct slice *data)
 {
     struct pikv_result *r = &p->call->results[part_item(p, i)];
     bool moves = p->op == OP_GET;

@@ -62,7 +62,8 @@ enum {
     X(buffers)                                                                 \
     X(lengths)                                                                 \
     X(tokens)                                                                  \
-    X(offsets) X(writer) X(writers) X(open_ms) X(parents) X(labels) X(pages)   \
+    X(offsets)                                                                 \
+    X(writer) X(writers) X(open_ms) X(parents) X(labels) X(pages)              \
         X(token_ends) X(token_ns) X(crc32c) X(route) X(routes) X(scope)        \
             X(group) X(cls) X(affinity) X(priority) X(ttl_ms) X(pin_ttl_ms)    \
                 X(durable) X(layout) X(tag) X(deadline_ms) X(if_versions)      \
