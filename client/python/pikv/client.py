@@ -50,6 +50,14 @@ def is_whole(got: _pikv.Result, found: _pikv.Result,
     return True
 
 
+def _hold(buffer: Any) -> Any:
+    """What keeps the memory of a layout where it is."""
+    try:
+        return memoryview(buffer)
+    except TypeError:  # (address, bytes) or a tensor
+        return buffer
+
+
 class Group(NamedTuple):
     """One kind of block of a model, struct pikv_group of pikv.h."""
 
@@ -85,6 +93,7 @@ class Client(_pikv.Handle):
                  connect_ms: int = 1000, inflight: int = 256,
                  staging_bytes: int = 64 << 20) -> None:
         super().__init__()
+        self._held: dict[int, Any] = {}  # layout id: its buffer
         self._open(address, engine, model, dp_rank, tp_rank, pp_rank,
                    connect_ms, inflight, staging_bytes)
 
@@ -138,17 +147,27 @@ class Client(_pikv.Handle):
 
         runs: (off, len, stride, n) each: n pieces of len bytes, off + i *
         stride from the block's base, which is table[b], or b * block_stride.
-        BadRequest, Limit, NoMem (the memory is not registered). The caller
-        keeps buffer alive as long as the layout is used.
+        BadRequest, Limit, NoMem (the memory is not registered). The buffer is
+        held, and Memory cannot be freed, until unlayout() or close().
         """
-        return self._layout(
+        held = _hold(buffer)
+        layout = self._layout(
             buffer, tuple((*r, 0, 1)[:4] if len(r) == 2 else tuple(r)
                           for r in runs),
             block_stride, None if table is None else tuple(table), blocks)
+        self._held[layout] = held
+        return layout
 
     def unlayout(self, layout: int) -> None:
-        """Ends a layout. NoLayout."""
+        """Ends a layout; no call that uses it may be in flight. NoLayout."""
         self._layout_free(layout)
+        self._held.pop(layout, None)
+
+    def close(self) -> None:
+        """Ends everything: calls in flight, layouts, memory. BufferError while
+        loans are viewed."""
+        super().close()
+        self._held.clear()
 
     def stats(self) -> dict[str, Any]:
         """What this client did: {"ops": {"get": {"calls", "items", "bytes",
