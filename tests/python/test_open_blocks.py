@@ -76,6 +76,15 @@ class Writers(Case):
         self.assertEqual(self.ns.get_bytes(b"k"),
                          payload(8192)[2048:3072] + payload(8192)[6144:7168])
 
+    def test_memory_of_a_layout_stays(self):
+        memory = self.client.alloc(8192)
+        lay = self.client.layout(memory, [(0, 4096)], block_stride=4096,
+                                 blocks=2)
+        with self.assertRaises(BufferError):
+            memory.free()
+        self.client.unlayout(lay)
+        memory.free()
+
     def test_submitted(self):
         c = self.client
         token = c.wait(self.ns.submit_begin([b"k"], [4])).results.tokens
