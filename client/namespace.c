@@ -193,6 +193,8 @@ static int open_failed(int e, const char *name, const Pikv__OpenReply *m)
         return last_error_set(e, "namespace %s: %s is \"%s\", not \"%s\"", name,
                               m->mismatch_field, m->mismatch_have,
                               m->mismatch_want);
+    if (m && m->mismatch_field[0]) /* the server names the field */
+        return last_error_set(e, "namespace %s: %s", name, m->mismatch_field);
     return last_error_set(e, "namespace %s: %s", name, err_text(e));
 }
 

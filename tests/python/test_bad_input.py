@@ -336,6 +336,12 @@ class Wire(Case):
         self.assertRaises(pikv.NoNamespace, self.client.open, "none",
                           create=False)
 
+    def test_what_the_server_refuses_is_named(self):
+        with self.assertRaisesRegex(pikv.Limit, "order: 100 bytes"):
+            self.client.open("n", groups=[pikv.Group(order="x" * 100)])
+        with self.assertRaisesRegex(pikv.BadRequest, "policy: nope.*lru"):
+            self.client.open("n", policy="nope")
+
     def test_mismatch_names_field_and_values(self):
         self.client.open("shared", model="llama", dtype="bf16")
         for field, value, have in (("model", "qwen", "llama"),
