@@ -84,6 +84,7 @@ void fake_do_register(struct fake_conn *c, const struct message *msg, int fd)
     uint8_t *p = mmap(NULL, r->length + pad, PROT_READ | PROT_WRITE, MAP_SHARED,
                       fd, (off_t)(r->offset - pad));
 
+    close(fd); /* before the answer: tests count descriptors */
     *mem = (struct mem){p == MAP_FAILED ? NULL : p + pad, r->length, pad};
     m.id = c->mem_n++;
     pikv__mem_register__free_unpacked(r, NULL);

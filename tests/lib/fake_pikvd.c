@@ -450,6 +450,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
     return false;
 }
 
+/* Takes fd over. */
 static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
                    uint32_t len, int fd)
 {
@@ -458,8 +459,12 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
 
     if (frame_read(msg, body, len - sizeof(struct wire_frame), &limits, &m)) {
         conn_end(l->f, c);
-        return;
+        m.frame.op = 0;
     }
+    if (fd >= 0 && m.frame.op != OP_MEM_REGISTER)
+        close(fd);
+    if (c->sock < 0)
+        return;
     l->f->spins |= (m.frame.flags & FRAME_SPINS) != 0;
     if (m.frame.op == OP_HELLO) {
         fake_do_hello(l, c, &m.frame);
@@ -572,8 +577,6 @@ static bool packet(struct lane *l, struct fake_conn *c)
     if (h)
         memcpy(&fd, CMSG_DATA(h), sizeof(fd));
     handle(l, c, buf, (uint32_t)len, fd);
-    if (fd >= 0)
-        close(fd);
     return c->sock >= 0;
 }
 
