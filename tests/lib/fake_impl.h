@@ -72,6 +72,7 @@ struct lane {
 
 struct fake {
     pthread_mutex_t mu;
+    uint32_t wanted; /* atomic: by the test's threads, who go first */
     bool stop, pipe;
     uint32_t spins, given_up, lane_n, hellos, segs, stored, restarts, loans_end,
         in_flight_max;
