@@ -37,6 +37,8 @@ static void write_head(const struct request *r, const struct part *p,
         b->pin_ttl_ms = call->open_ms;
     if (r->op == OP_EVICT && call->demote)
         b->flags |= BATCH_DEMOTE;
+    if (call->here)
+        b->flags |= BATCH_HERE;
     b->accept = call->accept_lossy;
     memcpy(&b->max_err, &call->max_err, sizeof(b->max_err));
     b->trace = call->trace;
@@ -72,6 +74,8 @@ static void write_attr(const struct pikv_put *put, struct slice_out *o)
         .affinity = put->affinity,
         .pin_ttl_ms = put->pin_ttl_ms,
         .priority = put->priority,
+        .replicas = put->replicas,
+        .place = put->place,
         .flags = (uint8_t)((put->durable ? ATTR_DURABLE : 0) |
                            (put->client_keeps_copy ? ATTR_CLIENT_COPY : 0)),
         .label0 = put->labels[0],

@@ -93,6 +93,7 @@ enum pikv_error {
     PIKV_DRAINING = -36,
     PIKV_INTERNAL = -37,
     PIKV_NOT_DURABLE = -38, /* stored in memory, not on the SSD */
+    PIKV_NO_QUORUM = -39,   /* the cluster's voters have no majority */
 };
 
 enum pikv_who {
@@ -121,6 +122,8 @@ struct pikv_options {
                               * answer BUSY; 0: 256, at most 65535 */
     uint64_t staging_bytes;  /* for unregistered buffers; 0: 64 MiB */
     bool no_progress_thread; /* the caller drives with pikv_poll() only */
+    bool no_view;            /* this one node only: no view is fetched and no
+                              * redirect followed (daemons, operators) */
 };
 
 /* Connects and says HELLO. Blocks at most connect_ms. options may be NULL.
@@ -232,6 +235,9 @@ struct pikv_call {
     bool demote;          /* EVICT: out of DRAM, to the SSD, not dropped */
     bool parts;           /* GET: a completion for each item as well, in the
                            * order asked (layer-wise loading) */
+    bool here;            /* daemons and operators: what this node has counts,
+                           * whoever owns the key; PUT: stored here, no copies
+                           * elsewhere */
     uint32_t layout;      /* PUT, PUT_WRITE, GET: items name blocks of this
                            * layout; 0 none */
     uint32_t open_ms;     /* PUT_BEGIN: the block must be committed by then;
@@ -281,7 +287,9 @@ struct pikv_put {
     uint64_t affinity;
     uint64_t labels[4];
     uint8_t priority;
-    uint32_t block; /* call.layout: which block of it; data and iov unused */
+    uint8_t replicas; /* copies in all, 1 to 3; 0: the server's default */
+    uint8_t place;    /* 0 owner, 1 local_first, 2 both */
+    uint32_t block;   /* call.layout: which block of it; data and iov unused */
     bool durable;   /* answered when it is on the SSD and flushed: OK. Else
                      * NOT_DURABLE: stored in memory only, the SSD is failing,
                      * or read-only, or had no time; UNSUPPORTED: this server
@@ -492,8 +500,8 @@ int pikv_loan_release(struct pikv *kv, uint32_t ns,
 /* ---- asking and telling ---- */
 
 struct pikv_explanation {
-    /* here, never_seen, evicted, not_admitted, late, expired, dropped, corrupt;
-     * newer servers may have other words */
+    /* here, never_seen, evicted, not_admitted, late, expired, dropped, corrupt,
+     * moved; newer servers may have other words */
     char reason[32];
     char tier[8];     /* of here: "dram" or "ssd" */
     uint64_t when_ms; /* stored, or gone, so long ago; 0 not known */
