@@ -55,12 +55,15 @@ enum { /* wire_frame.flags */
 enum wire_feature {
     FEATURE_PARTS = 0x1,  /* events for the keys of a GET (BATCH_PARTS) */
     FEATURE_LAYOUT = 0x2, /* LAYOUT, and batches that name one */
+    FEATURE_VIEW = 0x4,   /* VIEW; WRONG_NODE says who */
 };
 
 enum { /* wire_batch.flags */
     BATCH_PROMOTE = 0x1, /* LOOKUP: bring the hits to DRAM */
     BATCH_PARTS = 0x2,   /* GET: part-completion events in the order asked */
     BATCH_DEMOTE = 0x4,  /* EVICT: to the next tier instead of dropping */
+    BATCH_HERE = 0x8,    /* of a daemon that moves slots, or an operator: the
+                          * view is not looked at, only what is here counts */
 };
 
 enum { /* wire_key.flags */
@@ -97,7 +100,7 @@ enum wire_select {
 enum op_id {
 #define OP(id, NAME, name, body, since, us, per_mib, idem, doc) OP_##NAME = id,
 #include "proto/ops.tbl"
-    OP_N = 36
+    OP_N = 38
 };
 
 #endif

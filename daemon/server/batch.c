@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "server/layouts.h"
+#include "server/owner.h"
 
 static enum err walk_check_all(const struct op *op, const struct batch *b)
 {
@@ -27,6 +28,22 @@ static enum err walk_layout(struct op *op, uint32_t id)
     return layouts_take(op, id);
 }
 
+/* One batch of some: its slots are counted. */
+static void walk_heat(struct op *op, const struct walk *w)
+{
+    struct lane *l = op->lane;
+    struct batch copy = w->batch;
+    struct key_ref ref;
+
+    heat_again(&l->heat);
+    if (op->id != OP_GET && op->id != OP_PUT && op->id != OP_LOOKUP)
+        return;
+    while (batch_next(&copy, &l->limits, &ref) == OK)
+        heat_add(&l->heat,
+                 hash_slot(w->ns->slot_seed, ref.route, ref.route_len),
+                 op->id == OP_LOOKUP ? 0 : ref.rec.len);
+}
+
 enum err walk_begin_unchecked(struct op *op, struct walk *w)
 {
     enum err e = batch_read(&op->msg, &op->lane->limits, &w->batch);
@@ -35,7 +52,11 @@ enum err walk_begin_unchecked(struct op *op, struct walk *w)
     w->bad = false;
     if (!e && w->batch.head.layout)
         e = walk_layout(op, w->batch.head.layout);
-    return e ? e : walk_resume(op, w);
+    if (!e)
+        e = walk_resume(op, w);
+    if (!e && heat_due(&op->lane->heat))
+        walk_heat(op, w);
+    return e;
 }
 
 enum err walk_begin(struct op *op, struct walk *w)
@@ -142,6 +163,9 @@ enum err miss_of(struct op *op, enum store_found why)
         break;
     case FOUND_MISS_CORRUPT:
         metric_add(&m->get_miss_corrupt, 1);
+        break;
+    case FOUND_MISS_MOVED:
+        metric_add(&m->get_miss_moved, 1);
         break;
     case FOUND_MISS_NEVER:
     case FOUND_HIT:

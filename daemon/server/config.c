@@ -25,6 +25,11 @@ static const char *const words_engine[] = {
     [ENGINE_AUTO] = "auto", [ENGINE_URING] = "uring", [ENGINE_SYNC] = "sync"};
 static const char *const words_tiering[] = {
     [TIERING_CACHE] = "cache", [TIERING_WRITE_BUFFER] = "write_buffer"};
+static const char *const words_provider[] = {[PROVIDER_STATIC] = "static",
+                                             [PROVIDER_RAFT] = "raft"};
+static const char *const words_security[] = {[SECURITY_TLS] = "tls",
+                                             [SECURITY_PSK] = "psk",
+                                             [SECURITY_PLAIN] = "plain"};
 static const char *const words_level[] = {
     [LOG_ERROR] = "error", [LOG_WARN] = "warn",   [LOG_NOTICE] = "notice",
     [LOG_INFO] = "info",   [LOG_DEBUG] = "debug",

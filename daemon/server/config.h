@@ -38,6 +38,8 @@ enum config_loans { LOANS_OFF, LOANS_ON, LOANS_ANY };
 enum config_promote { PROMOTE_DEMAND, PROMOTE_SECOND_TOUCH };
 enum config_engine { ENGINE_AUTO, ENGINE_URING, ENGINE_SYNC };
 enum config_tiering { TIERING_CACHE, TIERING_WRITE_BUFFER };
+enum config_provider { PROVIDER_STATIC, PROVIDER_RAFT };
+enum config_security { SECURITY_TLS, SECURITY_PSK, SECURITY_PLAIN };
 
 /* The member that a row of each type makes. */
 #define CONFIG_MEMBER_BYTES(name) name##_bytes
@@ -184,6 +186,27 @@ bool config_ssd_budget(const char *text, uint64_t bytes, uint64_t *rate_out);
 /* What of ssd contradicts itself or others, a part of config_check: the path of
  * the setting to change and why, or NULL. */
 const char *config_ssd_check(const struct config *c, struct errmsg *why);
+
+/* ---- cluster (config_cluster.c) */
+enum { CONFIG_NODES = 16, CONFIG_NODE_NAME = 64, CONFIG_ADDRESS = 128 };
+struct config_node {
+    char name[CONFIG_NODE_NAME], peer[CONFIG_ADDRESS];
+    /* of cluster.nodes only: */
+    char shm[CONFIG_ADDRESS], ucx[CONFIG_ADDRESS]; /* as clients open them */
+    uint32_t lanes;
+};
+struct config_nodes {
+    uint32_t n;
+    struct config_node node[CONFIG_NODES];
+};
+/* cluster.voters, or cluster.nodes (whole), one by one. CONFIG: why says what
+ * is wrong with which part and what is allowed. */
+must_check enum err config_nodes(const char *list, bool whole,
+                                 struct config_nodes *out, struct errmsg *why);
+/* May this be a node's name? Letters, digits, dots, dashes, underscores. */
+bool config_node_name(const char *name);
+/* What of cluster contradicts itself or others: as config_ssd_check. */
+const char *config_cluster_check(const struct config *c, struct errmsg *why);
 
 /* The keys whose values differ, in table order; returns how many. */
 uint32_t config_diff(const struct config *a, const struct config *b,

@@ -253,6 +253,14 @@ static enum err check_ssd(const struct config *c, struct errmsg *m)
     return path ? check_fail(c, m, path, "%s", why.text) : OK;
 }
 
+static enum err check_cluster(const struct config *c, struct errmsg *m)
+{
+    struct errmsg why;
+    const char *path = config_cluster_check(c, &why);
+
+    return path ? check_fail(c, m, path, "%s", why.text) : OK;
+}
+
 enum err config_check(const struct config *c, struct errmsg *m)
 {
     enum err e = check_paths(c, m);
@@ -267,5 +275,7 @@ enum err config_check(const struct config *c, struct errmsg *m)
         e = check_limits(c, m);
     if (e == OK)
         e = check_ssd(c, m);
+    if (e == OK)
+        e = check_cluster(c, m);
     return e;
 }

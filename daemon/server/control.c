@@ -14,7 +14,8 @@
  *     have it) before a call that named it is answered OK. One that some lane
  *     could not take is sent again by the next OPEN.
  *  3. Mail to a lane arrives in the order it was sent, so the last copy wins.
- *  4. A configuration is freed when every lane has acked its successor.
+ *  4. A configuration, and a view of the cluster, is freed when every lane has
+ *     acked its successor.
  *
  * A full pool of jobs answers BUSY. Namespaces read from the file at boot are
  * not sent: their first OPEN does it, so what nobody uses costs lanes nothing;
@@ -28,6 +29,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "cluster/view.h"
 #include "server/lane.h"
 
 enum { CONTROL_MAIL_PER_TURN = 64 };
@@ -423,6 +425,34 @@ enum err control_reload(struct control *c, struct ctl_reload *report,
     return reload_begin(c, NULL, report ? report : &own, m);
 }
 
+/* ---- The cluster's view ---- */
+
+static void view_free(struct view *v)
+{
+    if (v)
+        view_fini(v);
+    free(v);
+}
+
+static void view_acked(struct ctl_job *job)
+{
+    view_free(job->old_view);
+    control_job_end(job);
+}
+
+enum err control_view(struct control *c, struct view *v, uint16_t self)
+{
+    struct ctl_job *job = control_job(c);
+
+    if (!job)
+        return ERR_BUSY;
+    job->old_view = c->view;
+    job->view = c->view = v;
+    job->self_node = c->self_node = self;
+    control_job_send(job, lane_view_mail, view_acked);
+    return OK;
+}
+
 /* ---- SSDs ---- */
 
 static void ssd_end(struct ctl_job *job)
@@ -573,6 +603,7 @@ void control_fini(struct control *c)
     free(c->jobs);
     free(c->settled);
     free(c->owned);
+    view_free(c->view);
     mailbox_fini(&c->mailbox);
     *c = (struct control){0};
 }

@@ -17,6 +17,7 @@
 #include "server/registry.h"
 
 struct lane;
+struct view;
 
 struct control_shell {
     /* Makes the registry durable before OPEN or a bump is answered; ERR_IO
@@ -41,6 +42,8 @@ struct control {
     const struct metrics *beside;
     struct control_shell shell;
     uint64_t boot; /* random id of this run */
+    struct view *view; /* of the cluster, given to lanes by mail; NULL none */
+    uint16_t self_node;
     bool *settled; /* [id]: all lanes have the registry's copy */
     struct ctl_job *jobs;
     uint32_t free[CTL_JOBS], free_n; /* jobs to be had */
@@ -62,6 +65,12 @@ bool control_turn(struct control *c);
  * (may be NULL) and stay as they were. */
 must_check enum err control_reload(struct control *c, struct ctl_reload *report,
                                    struct errmsg *m);
+
+/* Gives all lanes a newer view, malloc'ed and initialised, which becomes
+ * control's; freed when every lane has its successor. self: this node's index
+ * or NODE_NONE. BUSY: no job is free, the view is still the caller's. */
+must_check enum err control_view(struct control *c, struct view *v,
+                                 uint16_t self);
 
 /* A question to all lanes (ctl_mail.h): get a job, fill its inputs, done and
  * arg, send it. done runs on this thread from a later control_turn, when all

@@ -25,6 +25,7 @@
 
 struct lane;
 struct control;
+struct view;
 
 enum {
     CTL_JOBS = 32,        /* questions to all lanes at the same time */
@@ -105,6 +106,8 @@ struct ctl_ask {
  * function that it is sent to:
  *   lane_ns_mail      ns, store: know this namespace so from now on
  *   lane_config_mail  cfg: use this configuration; drop the pointer to the old
+ *   lane_view_mail    view, self_node: the cluster's view from now on; drop the
+ *                     pointer to the old
  *   lane_usage_mail   usage[lane * usage_n ...]: fill for ids 1..usage_n
  *   lane_clients_mail clients[lane]: fill up to CTL_CLIENTS_MAX, client_n[lane]
  *   lane_ping_mail    nothing: the lane is alive
@@ -118,6 +121,8 @@ struct ctl_job {
     const struct registry_ns *ns;
     const struct store_ns_cfg *store;
     const struct config *cfg;
+    const struct view *view;
+    uint16_t self_node;
     struct ctl_usage *usage;
     uint32_t usage_n;
     struct ctl_client (*clients)[CTL_CLIENTS_MAX];
@@ -134,6 +139,7 @@ struct ctl_job {
     struct registry_ns ns_copy;
     struct store_ns_cfg store_copy;
     struct config *old; /* freed when no lane uses it */
+    struct view *old_view; /* likewise */
     struct ctl_ask asks[UNIT_LANES_MAX];
 };
 
@@ -151,6 +157,7 @@ static inline struct ctl_call *ctl_call_of(struct mail *m)
  * ctl_ack(), once, in the same call or later. */
 void lane_ns_mail(struct mail *m, void *lane);
 void lane_config_mail(struct mail *m, void *lane);
+void lane_view_mail(struct mail *m, void *lane);
 void lane_usage_mail(struct mail *m, void *lane);
 void lane_clients_mail(struct mail *m, void *lane);
 void lane_ping_mail(struct mail *m, void *lane);

@@ -135,6 +135,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     l->idx = idx;
     l->lanes = lanes;
     l->control = control;
+    l->self_node = NODE_NONE;
     list_init(&l->peer_list);
     list_init(&l->mem_waiters);
     for (uint32_t i = 0; i < STORE_POOLS; i++)
@@ -153,6 +154,8 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     l->events_told = 1;
     if (!e)
         e = lane_store(l, pools);
+    if (!e && cfg->cluster.enabled)
+        e = heat_init(&l->heat, idx, lanes);
     if (!e)
         e = mrc_init(&l->mrc, LANE_MRC_SAMPLES,
                      LANE_SIZES * (l->dram_bytes + l->ssd_bytes) / lanes);
@@ -164,6 +167,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
 void lane_fini(struct lane *l)
 {
     mrc_fini(&l->mrc);
+    heat_fini(&l->heat);
     opens_fini(l);
     store_free(l->store);
     l->store = NULL;
@@ -318,6 +322,17 @@ void lane_config_mail(struct mail *m, void *lane)
 
     l->cfg = ask->job->cfg;
     ssd_link_config(&l->link, l->cfg);
+    ctl_ack(ask, OK);
+}
+
+void lane_view_mail(struct mail *m, void *lane)
+{
+    struct ctl_ask *ask = ctl_ask_of(m);
+    struct lane *l = lane;
+
+    l->view = ask->job->view;
+    l->epoch = l->view ? l->view->epoch : 0;
+    l->self_node = ask->job->self_node;
     ctl_ack(ask, OK);
 }
 

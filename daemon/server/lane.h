@@ -17,8 +17,10 @@
 #include "base/metrics.h"
 #include "base/timer.h"
 #include "base/trace.h"
+#include "cluster/view.h"
 #include "rpc/transport.h"
 #include "server/config.h"
+#include "server/heat.h"
 #include "server/opens.h"
 #include "server/registry.h"
 #include "server/ssd_link.h"
@@ -71,6 +73,10 @@ struct lane {
     uint32_t event_sleepers;  /* how many these are */
     uint64_t events_told;     /* they were told of all events before it */
     struct registry_ns *ns;   /* by namespace id; .id 0: not known here */
+    const struct view *view;  /* control's; NULL: a single node, or none yet */
+    uint64_t epoch;           /* of view, else 0 */
+    uint16_t self_node;       /* this node's index in view, or NODE_NONE */
+    struct heat heat;         /* of slots (heat.h) */
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
     struct lane_nudge nudges[UNIT_LANES_MAX];

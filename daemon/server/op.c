@@ -322,7 +322,7 @@ struct op_results *op_results_new(struct op *op, const struct wire_batch *head,
     MUST(r); /* the arena is sized for the largest batch */
     r->head.ns = head->ns;
     r->head.generation = head->generation;
-    r->head.epoch = head->epoch;
+    r->head.epoch = op->lane->epoch;
     r->head.cols = head->cols;
     r->head.key_n = n;
     r->head.trace = head->trace;

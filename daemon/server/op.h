@@ -132,6 +132,11 @@ void op_reply_batch(struct op *op, struct op_results *r, const void *keys,
 /* MSG ops: a protobuf-c message. */
 void op_reply_msg(struct op *op, enum err status, const void *message);
 
+/* What opens a namespace like this one elsewhere, in the op's arena: at most
+ * OP_OPEN_BYTES (op_namespace.c). */
+enum { OP_OPEN_BYTES = 12 << 10 };
+Pikv__Open *op_open_msg(struct op *op, const struct registry_ns *ns);
+
 /* May this client act for the daemon's user (RELOAD, SSD)? */
 bool op_operator(const struct op *op);
 

@@ -51,6 +51,10 @@ static struct reason explain_reason(enum store_found found)
             "corrupt",
             "It could not be read back from the SSD as it was written: look "
             "at `pikvctl ssd list` and the log, and think of replacing it."};
+    case FOUND_MISS_MOVED:
+        return (struct reason){
+            "moved", "Its slot lives on another node now: ask that one "
+                     "(`pikvctl cluster slots`)."};
     }
     return (struct reason){"never_seen", ""};
 }

@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "server/batch.h"
+#include "server/owner.h"
 #include "server/parts.h"
 #include "server/peer.h"
 #include "server/pins.h"
@@ -236,7 +237,8 @@ static enum err get_find_key(struct op *op, struct get *get)
     enum err e;
 
     if (!block)
-        return miss_of(op, why);
+        return owner_missed(op, &get->walk.batch.head, &get->walk.key, why,
+                            &get->r->results[get->walk.idx]);
     get_key_init(get, k);
     e = get_fits(get, k, block, get->walk.ref.rec.len);
     if (e)
@@ -266,7 +268,7 @@ static void get_find(struct op *op, struct get *get)
     while (walk_next(op, &get->walk, &e)) {
         struct wire_result *r = &get->r->results[get->walk.idx];
 
-        r->status = e ? e : get_find_key(op, get);
+        r->status = e ? owner_lane(op, r, e) : get_find_key(op, get);
     }
 }
 
@@ -323,7 +325,8 @@ static enum err get_load_key(struct get *get, struct get_key *k)
         block = store_find(s, &k->key, &why);
     }
     if (!block) {
-        get_end_key(get, k, miss_of(op, why));
+        get_end_key(get, k,
+                    owner_missed(op, head, &k->key, why, get_result(get, k)));
         return OK;
     }
     if (store_version(s, block) != k->version) {

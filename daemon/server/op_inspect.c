@@ -146,6 +146,7 @@ static const char *state_name(const struct store *s, uint32_t block,
     case FOUND_MISS_LATE:
     case FOUND_MISS_DROPPED:
     case FOUND_MISS_CORRUPT:
+    case FOUND_MISS_MOVED:
         return "GONE";
     }
     switch (store_where(s, block)) {

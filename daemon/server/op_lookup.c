@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "server/batch.h"
+#include "server/owner.h"
 #include "server/peer.h"
 #include "server/pins.h"
 
@@ -66,8 +67,10 @@ static enum err lookup_take_keys(struct op *op, struct lookup *lk)
     enum err e;
 
     while (walk_next(op, &lk->walk, &e)) {
+        struct wire_result *r = &lk->r->results[lk->walk.idx];
+
         lk->keys[lk->walk.idx] = lk->walk.key;
-        lk->r->results[lk->walk.idx].status = e;
+        r->status = owner_lane(op, r, e);
     }
     return lk->walk.bad ? ERR_BAD_REQUEST : OK;
 }
@@ -85,7 +88,8 @@ static void lookup_cell(struct op *op, struct lookup *lk, uint32_t i)
         lookup_hit(op, lk, &lk->keys[i], block, r);
         return;
     }
-    r->status = miss_of(op, why);
+    r->status =
+        owner_missed(op, &lk->walk.batch.head, &lk->keys[i], why, r);
     r->state = r->status == ERR_PENDING ? STATE_PENDING : STATE_MISS;
     metric_add(&op->lane->metrics.lookup_misses, 1);
 }

@@ -144,6 +144,23 @@ static Pikv__Fingerprint *fingerprint_msg(struct op *op,
     return m;
 }
 
+static_assert(NAMESPACE_BYTES + sizeof(Pikv__Open) + 16 <= OP_OPEN_BYTES,
+              "op_open_msg fits");
+
+Pikv__Open *op_open_msg(struct op *op, const struct registry_ns *ns)
+{
+    Pikv__Open *m = zalloc(op, sizeof *m);
+
+    pikv__open__init(m);
+    m->name = text(op, ns->name);
+    m->fingerprint = fingerprint_msg(op, &ns->fingerprint);
+    m->n_groups = ns->group_n;
+    m->groups = groups_msg(op, ns);
+    m->create = true;
+    m->settings = settings_msg(op, &ns->settings);
+    return m;
+}
+
 static void open_answer(struct op *op, struct ask *ask)
 {
     Pikv__OpenReply rep = PIKV__OPEN_REPLY__INIT;

@@ -6,6 +6,7 @@
  * Only a block in memory can be pinned. PIN of one on the SSD begins to bring
  * it there and answers BUSY: said again later it is pinned. */
 #include "server/batch.h"
+#include "server/owner.h"
 #include "server/peer.h"
 #include "server/pins.h"
 
@@ -53,15 +54,20 @@ static void each_block(struct op *op, key_fn *fn)
     }
     r = op_results_new(op, &w.batch.head, w.batch.left);
     while (walk_next(op, &w, &e)) {
+        struct wire_result *x = &r->results[w.idx];
+
         if (!e) {
             block = store_find(op->lane->store, &w.key, &why);
             if (block)
-                result_of_block(op, block, &r->results[w.idx]);
-            e = block ? fn(op, &w, block) : miss_of(op, why);
+                result_of_block(op, block, x);
+            e = block ? fn(op, &w, block)
+                      : owner_missed(op, &w.batch.head, &w.key, why, x);
+        } else {
+            e = owner_lane(op, x, e);
         }
         if (!e && fn == pin_key)
-            r->results[w.idx].flags |= RESULT_PINNED;
-        r->results[w.idx].status = e;
+            x->flags |= RESULT_PINNED;
+        x->status = e;
     }
     op_reply_batch(op, r, NULL, 0);
 }

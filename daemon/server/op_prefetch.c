@@ -15,6 +15,7 @@
  * plan is stale (soft_us): keys beyond the cap, and keys without room by then,
  * answer PARTIAL. Without soft_us nothing waits for room. */
 #include "server/batch.h"
+#include "server/owner.h"
 #include "server/peer.h"
 
 enum { START, BEGIN, REPLY };
@@ -36,7 +37,7 @@ static enum err prefetch_key(struct op *op, struct prefetch *pf)
     enum err e;
 
     if (!block)
-        return miss_of(op, why);
+        return owner_missed(op, &pf->walk.batch.head, &pf->walk.key, why, r);
     result_of_block(op, block, r);
     if (store_where(s, block) == WHERE_MEMORY)
         return OK;
@@ -63,6 +64,8 @@ static bool prefetch_begin(struct op *op, struct prefetch *pf)
     while (pf->again || walk_next(op, &pf->walk, &e)) {
         if (!e)
             e = prefetch_key(op, pf);
+        else
+            e = owner_lane(op, &pf->r->results[pf->walk.idx], e);
         pf->again = e == ERR_BUSY && !stale;
         if (pf->again)
             return false;

@@ -33,6 +33,7 @@
 #include <string.h>
 
 #include "server/batch.h"
+#include "server/owner.h"
 #include "server/peer.h"
 #include "server/pins.h"
 #include "server/xfer.h"
@@ -131,8 +132,11 @@ static enum err put_reserve_key(struct op *op, struct put *put)
     struct put_key *k = &put->keys[put->n];
     bool durable = ref->has_attr && (ref->attr.flags & ATTR_DURABLE);
     uint32_t block;
-    enum err e;
+    enum err e = owner_of_put(op, &put->walk.batch.head, &put->walk.key,
+                              &put->r->results[put->walk.idx]);
 
+    if (e)
+        return e;
     /* Memory keeps nothing: a promise that cannot be kept is not given. */
     if (durable && op->lane->link.ssd.n == 0)
         return ERR_UNSUPPORTED;
@@ -199,8 +203,10 @@ static bool put_reserve(struct op *op, struct put *put)
             e = OK;
         else if (!walk_next(op, &put->walk, &e))
             return true;
-        else
+        else {
             put->data_off += put->walk.ref.rec.len;
+            e = owner_lane(op, &put->r->results[put->walk.idx], e);
+        }
         put->again = false;
         ended = put_ended(op, put);
         if (!e && !ended)

@@ -24,6 +24,7 @@
  * other's open blocks hold; both end at their deadline. */
 #include "server/batch.h"
 #include "server/opens.h"
+#include "server/owner.h"
 #include "server/peer.h"
 
 enum { START, RESERVE, REPLY };
@@ -112,11 +113,16 @@ static enum err begin_make(struct op *op, struct begin *b, bool *wait_out)
 static enum err begin_key(struct op *op, struct begin *b, bool *wait_out)
 {
     uint32_t block;
+    enum err e;
 
     if (b->walk.ref.rec.off > OPEN_WRITERS)
         return ERR_LIMIT;
     block = store_find_open(op->lane->store, &b->walk.key);
-    return block ? begin_join(op, b, block) : begin_make(op, b, wait_out);
+    if (block) /* begun here, whosever the slot is by now */
+        return begin_join(op, b, block);
+    e = owner_of_put(op, &b->walk.batch.head, &b->walk.key,
+                     &b->r->results[b->walk.idx]);
+    return e ? e : begin_make(op, b, wait_out);
 }
 
 /* true: all keys have their answer. */
@@ -125,9 +131,11 @@ static bool begin_reserve(struct op *op, struct begin *b)
     enum err e = OK;
 
     while (b->again || walk_next(op, &b->walk, &e)) {
+        struct wire_result *r = &b->r->results[b->walk.idx];
         bool wait = false, was_again = b->again;
 
         b->again = false;
+        e = owner_lane(op, r, e);
         if (op->late || op->gone)
             e = was_again ? ERR_BUSY : ERR_TIMEOUT;
         if (!e)
@@ -136,7 +144,7 @@ static bool begin_reserve(struct op *op, struct begin *b)
             b->again = true;
             return false;
         }
-        b->r->results[b->walk.idx].status = e;
+        r->status = e;
     }
     return true;
 }

@@ -581,6 +581,7 @@ void registry_ns_cfg(const struct registry_ns *ns, uint32_t lanes,
     *out = (struct store_ns_cfg){
         .id = ns->id,
         .generation = ns->generation,
+        .slot_seed = ns->slot_seed,
         .policy = ns->settings.policy,
         .share = ns->settings.share,
         .quota_bytes = quota ? max_u64(quota / lanes, 1) : 0,

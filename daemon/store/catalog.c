@@ -25,8 +25,9 @@ enum err catalog_init(struct catalog *c, uint32_t cap, uint32_t hot_cap)
     c->entries = mem_reserve(n * sizeof *c->entries);
     c->hots = mem_reserve(hot_n * sizeof *c->hots);
     c->colds = mem_reserve(n * sizeof *c->colds);
+    c->routes = mem_reserve(n * sizeof *c->routes);
     c->buckets = mem_reserve(c->bucket_cap * sizeof *c->buckets);
-    if (c->entries && c->hots && c->colds && c->buckets)
+    if (c->entries && c->hots && c->colds && c->routes && c->buckets)
         return OK;
     catalog_fini(c);
     return ERR_NO_MEMORY;
@@ -39,6 +40,7 @@ void catalog_fini(struct catalog *c)
     mem_release(c->entries, n * sizeof *c->entries);
     mem_release(c->hots, hot_n * sizeof *c->hots);
     mem_release(c->colds, n * sizeof *c->colds);
+    mem_release(c->routes, n * sizeof *c->routes);
     mem_release(c->buckets, c->bucket_cap * sizeof *c->buckets);
     *c = (struct catalog){0};
 }

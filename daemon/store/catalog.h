@@ -11,6 +11,10 @@
  *
  *   colds[]    beside entries[]: ttl and children of those COLD entries that
  *              have any (entry.side); 8 bytes, touched only for them
+ *   routes[]   beside entries[]: the slot that the route of each falls in, 2
+ *              bytes. Kept, because the route of a COLD block is on the SSD and
+ *              who moves or drops the blocks of some slots looks at every entry:
+ *              so at 2 bytes of each, and at no key
  *
  * Linear hashing (Litwin 1980): buckets 0 .. n-1; when entries outnumber them
  * the next bucket in order is split in two, so an insert never costs more than
@@ -111,6 +115,7 @@ struct catalog {
     struct entry *entries;
     struct hot *hots;
     struct cold *colds;
+    uint16_t *routes;
     uint32_t *buckets;
     uint32_t cap, hot_cap;      /* entries; hot records */
     uint32_t entry_n, entry_hi; /* in use; ever used + 1 */

@@ -154,9 +154,15 @@ struct seg_check {
     uint32_t expires_s;
     uint16_t lane;     /* whose it was, of check_lanes */
     uint8_t tag, meta; /* see struct seg_place; has more than its key */
-    uint8_t heat, reserved[7];
+    uint8_t heat;
+    uint8_t knows; /* enum seg_check_knows */
+    uint16_t route; /* slot of its route (catalog.h) */
+    uint8_t reserved[4];
 };
 static_assert(sizeof(struct seg_check) == 80, "laid out");
+/* A checkpoint of a pikvd that did not know routes is not taken: the records
+ * themselves are read, as without one. */
+enum seg_check_knows { SEG_CHECK_ROUTE = 1 };
 enum { SEG_CHECK_RECORDS = (SEG_PAGE - 32) / 80 };
 
 /* Where a payload lies: its first page on its device, and in tag the device (3

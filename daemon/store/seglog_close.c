@@ -123,6 +123,7 @@ static void page_fill(struct seglog *g, uint8_t *page, uint64_t generation,
 
     memset(page, 0, SEG_PAGE);
     while (n < SEG_CHECK_RECORDS && (o->more = entry_next(g, &c))) {
+        c.knows = SEG_CHECK_ROUTE;
         memcpy(page + sizeof(struct seg_check_page) + n * sizeof(c), &c,
                sizeof(c));
         n++;

@@ -194,7 +194,8 @@ static void check_take(struct seglog *g, const uint8_t *page, uint32_t n)
     for (uint32_t i = 0; i < n; i++) {
         memcpy(&c, page + sizeof(struct seg_check_page) + i * sizeof(c),
                sizeof(c));
-        if (!check_sane(g, &c))
+        g->open->check_bad |= !(c.knows & SEG_CHECK_ROUTE);
+        if (g->open->check_bad || !check_sane(g, &c))
             continue;
         /* Devices may have been listed in another order then. */
         c.tag = seg_tag(g->cfg.dev, seg_idx(c.tag));

@@ -78,6 +78,7 @@ struct store_ns_cfg {
     uint32_t id; /* 1..namespaces_max */
     uint64_t generation;
     uint8_t salt[32];
+    uint64_t slot_seed; /* another one needs another generation */
     const struct evict_ops *policy;
     uint32_t share;                     /* weight */
     uint64_t quota_bytes;               /* 0 none; per lane: total / lanes */
@@ -111,6 +112,7 @@ enum store_found {
     FOUND_MISS_EXPIRED,      /* its ttl passed */
     FOUND_MISS_DROPPED,      /* EVICT */
     FOUND_MISS_CORRUPT,      /* could not be read back as it was written */
+    FOUND_MISS_MOVED,        /* its slot lives on another node now */
 };
 
 /* What is known of a block: a copy for replies and INSPECT. */
@@ -207,6 +209,8 @@ uint64_t store_commit(struct store *s, uint32_t block, uint32_t crc);
 void store_abort(struct store *s, uint32_t block);
 /* LIVE, COLD or LOADING -> GONE. A restart may bring it back from the SSD. */
 void store_drop(struct store *s, uint32_t block);
+/* The same, because another node has it now (store_ghost says so). */
+void store_drop_moved(struct store *s, uint32_t block);
 /* Moves on whenever memory was freed that a BUSY reserve may get. */
 uint64_t store_freed(const struct store *s);
 
@@ -222,6 +226,18 @@ uint64_t store_pinned_bytes(const struct store *s);
 typedef void store_visit_fn(struct store *s, uint32_t block, void *arg);
 uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
                     store_visit_fn *fn, void *arg);
+/* The slot of the block's route (hash_slot with the namespace's seed). */
+uint32_t store_route(const struct store *s, uint32_t block);
+/* As store_walk, of those blocks whose slot is set in slots: WIRE_SLOTS bits,
+ * slot i is bit i % 64 of word i / 64. A place costs 2 bytes looked at. A
+ * visitor that says false ends the walk: the cursor is that block's place. */
+typedef bool store_route_fn(struct store *s, uint32_t block, void *arg);
+uint64_t store_walk_routes(struct store *s, uint64_t cursor, uint32_t budget,
+                           const uint64_t *slots, store_route_fn *fn,
+                           void *arg);
+/* As far as is known without its record: false for a COLD block that has one
+ * with more than its key in it. */
+bool store_attr_known(const struct store *s, uint32_t block);
 /* Is one of n blocks the block itself or above it by parent links? */
 bool store_descends(const struct store *s, uint32_t block,
                     const uint32_t *ancestors, uint32_t n);

@@ -112,6 +112,7 @@ struct found {
     struct hash128 hash, parent;
     uint64_t version;
     uint32_t slot, len, crc, page, expires_s;
+    uint16_t route;
     uint8_t tag, heat;
     bool rich;
 };
@@ -130,6 +131,7 @@ static void found_take(struct store *s, uint32_t b, const struct found *f)
     cold_expires(s, b, f->expires_s);
     place_set(s, b, f->page, f->tag);
     s->adopt->parent[b] = f->parent;
+    s->cat.routes[b] = f->route;
 }
 
 static void adopt(struct store *s, const struct found *f)
@@ -167,6 +169,7 @@ bool store_adopt(struct store *s, const struct seg_meta *m,
 
     if (!slot || !s->adopt)
         return false;
+    f.route = key_route(&s->nss[slot], &m->key);
     if (m->parent_len) {
         struct store_key up = m->key;
 
@@ -190,6 +193,7 @@ bool store_adopt_check(struct store *s, const struct seg_check *c)
                       .crc = c->crc,
                       .page = c->page,
                       .expires_s = c->expires_s,
+                      .route = c->route,
                       .tag = c->tag,
                       .heat = c->heat,
                       .rich = c->meta != 0};
@@ -302,6 +306,7 @@ static void check_fill(const struct store *s, uint32_t b, struct seg_check *out)
         .tag = e->tag,
         .meta = e->rich,
         .heat = e->heat,
+        .route = s->cat.routes[b],
     };
     if (e->parent)
         out->parent = entry_at(s, e->parent)->hash;

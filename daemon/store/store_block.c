@@ -177,7 +177,7 @@ void block_gauges(struct store *s)
 enum { GHOST_WHY_BITS = 3, GHOST_S_BITS = 24 };
 #define GHOST_HASH (~UINT64_C(0) << (GHOST_WHY_BITS + GHOST_S_BITS))
 #define GHOST_S_MASK ((UINT64_C(1) << GHOST_S_BITS) - 1)
-static_assert(FOUND_MISS_CORRUPT - FOUND_MISS_NEVER < 1 << GHOST_WHY_BITS,
+static_assert(FOUND_MISS_MOVED - FOUND_MISS_NEVER < 1 << GHOST_WHY_BITS,
               "why fits");
 
 static uint64_t *ghost_at(const struct store *s, struct hash128 h)

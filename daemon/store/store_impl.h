@@ -221,6 +221,14 @@ must_check enum err evict_place(struct store *s, uint32_t pool,
                                 struct tier_place *p, uint64_t len,
                                 uint32_t owner);
 
+static inline uint16_t key_route(const struct store_ns *n,
+                                 const struct store_key *k)
+{
+    return (uint16_t)hash_slot(n->cfg.slot_seed,
+                               k->route_len ? k->route : k->key,
+                               k->route_len ? k->route_len : k->key_len);
+}
+
 /* ---- store_put.c */
 /* Room for the bytes of an OPEN or LOADING block, within the quota. What was
  * got is the block's also if it was not enough (BUSY). */

@@ -282,6 +282,7 @@ static uint32_t body_make(struct store *s, const struct store_key *k,
         return 0;
     key = key_make(s, k, attr, parent, parent_len);
     hot_of(s, b)->key = key;
+    s->cat.routes[b] = key_route(&s->nss[slot], k);
     if (key)
         return b;
     entry_unmake(s, b);
@@ -394,14 +395,25 @@ void store_abort(struct store *s, uint32_t block)
     block_gone(s, block, EVICT_GONE);
 }
 
-void store_drop(struct store *s, uint32_t block)
+static void drop(struct store *s, uint32_t block, enum store_found why)
 {
     struct entry *e = entry_at(s, block);
 
     MUST(e->state == BLOCK_LIVE || e->state == BLOCK_LOADING ||
          e->state == BLOCK_COLD);
-    metric_add(&s->metrics->dropped_blocks, 1);
     trace_block(s, TRACE_DROP, e, e->len);
-    ghost_put(s, e->hash, FOUND_MISS_DROPPED);
+    ghost_put(s, e->hash, why);
     block_gone(s, block, EVICT_GONE);
+}
+
+void store_drop(struct store *s, uint32_t block)
+{
+    metric_add(&s->metrics->dropped_blocks, 1);
+    drop(s, block, FOUND_MISS_DROPPED);
+}
+
+void store_drop_moved(struct store *s, uint32_t block)
+{
+    metric_add(&s->metrics->moved_blocks, 1);
+    drop(s, block, FOUND_MISS_MOVED);
 }

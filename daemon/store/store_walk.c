@@ -24,6 +24,35 @@ uint64_t store_walk(struct store *s, uint64_t cursor, uint32_t budget,
     return b < s->cat.entry_hi ? b : 0;
 }
 
+uint32_t store_route(const struct store *s, uint32_t block)
+{
+    return s->cat.routes[block];
+}
+
+uint64_t store_walk_routes(struct store *s, uint64_t cursor, uint32_t budget,
+                           const uint64_t *slots, store_route_fn *fn, void *arg)
+{
+    uint32_t b = cursor ? (uint32_t)cursor : 1;
+
+    for (; budget && b < s->cat.entry_hi; budget--, b++) {
+        uint32_t slot = s->cat.routes[b];
+
+        if (!(slots[slot / 64] >> slot % 64 & 1))
+            continue;
+        if (is_found(entry_at(s, b)) &&
+            !ns_at(s, entry_at(s, b))->condemned && !fn(s, b, arg))
+            return b;
+    }
+    return b < s->cat.entry_hi ? b : 0;
+}
+
+bool store_attr_known(const struct store *s, uint32_t block)
+{
+    const struct entry *e = entry_at(s, block);
+
+    return e->state != BLOCK_COLD || !e->rich;
+}
+
 bool store_descends(const struct store *s, uint32_t block,
                     const uint32_t *ancestors, uint32_t n)
 {

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What placement knows of the nodes of a view: their shares and bounds, what
+ * they have, how far apart they are; and the choice of an owner.
+ *
+ *     share = slots * weight / sum of weights, over the nodes that hold one
+ *     low, high = share -+ eps, at least to the next whole slot
+ *
+ * Slots of a node that is DOWN and was DRAINING are out of reach until it is
+ * back or REMOVED: the others' shares are of the rest. */
+#include "cluster/place_work.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/hash.h"
+
+enum {
+    EPS_FEW = 30, /* thousandths, to FEW nodes */
+    EPS_MANY = 80,
+    FEW = 16,
+    INVERSE_BITS = 20,
+};
+
+static bool node_is_member(const struct node *n)
+{
+    return n->state == NODE_UP || n->state == NODE_DRAINING ||
+           n->state == NODE_DOWN;
+}
+
+static bool node_holds(const struct node *n)
+{
+    return n->state == NODE_UP || (n->state == NODE_DOWN && !n->drained);
+}
+
+static uint64_t node_weight(const struct node *n)
+{
+    return n->weight ? n->weight : 1;
+}
+
+static bool view_member(const struct view *v, uint16_t node)
+{
+    return node < v->node_n && node_is_member(&v->nodes[node]);
+}
+
+/* ---- loads ---- */
+
+static void load_count(const struct view *v, struct place_load *load,
+                       const struct slot *t, int sign)
+{
+    bool going = view_member(v, t->to);
+    uint16_t home = going ? t->to : t->owner[0];
+
+    if (view_member(v, home))
+        load[home].homes += (uint32_t)sign;
+    if (going && view_member(v, t->owner[0]))
+        load[t->owner[0]].leaving += (uint32_t)sign;
+    for (uint32_t k = 1; k < VIEW_COPIES; k++) {
+        if (view_member(v, t->owner[k]))
+            load[t->owner[k]].copies += (uint32_t)sign;
+    }
+}
+
+/* Both ends of a move answer: one that waits for a DOWN node holds up nobody
+ * else's. */
+static bool row_under_way(const struct view *v, const struct slot *t)
+{
+    uint16_t other = t->to != NODE_NONE ? t->to : t->from;
+
+    return other < v->node_n && t->owner[0] < v->node_n &&
+           node_serves(&v->nodes[other]) && node_serves(&v->nodes[t->owner[0]]);
+}
+
+static void load_bounds(const struct view *v, struct place_load *load,
+                        uint64_t slots)
+{
+    uint64_t weights = 0, eps, share, n = 0;
+
+    for (uint32_t i = 0; i < v->node_n; i++) {
+        weights += node_holds(&v->nodes[i]) ? node_weight(&v->nodes[i]) : 0;
+        n += node_holds(&v->nodes[i]);
+    }
+    eps = n <= FEW ? EPS_FEW : EPS_MANY;
+    for (uint32_t i = 0; i < v->node_n; i++) {
+        if (!node_holds(&v->nodes[i]))
+            continue;
+        share = slots * 16 * node_weight(&v->nodes[i]) / weights;
+        load[i].share_x16 = share;
+        load[i].high =
+            (uint32_t)max_u64((share + 15) / 16, share * (1000 + eps) / 16000);
+        load[i].low = (uint32_t)min_u64(share / 16,
+                                        (share * (1000 - eps) + 15999) / 16000);
+    }
+}
+
+uint32_t place_loads(const struct view *v, struct place_load *out)
+{
+    uint64_t slots = WIRE_SLOTS;
+    uint32_t under_way = 0;
+
+    if (v->node_n)
+        memset(out, 0, v->node_n * sizeof(*out));
+    for (uint32_t s = 0; s < WIRE_SLOTS; s++) {
+        load_count(v, out, &v->slots[s], 1);
+        under_way += row_under_way(v, &v->slots[s]);
+    }
+    for (uint32_t i = 0; i < v->node_n; i++) {
+        if (v->nodes[i].state == NODE_DOWN && v->nodes[i].drained)
+            slots -= out[i].homes;
+    }
+    load_bounds(v, out, slots);
+    return under_way;
+}
+
+void work_count(struct place_work *w, const struct slot *t, int sign)
+{
+    load_count(w->v, w->load, t, sign);
+}
+
+/* ---- sites ---- */
+
+static void site_make(struct place_site *s, const struct view *v,
+                      const struct node *n, uint64_t weight_max)
+{
+    uint64_t weight = node_weight(n);
+
+    s->member = node_is_member(n);
+    s->serves = node_serves(n);
+    s->places = node_places(n);
+    s->holds = node_holds(n);
+    s->weight = (uint32_t)weight;
+    s->inverse = min_u64((weight_max << INVERSE_BITS) / weight,
+                         UINT64_C(1) << 2 * INVERSE_BITS);
+    s->hash = hash_64(v->cluster, n->name, strlen(n->name));
+    s->zone = hash_64(0, n->zone, strlen(n->zone));
+    s->rack = hash_64(s->zone, n->rack, strlen(n->rack));
+    s->host = n->host;
+}
+
+enum err work_init(struct place_work *w, const struct view *v)
+{
+    uint64_t weight_max = 1;
+    size_t n = v->node_n ? v->node_n : 1;
+
+    *w = (struct place_work){.v = v, .n = v->node_n};
+    if (fault_here("place_work"))
+        return ERR_NO_MEMORY;
+    w->sites = calloc(n, sizeof(*w->sites));
+    w->load = calloc(n, sizeof(*w->load));
+    w->scores = calloc(n, sizeof(*w->scores));
+    if (!w->sites || !w->load || !w->scores) {
+        work_fini(w);
+        return ERR_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < v->node_n; i++) {
+        if (node_holds(&v->nodes[i]))
+            weight_max = max_u64(weight_max, node_weight(&v->nodes[i]));
+    }
+    for (uint32_t i = 0; i < v->node_n; i++)
+        site_make(&w->sites[i], v, &v->nodes[i], weight_max);
+    w->under_way = place_loads(v, w->load);
+    return OK;
+}
+
+void work_fini(struct place_work *w)
+{
+    free(w->sites);
+    free(w->load);
+    free(w->scores);
+    *w = (struct place_work){.v = NULL};
+}
+
+const struct place_site *work_site(const struct place_work *w, uint16_t node)
+{
+    return node < w->n && w->sites[node].member ? &w->sites[node] : NULL;
+}
+
+bool work_serves(const struct place_work *w, uint16_t node)
+{
+    return node < w->n && w->sites[node].serves;
+}
+
+bool work_places(const struct place_work *w, uint16_t node)
+{
+    return node < w->n && w->sites[node].places;
+}
+
+bool work_holds(const struct place_work *w, uint16_t node)
+{
+    return node < w->n && w->sites[node].holds;
+}
+
+/* ---- spread ---- */
+
+uint32_t work_apart(const struct place_work *w, uint16_t a, uint16_t b)
+{
+    const struct place_site *x = &w->sites[a], *y = &w->sites[b];
+
+    if (x->zone != y->zone)
+        return 3;
+    if (x->rack != y->rack)
+        return 2;
+    return a != b && (!x->host || x->host != y->host);
+}
+
+/* Of each owner the least distance to those before it, the first counts most;
+ * an owner is better than none. */
+uint32_t work_spread(const struct place_work *w, const struct slot *t)
+{
+    uint32_t sum = 0, least;
+
+    for (uint32_t k = 1; k < VIEW_COPIES; k++) {
+        least = 4;
+        if (!work_site(w, t->owner[k]))
+            least = 0;
+        for (uint32_t j = 0; j < k && least; j++) {
+            if (work_site(w, t->owner[j]))
+                least = (uint32_t)min_u64(
+                    least, 1 + work_apart(w, t->owner[j], t->owner[k]));
+        }
+        sum = sum * 8 + least;
+    }
+    return sum;
+}
+
+uint32_t place_distance(const struct node *a, const struct node *b)
+{
+    if (a == b || strcmp(a->name, b->name) == 0)
+        return 0;
+    if (strcmp(a->zone, b->zone) != 0)
+        return 8;
+    if (strcmp(a->rack, b->rack) != 0)
+        return 4;
+    return a->host && a->host == b->host ? 1 : 2;
+}
+
+/* ---- the choice ---- */
+
+/* As a copy a node may be wanted twice as often as by its share, where zones
+ * and racks of unlike size want that; a slot has two copies. */
+bool work_has_room(const struct place_work *w, uint16_t node,
+                   enum place_role role)
+{
+    const struct place_load *l = &w->load[node];
+
+    if (role == PLACE_HOME)
+        return l->homes < l->high;
+    return l->copies * UINT64_C(16) <= l->share_x16 * 2 * (VIEW_COPIES - 1);
+}
+
+static void work_score(struct place_work *w, uint32_t slot)
+{
+    if (w->scored == slot + 1)
+        return;
+    for (uint32_t i = 0; i < w->n; i++) {
+        const struct place_site *s = &w->sites[i];
+
+        if (s->places)
+            w->scores[i] = place_score(s->hash, s->inverse, slot);
+    }
+    w->scored = slot + 1;
+}
+
+static uint32_t pick_apart(const struct place_work *w, uint16_t node,
+                           const uint16_t *taken, uint32_t n)
+{
+    uint32_t least = 4;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (taken[i] == node)
+            return 0;
+        least = (uint32_t)min_u64(least, 1 + work_apart(w, node, taken[i]));
+    }
+    return least;
+}
+
+static uint16_t pick_of(const struct place_work *w, const uint16_t *taken,
+                        uint32_t taken_n, enum place_role role, bool full_too)
+{
+    uint32_t best_apart = 0, apart;
+    uint16_t best = NODE_NONE;
+
+    for (uint16_t i = 0; i < w->n; i++) {
+        if (!w->sites[i].places || (!full_too && !work_has_room(w, i, role)))
+            continue;
+        apart = pick_apart(w, i, taken, taken_n);
+        if (role == PLACE_HOME) /* the copies keep away from it, not it */
+            apart = apart > 0;
+        if (apart == 0 || apart < best_apart ||
+            (apart == best_apart && w->scores[best] <= w->scores[i]))
+            continue;
+        best_apart = apart;
+        best = i;
+    }
+    return best;
+}
+
+uint16_t work_pick(struct place_work *w, uint32_t slot, const uint16_t *taken,
+                   uint32_t taken_n, enum place_role role)
+{
+    uint16_t node;
+
+    work_score(w, slot);
+    node = pick_of(w, taken, taken_n, role, false);
+    if (node == NODE_NONE)
+        node = pick_of(w, taken, taken_n, role, true);
+    return node;
+}
