@@ -14,7 +14,7 @@
 enum { KEYS = 16, STEPS_MAX = 512 };
 
 struct world {
-    struct node n;
+    struct test_node n;
     struct node_peer *p[2];
     uint8_t fill[KEYS]; /* what the key's bytes are, if stored */
     uint64_t len[KEYS]; /* 0: not stored, or unknown (evicted) */

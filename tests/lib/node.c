@@ -17,7 +17,7 @@ struct node_done {
     enum err e;
 };
 
-static struct node_done *done_new(struct node *n)
+static struct node_done *done_new(struct test_node *n)
 {
     struct node_done *d = calloc(1, sizeof *d);
 
@@ -31,7 +31,7 @@ static struct node_peer *peer_at(struct tp_peer *tp)
     return container_of(tp, struct node_peer, tp);
 }
 
-static void reply_take(struct node *n, const struct tp_send *s)
+static void reply_take(struct test_node *n, const struct tp_send *s)
 {
     struct node_reply *r = &n->reply;
     uint64_t body = frame_body_len(&s->frame);
@@ -59,7 +59,7 @@ static void reply_take(struct node *n, const struct tp_send *s)
     n->replies++;
 }
 
-static void event_take(struct node *n, const struct tp_send *s)
+static void event_take(struct test_node *n, const struct tp_send *s)
 {
     struct node_events *v = &n->events;
     const struct wire_frame *f = &s->frame;
@@ -80,7 +80,7 @@ static void event_take(struct node *n, const struct tp_send *s)
 static void tp_send(struct tp_peer *tp, struct tp_send *s)
 {
     struct node_peer *p = peer_at(tp);
-    struct node *n = p->node;
+    struct test_node *n = p->node;
 
     if (n->hold_sends && !p->closed) {
         list_add_tail(&p->unread, &s->node); /* never read */
@@ -234,7 +234,7 @@ static void tp_close(struct tp_peer *tp, bool at_once)
 
 static bool tp_progress(struct transport *t)
 {
-    struct node *n = container_of(t, struct node, t);
+    struct test_node *n = container_of(t, struct test_node, t);
     struct list *l = list_pop(&n->done);
     struct node_done *d;
 
@@ -267,14 +267,14 @@ static const struct tp_ops node_tp = {
 
 static uint64_t node_random(void *arg)
 {
-    struct node *n = arg;
+    struct test_node *n = arg;
 
     return env_random(&n->lane.env);
 }
 
 static enum err node_save(void *arg, const char *text, size_t len)
 {
-    struct node *n = arg;
+    struct test_node *n = arg;
 
     free(n->registry);
     n->registry = malloc(len + 1);
@@ -284,7 +284,7 @@ static enum err node_save(void *arg, const char *text, size_t len)
     return OK;
 }
 
-void node_again(struct node *n, struct mem_media *media)
+void node_again(struct test_node *n, struct mem_media *media)
 {
     char *registry = n->registry;
     uint64_t lives = n->lives + 1;
@@ -295,13 +295,13 @@ void node_again(struct node *n, struct mem_media *media)
     n->media = media;
 }
 
-void node_forget(struct node *n)
+void node_forget(struct test_node *n)
 {
     free(n->registry);
     n->registry = NULL;
 }
 
-void node_config(struct node *n, uint64_t dram_bytes)
+void node_config(struct test_node *n, uint64_t dram_bytes)
 {
     memset(n, 0, sizeof *n);
     config_defaults(&n->cfg);
@@ -317,7 +317,7 @@ void node_config(struct node *n, uint64_t dram_bytes)
 }
 
 /* As ssd_boot.c, over disks in memory. */
-static void node_start_ssd(struct node *n)
+static void node_start_ssd(struct test_node *n)
 {
     static const uint8_t uuid[16] = {1};
     struct errmsg m = {""};
@@ -344,7 +344,7 @@ static void node_start_ssd(struct node *n)
     store_adopted(n->lane.store);
 }
 
-static void node_stop_ssd(struct node *n)
+static void node_stop_ssd(struct test_node *n)
 {
     n->lane.closing = true;
     ssd_link_close(&n->lane.link, n->cfg.ssd.checkpoint);
@@ -352,7 +352,7 @@ static void node_stop_ssd(struct node *n)
         node_sleep(n, NS_PER_MS);
 }
 
-void node_start(struct node *n)
+void node_start(struct test_node *n)
 {
     struct control_shell shell = {.save = node_save,
                                   .random = node_random,
@@ -393,13 +393,13 @@ void node_start(struct node *n)
         node_start_ssd(n);
 }
 
-static uint64_t node_next_ns(const struct node *n)
+static uint64_t node_next_ns(const struct test_node *n)
 {
     return min_u64(lane_next_ns(&n->lane),
                    n->media ? disk_mem_next_ns(&n->disk) : DEADLINE_NEVER);
 }
 
-void node_settle(struct node *n)
+void node_settle(struct test_node *n)
 {
     bool more = true;
 
@@ -411,7 +411,7 @@ void node_settle(struct node *n)
     }
 }
 
-void node_sleep(struct node *n, uint64_t ns)
+void node_sleep(struct test_node *n, uint64_t ns)
 {
     uint64_t until = n->lane.env.now_ns + ns;
 
@@ -425,7 +425,7 @@ void node_sleep(struct node *n, uint64_t ns)
     node_settle(n);
 }
 
-void node_stop(struct node *n)
+void node_stop(struct test_node *n)
 {
     LIST_FOREACH_SAFE(l, &n->lane.peer_list)
     {
@@ -452,7 +452,7 @@ void node_stop(struct node *n)
         disk_mem_fini(&n->disk);
 }
 
-struct node_peer *node_connect(struct node *n, bool hello)
+struct node_peer *node_connect(struct test_node *n, bool hello)
 {
     struct node_peer *p = calloc(1, sizeof *p);
     Pikv__Hello m = PIKV__HELLO__INIT;
@@ -485,7 +485,7 @@ void node_free_peer(struct node_peer *p)
     free(p);
 }
 
-void node_open(struct node *n, struct node_peer *p, const char *policy)
+void node_open(struct test_node *n, struct node_peer *p, const char *policy)
 {
     Pikv__Open m = PIKV__OPEN__INIT;
     Pikv__Settings set = PIKV__SETTINGS__INIT;
@@ -513,7 +513,7 @@ void node_open(struct node *n, struct node_peer *p, const char *policy)
 /* ---- requests --------------------------------------------------------------
  */
 
-void batch_new(struct node_batch *b, struct node *n, enum op_id op)
+void batch_new(struct node_batch *b, struct test_node *n, enum op_id op)
 {
     memset(b, 0, offsetof(struct node_batch, rec));
     b->frame = (struct wire_frame){.kind = WIRE_REQUEST,
@@ -560,7 +560,7 @@ void batch_seg(struct node_batch *b, uint32_t mem, uint64_t off, uint64_t len)
 static void node_deliver(struct node_peer *p, struct wire_frame *f,
                          const void *body, size_t len, const uint8_t *data)
 {
-    struct node *n = p->node;
+    struct test_node *n = p->node;
     size_t all = len + (data ? f->data_len : 0);
     uint8_t *copy = malloc(all + 1);
     struct message m;
@@ -610,7 +610,7 @@ void node_msg(struct node_peer *p, enum op_id op, const void *msg)
     node_deliver(p, &f, env, len, NULL);
 }
 
-static int one_status(const struct node *n)
+static int one_status(const struct test_node *n)
 {
     if (!n->reply.there)
         return 1; /* no answer yet */

@@ -22,7 +22,7 @@ enum { NODE_KEYS = 64, NODE_BUF = 1 << 22 };
 /* A connection of the test. */
 struct node_peer {
     struct tp_peer tp; /* first */
-    struct node *node;
+    struct test_node *node;
     uint8_t *bytes[NODE_KEYS]; /* the client's memory, by key index */
     uint8_t *memory;           /* for layouts: memory 1, or NULL */
     uint64_t memory_bytes;
@@ -48,7 +48,7 @@ struct node_events {
     struct wire_result r[NODE_KEYS];
 };
 
-struct node {
+struct test_node {
     struct config cfg;
     struct control control;
     struct lane lane;
@@ -75,28 +75,28 @@ struct node {
 };
 
 /* dram_bytes of memory; change cfg between node_config and node_start. */
-void node_config(struct node *n, uint64_t dram_bytes);
-void node_start(struct node *n);
+void node_config(struct test_node *n, uint64_t dram_bytes);
+void node_start(struct test_node *n);
 /* Closes all peers, MUSTs that every pool is full again, closes the SSDs in
  * order (checkpoint by cfg.ssd.checkpoint), frees. */
-void node_stop(struct node *n);
+void node_stop(struct test_node *n);
 /* After node_stop: as node_config, and the namespaces are still there. */
-void node_again(struct node *n, struct mem_media *media);
-void node_forget(struct node *n); /* the registry's text */
+void node_again(struct test_node *n, struct mem_media *media);
+void node_forget(struct test_node *n); /* the registry's text */
 /* Turns until nothing is left at this instant. */
-void node_settle(struct node *n);
+void node_settle(struct test_node *n);
 /* Lets time pass, timers included. */
-void node_sleep(struct node *n, uint64_t ns);
+void node_sleep(struct test_node *n, uint64_t ns);
 
 /* A connection, greeted if hello. NULL if it was refused. */
-struct node_peer *node_connect(struct node *n, bool hello);
+struct node_peer *node_connect(struct test_node *n, bool hello);
 void node_hangup(struct node_peer *p);
 void node_free_peer(struct node_peer *p); /* after it was told closed */
 /* Held transfers go on: bytes move if ok, else they end with ERR_PEER_GONE. */
 void node_let(struct node_peer *p);
 void node_let_one(struct node_peer *p, uint32_t idx); /* that of this key */
 /* Opens the namespace "test" with a policy and keeps its id and generation. */
-void node_open(struct node *n, struct node_peer *p, const char *policy);
+void node_open(struct test_node *n, struct node_peer *p, const char *policy);
 
 /* A batch request under construction. */
 struct node_batch {
@@ -105,7 +105,7 @@ struct node_batch {
     struct slice_out records, keys;
     uint8_t rec[1 << 15], key[1 << 15];
 };
-void batch_new(struct node_batch *b, struct node *n, enum op_id op);
+void batch_new(struct node_batch *b, struct test_node *n, enum op_id op);
 /* rec.key_len and parent_len are filled in; attr, parent may be NULL. */
 void batch_key(struct node_batch *b, const char *key, struct wire_key rec,
                const char *parent, const struct wire_attr *attr);

@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-struct node n;
+struct test_node n;
 struct node_peer *p;
 struct mem_media *media;
 uint8_t *buf[NODE_KEYS];

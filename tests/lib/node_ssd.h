@@ -10,7 +10,7 @@
 
 #define SSD_BYTES MIB(64)
 
-extern struct node n;
+extern struct test_node n;
 extern struct node_peer *p;
 extern struct mem_media *media;
 extern uint8_t *buf[NODE_KEYS]; /* the client's memory, by key index */

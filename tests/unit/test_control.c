@@ -25,6 +25,8 @@ static struct { /* what each lane knows */
     struct store_ns_cfg store[8];
     uint32_t told;
     const struct config *cfg;
+    const struct view *view;
+    uint16_t self_node;
     enum err answer;
 } known[LANES];
 
@@ -51,6 +53,15 @@ void lane_ns_mail(struct mail *m, void *lane)
 void lane_config_mail(struct mail *m, void *lane)
 {
     known[((struct lane *)lane)->idx].cfg = ctl_ask_of(m)->job->cfg;
+    ctl_ack(ctl_ask_of(m), OK);
+}
+
+void lane_view_mail(struct mail *m, void *lane)
+{
+    uint32_t idx = ((struct lane *)lane)->idx;
+
+    known[idx].view = ctl_ask_of(m)->job->view;
+    known[idx].self_node = ctl_ask_of(m)->job->self_node;
     ctl_ack(ctl_ask_of(m), OK);
 }
 
@@ -529,6 +540,50 @@ START_TEST(values_that_only_fit_after_a_restart_are_refused_whole)
 }
 END_TEST
 
+static struct view *view_of_epoch(uint64_t epoch)
+{
+    struct view *v = malloc(sizeof(*v));
+
+    ck_assert_ptr_nonnull(v);
+    ck_assert_int_eq(view_init(v), OK);
+    v->epoch = epoch;
+    return v;
+}
+
+/* Under AddressSanitizer: each view is freed once, and not before every lane
+ * has its successor. */
+START_TEST(views_in_a_row_reach_all_lanes_and_are_freed_after_their_successor)
+{
+    ck_assert_int_eq(control_view(&control, view_of_epoch(1), 3), OK);
+    settle();
+    ck_assert_int_eq(control_view(&control, view_of_epoch(2), 3), OK);
+    ck_assert_int_eq(control_view(&control, view_of_epoch(3), NODE_NONE), OK);
+    run_lane(0);
+    control_turn(&control);
+    ck_assert_uint_eq(known[0].view->epoch, 3);
+    ck_assert_uint_eq(known[1].view->epoch, 1);
+    ck_assert_uint_eq(known[1].self_node, 3);
+    settle();
+    for (uint32_t i = 0; i < LANES; i++) {
+        ck_assert_ptr_eq(known[i].view, control.view);
+        ck_assert_uint_eq(known[i].view->epoch, 3);
+        ck_assert_uint_eq(known[i].self_node, NODE_NONE);
+    }
+}
+END_TEST
+
+START_TEST(a_view_that_finds_no_job_stays_the_callers)
+{
+    struct view *v = view_of_epoch(1);
+
+    fault_arm("control_job", 1);
+    ck_assert_int_eq(control_view(&control, v, 0), ERR_BUSY);
+    fault_disarm();
+    ck_assert_ptr_null(control.view);
+    ck_assert_int_eq(control_view(&control, v, 0), OK);
+}
+END_TEST
+
 START_TEST(reloads_in_a_row_free_each_configuration_after_its_successor)
 {
     struct errmsg m;
@@ -700,6 +755,9 @@ Suite *suite(void)
     tcase_add_test(t, bump_and_change_reach_every_lane_before_the_answer);
     tcase_add_test(
         t, a_namespace_from_the_file_goes_to_the_lanes_at_its_first_open);
+    tcase_add_test(
+        t, views_in_a_row_reach_all_lanes_and_are_freed_after_their_successor);
+    tcase_add_test(t, a_view_that_finds_no_job_stays_the_callers);
     tcase_add_test(t, reload_applies_what_can_change_and_names_the_rest);
     tcase_add_test(t, a_bad_configuration_changes_nothing);
     tcase_add_test(t, values_that_only_fit_after_a_restart_are_refused_whole);

@@ -12,7 +12,7 @@
 
 enum { MEM = 1 << 16, PAGES = 8, SIZE = 512, LAYERS = 4 };
 
-static struct node n;
+static struct test_node n;
 static struct node_peer *p;
 
 static struct node_peer *connect_with_memory(void)

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "lib/node.h"
 
-static struct node n;
+static struct test_node n;
 static struct node_peer *p;
 static uint8_t *bytes;
 
