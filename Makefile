@@ -58,16 +58,17 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DPIKV_VERSION='"$(VERSION)"' \
 ALL_LDFLAGS = $(FLAGS) -Wl,--as-needed $(LINK_$(V)) $(LDFLAGS)
 
 CLIENT_LIBS := -lprotobuf-c -lisal -lpthread -ldl
-DAEMON_LIBS := -luv -luring -lucp -lucs -ljansson -lmicrohttpd $(CLIENT_LIBS)
+DAEMON_LIBS := -lraft -lssl -lcrypto -luv -luring -lucp -lucs -ljansson -lmicrohttpd $(CLIENT_LIBS)
 TEST_LIBS := -lcheck_pic -lsubunit -lrt -lm $(DAEMON_LIBS)
 
 # ---- What there is ---------------------------------------------------------
 
-LAYERS := door server rpc store base
+LAYERS := door server rpc store cluster base
 src = $(sort $(wildcard $(1)))
 objs = $(patsubst %.c,$(O)/obj/%.o,$(1))
 
 PROTO_OBJ := $(O)/obj/gen/pikv.pb-c.o
+PEER_OBJ := $(O)/obj/gen/peer.pb-c.o
 MAIN_OBJ := $(call objs,$(call src,daemon/main.c))
 # The daemon's code that libpikv also carries, under local names.
 LIBPIKV_SHARED := $(call src,daemon/rpc/frame.c daemon/rpc/msg.c \
@@ -127,23 +128,23 @@ say = $(if $(VERBOSE),,@)mkdir -p $(@D) && echo "  $(1) $@" &&
 compile = $(call say,CC  ) $(CC) $(ALL_CFLAGS)
 link = $(call say,LINK) $(CC) $(ALL_LDFLAGS)
 
-out/gen/pikv.pb-c.h: proto/pikv.proto
-	$(call say,GEN ) protoc-c --proto_path=proto --c_out=out/gen pikv.proto
-out/gen/pikv.pb-c.c: out/gen/pikv.pb-c.h ;
+out/gen/%.pb-c.h: proto/%.proto
+	$(call say,GEN ) protoc-c --proto_path=proto --c_out=out/gen $*.proto
+out/gen/%.pb-c.c: out/gen/%.pb-c.h ;
 
 # The generated code is not held to our warnings.
-$(PROTO_OBJ): out/gen/pikv.pb-c.c Makefile
+$(PROTO_OBJ) $(PEER_OBJ): $(O)/obj/gen/%.o: out/gen/%.c Makefile
 	$(compile) -w -c -o $@ $<
 
 # suite() and LLVMFuzzerTestOneInput() are declared by whoever calls them.
 $(O)/obj/tests/%.o: WARN += -Wno-missing-prototypes -Itests
 
-$(O)/obj/%.o: %.c Makefile | out/gen/pikv.pb-c.h
+$(O)/obj/%.o: %.c Makefile | out/gen/pikv.pb-c.h out/gen/peer.pb-c.h
 	$(compile) -c -o $@ $<
 
 $(foreach l,$(LAYERS),$(eval \
   $(O)/lib$(l).a: $(call objs,$(call src,daemon/$(l)/*.c))))
-$(O)/libproto.a: $(PROTO_OBJ)
+$(O)/libproto.a: $(PROTO_OBJ) $(PEER_OBJ)
 $(O)/libtest.a: $(call objs,$(call src,tests/lib/*.c))
 # Tests of libpikv's inside name `client` as a layer.
 $(O)/libclient.a: $(call objs,$(call src,client/*.c))
@@ -202,7 +203,8 @@ $(O)/example_%: client/example/%.c client/pikv.h $(O)/libpikv.so
 
 layers_of = $(or $(shell sed -n \
   '2s/.*LAYERS: *\([a-z ]*[a-z]\).*/\1/p' $(1)),$(LAYERS) proto)
-test_libs = $(foreach l,$(call layers_of,$(1)),$(O)/lib$(l).a)
+# The server's lanes know the cluster's view: no test need say so.
+test_libs = $(foreach l,$(call layers_of,$(1)) $(if $(filter   server,$(call layers_of,$(1))),cluster),$(O)/lib$(l).a)
 
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(O)/libtest.a \
   $$(call test_libs,tests/unit/$$*.c)

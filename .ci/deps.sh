@@ -8,7 +8,7 @@ set -euo pipefail
 
 build="gcc make binutils libc6-dev libucx-dev libuv1-dev libprotobuf-c-dev
   protobuf-c-compiler libjansson-dev libisal-dev libxxhash-dev
-  libmicrohttpd-dev liburing-dev zlib1g-dev python3 python3-dev scdoc"
+  libmicrohttpd-dev liburing-dev libraft-dev libssl-dev openssl zlib1g-dev python3 python3-dev scdoc"
 check="$build check libsubunit-dev clang-format prometheus python3-numpy"
 bench="$build redis-server memcached fio"
 fuzz="$build check libsubunit-dev clang libclang-rt-14-dev"
