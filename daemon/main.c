@@ -241,6 +241,25 @@ static uint64_t shell_random(void *arg)
     return v;
 }
 
+/* A node that joins a cluster: slots are the cluster's from now on. */
+static enum err reseed_registry(struct daemon *d, struct errmsg *m)
+{
+    struct registry *r = &d->control.registry;
+    struct textbuf text = {0};
+    uint32_t n = registry_reseed(r);
+    enum err e = OK;
+
+    if (n == 0)
+        return OK;
+    LOG(LOG_NOTICE, "namespaces_reseeded",
+        "n=%u, blocks stored before are not found again", n);
+    registry_text(r, NULL, &text);
+    if (text.bad || shell_save(d, text.text, text.len))
+        e = errmsg_set(m, ERR_IO, "%s: cannot be written", d->registry_path);
+    free(text.text);
+    return e;
+}
+
 static enum err load_registry(struct daemon *d, struct errmsg *m)
 {
     char *text;
@@ -260,7 +279,7 @@ static enum err load_registry(struct daemon *d, struct errmsg *m)
         return e;
     }
     LOG(LOG_INFO, "registry_loaded", "namespaces=%u", d->control.registry.n);
-    return OK;
+    return reseed_registry(d, m);
 }
 
 static enum err set_up_control(struct daemon *d, struct errmsg *m)

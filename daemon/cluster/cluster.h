@@ -119,6 +119,7 @@ struct cluster_event {
     uint32_t slot;
     const struct cmd *cmd;
     uint64_t ticket; /* comes back in CLUSTER_ANSWERED */
+    uint64_t epoch;  /* MOVED: of the view that the puller worked with */
 };
 
 enum cluster_action_kind {

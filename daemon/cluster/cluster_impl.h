@@ -35,6 +35,11 @@ enum {
     CL_SPREAD_MS = 40,     /* at most one push in this time */
     CL_BASES = 4,          /* views kept to make deltas from; voters */
     CL_ASKS_MAX = 256,
+    CL_READY_MAX = 8192,
+    CL_SEEK_MS = 200,      /* between beats when no leader answers */
+    CL_PULL_AGAIN_MS = 300,
+    CL_PUSH_FRESH_MS = 2000, /* a push is owed to a link that comes up */
+    CL_TRANSFER_MS = 60000,
     CL_ASK_AGAIN_MS = 300,
     CL_REFUSED_MS = 30000, /* a refused join is asked again */
     CL_MOVES_MS = 100,
@@ -108,17 +113,31 @@ struct cl_load { /* of one node, at the leader */
     struct cluster_load load;
 };
 
+struct cl_ready {
+    uint16_t slot, node;
+    uint64_t epoch;
+};
+
+/* A slot that comes here: pulled to be taken over (slot.to is this node), then
+ * once more for what came late (REST, after the hand-over). */
+struct cl_moved {
+    uint16_t slot;
+    bool rest, told;
+    uint64_t since; /* epoch that began this stage */
+};
+
 struct cl_lead { /* only while this node leads */
     uint64_t term, since_ms;
     struct detect detect;
     struct balance balance;
     struct cl_load **loads;   /* NODES_MAX */
-    uint64_t *changed;        /* per slot: epoch of its row, or of the start */
-    uint16_t *ready;          /* per slot: who has it whole; NODE_NONE */
+    struct cl_ready *ready;   /* who has which slot whole */
     uint32_t ready_n;
     uint64_t *beat_seq;       /* NODES_MAX: of the incarnation in beat_inc */
     uint32_t *beat_inc;
     bool slots_busy;
+    uint64_t again_ms;          /* but then it may want the same again */
+    uint32_t joined_n;
     uint64_t slots_epoch;     /* place_next had nothing at this epoch */
     uint64_t moves_ms, balance_ms, joined_ms, first_ms, spread_ms;
     uint64_t transfer_ms;     /* leadership was last offered away */
@@ -159,8 +178,8 @@ struct cluster {
     struct shared_view *bases[CL_BASES];
     uint32_t base_next;
     struct bytes push;                 /* the last PEER_VIEW_PUSH handed on */
-    uint64_t push_epoch;
-    uint16_t *moved;                   /* slots to be told in beats */
+    uint64_t push_epoch, push_ms;
+    struct cl_moved *moved;            /* to be told in beats, if told */
     uint32_t moved_n, moved_cap;
     uint16_t unreachable[64];
     uint32_t unreachable_n;
@@ -175,8 +194,11 @@ struct cluster {
     /* voters */
     struct state *state;
     struct coord *coord;
+    struct coord_status status;        /* scratch */
     enum coord_role role;
     bool state_new;                    /* applied since the last publication */
+    bool role_new;
+    uint64_t role_term;
     bool fenced;                       /* a newer generation: a watcher now */
     bool recovered;
     struct list proposals;
@@ -249,7 +271,7 @@ void cl_view_pull(struct cluster *c, struct cl_link *l, const Peer__ViewPull *m)
 void cl_view_ask(struct cluster *c, struct cl_link *l);
 void cl_view_link_up(struct cluster *c, struct cl_link *l);
 void cl_view_spread(struct cluster *c); /* leader */
-void cl_view_moved(struct cluster *c, uint32_t slot);
+void cl_view_moved(struct cluster *c, uint32_t slot, uint64_t epoch);
 void cl_view_fini(struct cluster *c);
 
 /* ---- cluster_ask.c ---- */
@@ -280,7 +302,6 @@ void cl_leader_begin(struct cluster *c, uint64_t term);
 void cl_leader_end(struct cluster *c);
 void cl_leader_tick(struct cluster *c);
 void cl_leader_beat(struct cluster *c, struct cl_link *l, const Peer__Beat *b);
-void cl_leader_view(struct cluster *c, const struct view *old);
 void cl_leader_done(struct cluster *c, const struct cl_proposal *p,
                     enum err err);
 
@@ -289,6 +310,13 @@ void cl_moves_tick(struct cluster *c);
 void cl_moves_ready(struct cluster *c, uint16_t node, uint32_t slot,
                     uint64_t epoch);
 uint32_t cl_moves_under_way(const struct view *v);
+
+/* ---- cluster_experts.c ---- */
+void cl_experts_count(struct cluster *c, const struct cluster_load *l);
+void cl_experts_pack(struct cluster *c, Peer__Load *m);
+void cl_experts_sent(struct cluster *c, Peer__Load *m, bool to_leader);
+void cl_experts_heard(struct cluster *c, uint16_t node, const Peer__Load *m);
+void cl_experts_fini(struct cluster *c);
 
 /* ---- cluster_static.c ---- */
 must_check enum err cl_static_open(struct cluster *c, struct errmsg *m);

@@ -44,10 +44,10 @@ must_check enum err peer_msg_pack(uint16_t kind, const void *msg,
 
 /* The limits of lists, which senders keep to. */
 enum {
-    PEER_MOVED_MAX = 4096,       /* Beat.moved_in */
-    PEER_UNREACHABLE_MAX = 4096, /* Beat.unreachable */
-    PEER_LOAD_SLOTS_MAX = 64,    /* Load.slots */
-    PEER_LOAD_EXPERTS_MAX = 256, /* Load.experts: (model, layer)s */
+    PEER_MOVED_MAX = 4096,         /* Beat.moved_in */
+    PEER_UNREACHABLE_MAX = 4096,   /* Beat.unreachable */
+    PEER_LOAD_SLOTS_MAX = 64,      /* Load.slots */
+    PEER_LOAD_EXPERTS_MAX = 256,   /* Load.experts: (model, layer)s */
     PEER_EXPERT_COUNTS_MAX = 1024, /* ExpertCount.counts */
     PEER_RAFT_ENTRIES_MAX = 4096,  /* Raft.entries */
 };

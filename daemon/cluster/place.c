@@ -57,6 +57,27 @@ bool plan_quiet(const struct plan *p, uint32_t slot)
            !plan_touched(p, slot);
 }
 
+static bool slot_member(const struct view *v, uint16_t node)
+{
+    return node < v->node_n && v->nodes[node].state != NODE_REMOVED &&
+           v->nodes[node].state != NODE_JOINING;
+}
+
+/* Owners from the second on that are members and not the home move up. */
+static void row_close_up(const struct view *v, struct slot *t)
+{
+    uint32_t n = 1;
+
+    for (uint32_t k = 1; k < VIEW_COPIES; k++) {
+        uint16_t o = t->owner[k];
+
+        t->owner[k] = NODE_NONE;
+        if (o != t->owner[0] && slot_member(v, o))
+            t->owner[n++] = o;
+    }
+    row_clamp_heat(t);
+}
+
 /* The place of `to` among the owners is taken by the old home, which has all
  * the blocks, if it stays. */
 struct slot place_after(const struct view *v, const struct slot *t, uint16_t to)
@@ -64,22 +85,15 @@ struct slot place_after(const struct view *v, const struct slot *t, uint16_t to)
     struct slot out = *t;
     uint16_t old = t->owner[0];
     bool stays = old < v->node_n && node_places(&v->nodes[old]);
-    uint32_t n = 1;
 
     out.owner[0] = to;
     for (uint32_t k = 1; k < VIEW_COPIES; k++) {
-        uint16_t o = t->owner[k];
-
-        if (o == to)
-            o = stays ? old : NODE_NONE;
-        if (o != NODE_NONE)
-            out.owner[n++] = o;
+        if (t->owner[k] == to && stays)
+            out.owner[k] = old;
     }
-    while (n < VIEW_COPIES)
-        out.owner[n++] = NODE_NONE;
-    out.from = old;
+    row_close_up(v, &out);
+    out.from = slot_member(v, old) ? old : NODE_NONE;
     out.to = NODE_NONE;
-    row_clamp_heat(&out);
     return out;
 }
 
@@ -99,11 +113,15 @@ bool place_hand_over(const struct view *v, uint32_t slot,
 bool place_release(const struct view *v, uint32_t slot,
                    struct slot_row *row_out)
 {
-    if (v->slots[slot].from == NODE_NONE)
+    struct slot t = v->slots[slot];
+
+    if (t.from == NODE_NONE || !slot_member(v, t.owner[0]))
         return false;
-    row_out->slot = (uint16_t)slot;
-    row_out->to = v->slots[slot];
-    row_out->to.from = NODE_NONE;
+    t.from = NODE_NONE;
+    if (!slot_member(v, t.to))
+        t.to = NODE_NONE;
+    row_close_up(v, &t);
+    *row_out = (struct slot_row){.slot = (uint16_t)slot, .to = t};
     return true;
 }
 
@@ -113,7 +131,7 @@ static void mend_ends(const struct plan *p, struct slot *t)
 {
     if (t->to == t->owner[0] || !work_places(&p->w, t->to))
         t->to = NODE_NONE;
-    if (t->from == t->owner[0] || !work_site(&p->w, t->from))
+    if (t->from == t->owner[0] || !work_member(&p->w, t->from))
         t->from = NODE_NONE;
 }
 
@@ -130,7 +148,7 @@ static uint16_t mend_next_home(struct plan *p, uint32_t slot,
         return t->to;
     pick = work_pick(&p->w, slot, NULL, 0, PLACE_HOME);
     for (uint32_t k = 1; k < VIEW_COPIES && pick == NODE_NONE; k++) {
-        if (work_site(&p->w, t->owner[k]))
+        if (work_member(&p->w, t->owner[k]))
             pick = t->owner[k];
     }
     return pick;
@@ -140,7 +158,7 @@ static void mend_home(struct plan *p, uint32_t slot, struct slot *t)
 {
     uint16_t home;
 
-    if (work_site(&p->w, t->owner[0]))
+    if (work_member(&p->w, t->owner[0]))
         return;
     home = mend_next_home(p, slot, t);
     t->owner[0] = home;
@@ -216,9 +234,9 @@ static bool row_sound(const struct plan *p, const struct slot *t)
     const struct place_work *w = &p->w;
     uint32_t up = work_places(w, t->owner[0]);
 
-    if (!work_site(w, t->owner[0]) ||
+    if (!work_member(w, t->owner[0]) ||
         (t->to != NODE_NONE && !work_places(w, t->to)) ||
-        (t->from != NODE_NONE && !work_site(w, t->from)))
+        (t->from != NODE_NONE && !work_member(w, t->from)))
         return false;
     for (uint32_t k = 1; k < VIEW_COPIES; k++) {
         if (t->owner[k] == NODE_NONE)
@@ -236,7 +254,7 @@ static void plan_mend(struct plan *p, bool homes_only)
         const struct slot *t = &p->v->slots[s];
 
         if (plan_touched(p, s) || row_sound(p, t) ||
-            (homes_only && work_site(&p->w, t->owner[0])))
+            (homes_only && work_member(&p->w, t->owner[0])))
             continue;
         mend_row(p, s);
     }
@@ -323,14 +341,12 @@ enum err place_next(const struct view *v, const struct place_cfg *cfg,
     return e;
 }
 
-enum err place_compute(const struct view *v, const struct place_cfg *cfg,
-                       struct slot *out)
+enum err place_compute(const struct view *v, struct slot *out)
 {
     struct view anew = *v;
-    struct plan p = {.slots = out, .moves = UINT32_MAX};
+    struct plan p = {.slots = out, .moves = UINT32_MAX, .copies = UINT32_MAX};
     enum err e;
 
-    (void)cfg;
     for (uint32_t s = 0; s < WIRE_SLOTS; s++) {
         out[s] = (struct slot){.from = NODE_NONE, .to = NODE_NONE};
         for (uint32_t k = 0; k < VIEW_COPIES; k++)
@@ -348,7 +364,10 @@ enum err place_compute(const struct view *v, const struct place_cfg *cfg,
         out[s] = t;
     }
     e = plan_level(&p);
+    memset(p.touched, 0, sizeof(p.touched));
     plan_mend(&p, false);
+    memset(p.touched, 0, sizeof(p.touched));
+    plan_copies(&p);
     plan_close(&p);
     return e;
 }

@@ -55,9 +55,7 @@ struct place_cfg {
 
 /* All slots placed anew, whatever v->slots holds: WIRE_SLOTS rows to out.
  * NO_MEMORY. Without an UP node all are NODE_NONE. */
-must_check enum err place_compute(const struct view *v,
-                                  const struct place_cfg *cfg,
-                                  struct slot *out);
+must_check enum err place_compute(const struct view *v, struct slot *out);
 
 /* What to change now, at most max rows (a slot is in at most one), the most
  * urgent first:

@@ -34,7 +34,7 @@ static struct domain domain_find(const struct plan *p, uint32_t apart)
     for (uint16_t i = 0; i < p->w.n && !d.more; i++) {
         uint64_t id = domain_of(&p->w.sites[i], apart);
 
-        if (!p->w.sites[i].places || !work_has_room(&p->w, i, PLACE_COPY))
+        if (!work_places(&p->w, i) || !work_has_room(&p->w, i, PLACE_COPY))
             continue;
         d.more = d.any && id != d.one;
         if (!d.any)
@@ -83,11 +83,13 @@ static void copies_spread(struct plan *p)
 
     for (uint32_t s = 0; s < WIRE_SLOTS && p->copies && !plan_full(p); s++) {
         const struct slot *t = &p->v->slots[s];
-        const struct place_site *home = work_site(&p->w, t->owner[0]);
+        const struct place_site *home;
         uint32_t apart;
 
-        if (!home || !work_site(&p->w, t->owner[1]) || !plan_quiet(p, s))
+        if (!work_member(&p->w, t->owner[0]) ||
+            !work_member(&p->w, t->owner[1]) || !plan_quiet(p, s))
             continue;
+        home = &p->w.sites[t->owner[0]];
         apart = work_apart(&p->w, t->owner[0], t->owner[1]);
         if (!(apart < 3 && domain_other(&zones, home->zone)) &&
             !(apart < 2 && domain_other(&racks, home->rack)))
@@ -109,7 +111,8 @@ static uint64_t copies_total(const struct plan *p, uint64_t *weight_out)
     *weight_out = 0;
     for (uint32_t i = 0; i < p->w.n; i++) {
         total += p->w.load[i].copies;
-        *weight_out += p->w.sites[i].holds ? p->w.sites[i].weight : 0;
+        *weight_out +=
+            work_holds(&p->w, (uint16_t)i) ? p->w.sites[i].weight : 0;
     }
     return total;
 }
@@ -122,7 +125,7 @@ static uint16_t fill_taker(const struct plan *p, const uint16_t *tried,
     uint16_t best = NODE_NONE;
 
     for (uint16_t i = 0; i < p->w.n; i++) {
-        bool again = !s[i].places;
+        bool again = !work_places(&p->w, i);
 
         for (uint32_t k = 0; k < tried_n; k++)
             again |= tried[k] == i;
@@ -182,7 +185,7 @@ static void copies_fill(struct plan *p)
                              p->w.load[taker].copies < enough;
              j++)
             p->copies -= fill_slot(
-                p, (uint32_t)(start + j * UINT64_C(SHUFFLE)) % WIRE_SLOTS,
+                p, (uint32_t)(start + (uint64_t)j * SHUFFLE) % WIRE_SLOTS,
                 taker);
     }
 }

@@ -55,7 +55,7 @@ static bool level_ends(const struct plan *p, uint16_t *from_out,
     uint16_t from = NODE_NONE, to = NODE_NONE;
 
     for (uint16_t i = 0; i < p->w.n; i++) {
-        if (!s[i].places)
+        if (!work_places(&p->w, i))
             continue;
         if (p->at[i] < p->first[i + 1] &&
             (from == NODE_NONE || work_fuller(l[i].homes, s[i].weight,

@@ -23,15 +23,20 @@ enum {
     INVERSE_BITS = 20,
 };
 
-static bool node_is_member(const struct node *n)
+static uint8_t node_kind(const struct node *n)
 {
-    return n->state == NODE_UP || n->state == NODE_DRAINING ||
-           n->state == NODE_DOWN;
-}
-
-static bool node_holds(const struct node *n)
-{
-    return n->state == NODE_UP || (n->state == NODE_DOWN && !n->drained);
+    switch ((enum node_state)n->state) {
+    case NODE_UP:
+        return PLACE_MEMBER | PLACE_SERVES | PLACE_PLACES | PLACE_HOLDS;
+    case NODE_DRAINING:
+        return PLACE_MEMBER | PLACE_SERVES;
+    case NODE_DOWN:
+        return n->drained ? PLACE_MEMBER : PLACE_MEMBER | PLACE_HOLDS;
+    case NODE_JOINING:
+    case NODE_REMOVED:
+        break;
+    }
+    return 0;
 }
 
 static uint64_t node_weight(const struct node *n)
@@ -39,83 +44,84 @@ static uint64_t node_weight(const struct node *n)
     return n->weight ? n->weight : 1;
 }
 
-static bool view_member(const struct view *v, uint16_t node)
+static void work_kinds(struct place_work *w)
 {
-    return node < v->node_n && node_is_member(&v->nodes[node]);
+    for (uint32_t i = 0; i < w->n; i++)
+        w->kind[i] = node_kind(&w->v->nodes[i]);
 }
 
 /* ---- loads ---- */
 
-static void load_count(const struct view *v, struct place_load *load,
-                       const struct slot *t, int sign)
+void work_count(struct place_work *w, const struct slot *t, int sign)
 {
-    bool going = view_member(v, t->to);
+    bool going = work_member(w, t->to);
     uint16_t home = going ? t->to : t->owner[0];
 
-    if (view_member(v, home))
-        load[home].homes += (uint32_t)sign;
-    if (going && view_member(v, t->owner[0]))
-        load[t->owner[0]].leaving += (uint32_t)sign;
+    if (work_member(w, home))
+        w->load[home].homes += (uint32_t)sign;
+    if (going && work_member(w, t->owner[0]))
+        w->load[t->owner[0]].leaving += (uint32_t)sign;
     for (uint32_t k = 1; k < VIEW_COPIES; k++) {
-        if (view_member(v, t->owner[k]))
-            load[t->owner[k]].copies += (uint32_t)sign;
+        if (work_member(w, t->owner[k]))
+            w->load[t->owner[k]].copies += (uint32_t)sign;
     }
 }
 
 /* Both ends of a move answer: one that waits for a DOWN node holds up nobody
  * else's. */
-static bool row_under_way(const struct view *v, const struct slot *t)
+static bool row_under_way(const struct place_work *w, const struct slot *t)
 {
     uint16_t other = t->to != NODE_NONE ? t->to : t->from;
 
-    return other < v->node_n && t->owner[0] < v->node_n &&
-           node_serves(&v->nodes[other]) && node_serves(&v->nodes[t->owner[0]]);
+    return other != NODE_NONE && work_serves(w, other) &&
+           work_serves(w, t->owner[0]);
 }
 
-static void load_bounds(const struct view *v, struct place_load *load,
-                        uint64_t slots)
+static void load_bounds(struct place_work *w, uint64_t slots)
 {
     uint64_t weights = 0, eps, share, n = 0;
 
-    for (uint32_t i = 0; i < v->node_n; i++) {
-        weights += node_holds(&v->nodes[i]) ? node_weight(&v->nodes[i]) : 0;
-        n += node_holds(&v->nodes[i]);
+    for (uint16_t i = 0; i < w->n; i++) {
+        weights += work_holds(w, i) ? node_weight(&w->v->nodes[i]) : 0;
+        n += work_holds(w, i);
     }
     eps = n <= FEW ? EPS_FEW : EPS_MANY;
-    for (uint32_t i = 0; i < v->node_n; i++) {
-        if (!node_holds(&v->nodes[i]))
+    for (uint16_t i = 0; i < w->n; i++) {
+        if (!work_holds(w, i))
             continue;
-        share = slots * 16 * node_weight(&v->nodes[i]) / weights;
-        load[i].share_x16 = share;
-        load[i].high =
+        share = slots * 16 * node_weight(&w->v->nodes[i]) / weights;
+        w->load[i].share_x16 = share;
+        w->load[i].high =
             (uint32_t)max_u64((share + 15) / 16, share * (1000 + eps) / 16000);
-        load[i].low = (uint32_t)min_u64(share / 16,
-                                        (share * (1000 - eps) + 15999) / 16000);
+        w->load[i].low = (uint32_t)min_u64(
+            share / 16, (share * (1000 - eps) + 15999) / 16000);
     }
+}
+
+static void work_loads(struct place_work *w)
+{
+    uint64_t slots = WIRE_SLOTS;
+
+    if (w->n)
+        memset(w->load, 0, w->n * sizeof(*w->load));
+    for (uint32_t s = 0; s < WIRE_SLOTS; s++) {
+        work_count(w, &w->v->slots[s], 1);
+        w->under_way += row_under_way(w, &w->v->slots[s]);
+    }
+    for (uint32_t i = 0; i < w->n; i++) {
+        if (w->kind[i] == PLACE_MEMBER)
+            slots -= w->load[i].homes;
+    }
+    load_bounds(w, slots);
 }
 
 uint32_t place_loads(const struct view *v, struct place_load *out)
 {
-    uint64_t slots = WIRE_SLOTS;
-    uint32_t under_way = 0;
+    struct place_work w = {.v = v, .n = v->node_n, .load = out};
 
-    if (v->node_n)
-        memset(out, 0, v->node_n * sizeof(*out));
-    for (uint32_t s = 0; s < WIRE_SLOTS; s++) {
-        load_count(v, out, &v->slots[s], 1);
-        under_way += row_under_way(v, &v->slots[s]);
-    }
-    for (uint32_t i = 0; i < v->node_n; i++) {
-        if (v->nodes[i].state == NODE_DOWN && v->nodes[i].drained)
-            slots -= out[i].homes;
-    }
-    load_bounds(v, out, slots);
-    return under_way;
-}
-
-void work_count(struct place_work *w, const struct slot *t, int sign)
-{
-    load_count(w->v, w->load, t, sign);
+    work_kinds(&w);
+    work_loads(&w);
+    return w.under_way;
 }
 
 /* ---- sites ---- */
@@ -125,10 +131,6 @@ static void site_make(struct place_site *s, const struct view *v,
 {
     uint64_t weight = node_weight(n);
 
-    s->member = node_is_member(n);
-    s->serves = node_serves(n);
-    s->places = node_places(n);
-    s->holds = node_holds(n);
     s->weight = (uint32_t)weight;
     s->inverse = min_u64((weight_max << INVERSE_BITS) / weight,
                          UINT64_C(1) << 2 * INVERSE_BITS);
@@ -153,13 +155,14 @@ enum err work_init(struct place_work *w, const struct view *v)
         work_fini(w);
         return ERR_NO_MEMORY;
     }
+    work_kinds(w);
     for (uint32_t i = 0; i < v->node_n; i++) {
-        if (node_holds(&v->nodes[i]))
+        if (w->kind[i] & PLACE_HOLDS)
             weight_max = max_u64(weight_max, node_weight(&v->nodes[i]));
     }
     for (uint32_t i = 0; i < v->node_n; i++)
         site_make(&w->sites[i], v, &v->nodes[i], weight_max);
-    w->under_way = place_loads(v, w->load);
+    work_loads(w);
     return OK;
 }
 
@@ -169,26 +172,6 @@ void work_fini(struct place_work *w)
     free(w->load);
     free(w->scores);
     *w = (struct place_work){.v = NULL};
-}
-
-const struct place_site *work_site(const struct place_work *w, uint16_t node)
-{
-    return node < w->n && w->sites[node].member ? &w->sites[node] : NULL;
-}
-
-bool work_serves(const struct place_work *w, uint16_t node)
-{
-    return node < w->n && w->sites[node].serves;
-}
-
-bool work_places(const struct place_work *w, uint16_t node)
-{
-    return node < w->n && w->sites[node].places;
-}
-
-bool work_holds(const struct place_work *w, uint16_t node)
-{
-    return node < w->n && w->sites[node].holds;
 }
 
 /* ---- spread ---- */
@@ -212,10 +195,10 @@ uint32_t work_spread(const struct place_work *w, const struct slot *t)
 
     for (uint32_t k = 1; k < VIEW_COPIES; k++) {
         least = 4;
-        if (!work_site(w, t->owner[k]))
+        if (!work_member(w, t->owner[k]))
             least = 0;
         for (uint32_t j = 0; j < k && least; j++) {
-            if (work_site(w, t->owner[j]))
+            if (work_member(w, t->owner[j]))
                 least = (uint32_t)min_u64(
                     least, 1 + work_apart(w, t->owner[j], t->owner[k]));
         }
@@ -256,7 +239,7 @@ static void work_score(struct place_work *w, uint32_t slot)
     for (uint32_t i = 0; i < w->n; i++) {
         const struct place_site *s = &w->sites[i];
 
-        if (s->places)
+        if (w->kind[i] & PLACE_PLACES)
             w->scores[i] = place_score(s->hash, s->inverse, slot);
     }
     w->scored = slot + 1;
@@ -282,7 +265,7 @@ static uint16_t pick_of(const struct place_work *w, const uint16_t *taken,
     uint16_t best = NODE_NONE;
 
     for (uint16_t i = 0; i < w->n; i++) {
-        if (!w->sites[i].places || (!full_too && !work_has_room(w, i, role)))
+        if (!work_places(w, i) || (!full_too && !work_has_room(w, i, role)))
             continue;
         apart = pick_apart(w, i, taken, taken_n);
         if (role == PLACE_HOME) /* the copies keep away from it, not it */

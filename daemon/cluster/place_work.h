@@ -13,8 +13,13 @@ struct place_site {
     uint64_t zone, rack, host; /* hashes; host 0 is not known */
     uint64_t inverse;          /* largest weight / its own, Q20 */
     uint32_t weight;
-    bool member;                /* may stand in a row */
-    bool serves, places, holds; /* answers; takes slots; has a share */
+};
+
+enum {                   /* what a node is: kind[] */
+       PLACE_MEMBER = 1, /* may stand in a row */
+       PLACE_SERVES = 2, /* answers */
+       PLACE_PLACES = 4, /* takes slots */
+       PLACE_HOLDS = 8,  /* has a share */
 };
 
 enum place_role { PLACE_HOME, PLACE_COPY };
@@ -27,16 +32,33 @@ struct place_work {
     uint64_t *scores; /* of slot scored - 1 */
     uint32_t scored;
     uint32_t under_way;
+    uint8_t kind[NODES_MAX]; /* small, for the looks at all slots */
 };
 
 must_check enum err work_init(struct place_work *w, const struct view *v);
 void work_fini(struct place_work *w);
 
-/* The site, or NULL for what may not stand in a row. */
-const struct place_site *work_site(const struct place_work *w, uint16_t node);
-bool work_serves(const struct place_work *w, uint16_t node);
-bool work_places(const struct place_work *w, uint16_t node);
-bool work_holds(const struct place_work *w, uint16_t node);
+static inline bool work_is(const struct place_work *w, uint16_t node,
+                           uint8_t kind)
+{
+    return node < w->n && (w->kind[node] & kind);
+}
+static inline bool work_member(const struct place_work *w, uint16_t node)
+{
+    return work_is(w, node, PLACE_MEMBER);
+}
+static inline bool work_serves(const struct place_work *w, uint16_t node)
+{
+    return work_is(w, node, PLACE_SERVES);
+}
+static inline bool work_places(const struct place_work *w, uint16_t node)
+{
+    return work_is(w, node, PLACE_PLACES);
+}
+static inline bool work_holds(const struct place_work *w, uint16_t node)
+{
+    return work_is(w, node, PLACE_HOLDS);
+}
 
 /* How far apart: 3 zones, 2 racks, 1 machines, 0 neither. */
 uint32_t work_apart(const struct place_work *w, uint16_t a, uint16_t b);

@@ -36,43 +36,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In libraft from 0.17 on, which frees what 0.15.0 leaks at a close. */
-int raft_version_number(void) __attribute__((weak));
-
-struct guard_append {
-    struct raft_io_append io;
-    struct raft_guard *g;
-    struct raft_io_append *req;
-    raft_io_append_cb cb;
-    raft_term term;
-    struct list in_held;
-};
-
-struct guard_put {
-    struct raft_io_snapshot_put io;
-    struct raft_guard *g;
-    struct raft_io_snapshot_put *req;
-    raft_io_snapshot_put_cb cb;
-    const struct raft_snapshot *snapshot;
-    bool install;
-};
-
-static struct raft_guard *guard_of(struct raft_io *io)
+struct raft_guard *raft_guard_of(struct raft_io *io)
 {
     struct raft *r = io->data;
 
     return r->data;
 }
 
-static bool guard_open(const struct raft_guard *g)
+bool raft_guard_open(const struct raft_guard *g)
 {
     return g->r->state != RAFT_UNAVAILABLE;
 }
 
-static void guard_fail(struct raft_guard *g, const char *what)
+void raft_guard_fail(struct raft_guard *g, const char *what)
 {
-    if (!g->failed && guard_open(g))
-        snprintf(g->why, sizeof g->why, "%s: %s", what, g->io->errmsg);
+    if (!g->failed && raft_guard_open(g))
+        snprintf(g->why, sizeof g->why, "%s: %.200s", what, g->io->errmsg);
     g->failed = true;
 }
 
@@ -104,7 +83,7 @@ static void guard_barrier(struct raft_guard *g)
 
 /* Completing a send may free what libraft still reads when it sends: hence not
  * before. */
-static void guard_complete_sends(struct raft_guard *g)
+void raft_guard_sends(struct raft_guard *g)
 {
     for (uint32_t i = 0; i < g->sent_n; i++)
         if (g->sent[i].cb)
@@ -115,11 +94,11 @@ static void guard_complete_sends(struct raft_guard *g)
 static void guard_settle(struct raft_guard *g)
 {
     guard_barrier(g);
-    guard_complete_sends(g);
+    raft_guard_sends(g);
     if (!g->started || g->off)
         return;
     if (g->installs == 0 && !raft_guard_conf_note(g))
-        guard_fail(g, "configuration");
+        raft_guard_fail(g, "configuration");
 }
 
 void raft_guard_enter(struct raft_guard *g)
@@ -127,19 +106,29 @@ void raft_guard_enter(struct raft_guard *g)
     g->depth++;
 }
 
+static void guard_turn(struct raft_guard *g)
+{
+    guard_settle(g);
+    if (g->started && !raft_guard_open(g) && !g->failed) {
+        snprintf(g->why, sizeof g->why, "libraft: %.200s", raft_errmsg(g->r));
+        g->failed = true;
+    }
+    if (g->failed && !g->told) {
+        g->told = true;
+        g->ev.fatal(g->ev.arg, g->why);
+    }
+    g->ev.after(g->ev.arg);
+}
+
 void raft_guard_leave(struct raft_guard *g)
 {
     if (g->depth == 1 && g->running) {
-        guard_settle(g);
-        if (g->started && !guard_open(g) && !g->failed) {
-            snprintf(g->why, sizeof g->why, "libraft: %s", raft_errmsg(g->r));
-            g->failed = true;
-        }
-        if (g->failed && !g->told) {
-            g->told = true;
-            g->ev.fatal(g->ev.arg, g->why);
-        }
-        g->ev.after(g->ev.arg);
+        do {
+            guard_turn(g);
+        } while (g->sent_n);
+        g->depth = 0;
+        g->ev.idle(g->ev.arg);
+        return;
     }
     g->depth--;
 }
@@ -181,7 +170,7 @@ static bool guard_entries(struct raft_guard *g, struct raft_append_entries *a)
         a->term >= r->current_term &&
         (!a->prev_log_index || prev == a->prev_log_term) &&
         !raft_guard_conf_set(g, cut)) {
-        guard_fail(g, "configuration");
+        raft_guard_fail(g, "configuration");
         return false;
     }
     return true;
@@ -241,14 +230,16 @@ static bool guard_sane(const struct raft_guard *g, const struct raft_message *m)
 /* May change m; false: it must not reach libraft. */
 static bool guard_incoming(struct raft_guard *g, struct raft_message *m)
 {
-    if (!guard_open(g) || g->failed || !guard_sane(g, m))
+    if (!raft_guard_open(g) || g->failed || !guard_sane(g, m))
         return false;
     if (g->off)
         return true;
     switch (m->type) {
     case RAFT_IO_APPEND_ENTRIES:
+        g->taking_term = m->append_entries.term;
         return g->taking = guard_entries(g, &m->append_entries);
     case RAFT_IO_INSTALL_SNAPSHOT:
+        g->taking_term = m->install_snapshot.term;
         return g->taking = guard_install(g, &m->install_snapshot);
     case RAFT_IO_APPEND_ENTRIES_RESULT:
         return guard_result(g, &m->append_entries_result);
@@ -282,7 +273,7 @@ void raft_guard_receive(struct raft_guard *g, struct raft_message *m)
 /* Rule 7: an election waits for what is on its way to the disk. */
 static void guard_tick(struct raft_io *io)
 {
-    struct raft_guard *g = guard_of(io);
+    struct raft_guard *g = raft_guard_of(io);
     bool wait = !g->off && (g->writes || g->installs) &&
                 g->r->state == RAFT_FOLLOWER;
 
@@ -297,7 +288,7 @@ static void guard_tick(struct raft_io *io)
 static int guard_start(struct raft_io *io, unsigned msecs,
                        raft_io_tick_cb tick, raft_io_recv_cb recv)
 {
-    struct raft_guard *g = guard_of(io);
+    struct raft_guard *g = raft_guard_of(io);
 
     g->tick = tick;
     g->recv = recv;
@@ -307,9 +298,9 @@ static int guard_start(struct raft_io *io, unsigned msecs,
 /* ---- What goes out -------------------------------------------------------- */
 
 /* Rule 3. */
-static void guard_prove(struct raft_guard *g, raft_term term)
+void raft_guard_prove(struct raft_guard *g, raft_term term)
 {
-    if (!g->taking)
+    if (!g->taking || g->taking_term != term)
         return;
     if (g->match_term != term)
         g->match = 0;
@@ -329,7 +320,7 @@ static bool guard_outgoing(struct raft_guard *g,
     if (g->done_term && g->done_term != a->term)
         return false;
     if (!g->done_term)
-        guard_prove(g, a->term);
+        raft_guard_prove(g, a->term);
     if (g->match_term == a->term && g->match > most)
         most = g->match;
     if (a->last_log_index > most) {
@@ -358,12 +349,12 @@ static bool sent_push(struct raft_guard *g, struct raft_io_send *req,
 static int guard_send(struct raft_io *io, struct raft_io_send *req,
                       const struct raft_message *m, raft_io_send_cb cb)
 {
-    struct raft_guard *g = guard_of(io);
+    struct raft_guard *g = raft_guard_of(io);
     struct raft_message copy = *m;
 
     if (!sent_push(g, req, cb))
         return RAFT_NOMEM;
-    if (g->failed || !guard_open(g))
+    if (g->failed || !raft_guard_open(g))
         return 0;
     if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT ||
         guard_outgoing(g, &copy.append_entries_result))
@@ -371,187 +362,6 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
     else
         g->guarded++;
     return 0;
-}
-
-/* ---- The disk ------------------------------------------------------------- */
-
-static void append_end(struct guard_append *a, int status)
-{
-    struct raft_guard *g = a->g;
-
-    g->writes--;
-    g->done_term = a->term;
-    a->cb(a->req, status);
-    g->done_term = 0;
-    free(a);
-}
-
-static void append_done(struct raft_io_append *io, int status)
-{
-    struct guard_append *a = container_of(io, struct guard_append, io);
-    struct raft_guard *g = a->g;
-
-    raft_guard_enter(g);
-    if (status && guard_open(g))
-        guard_fail(g, "append");
-    /* At a close libraft only gives the memory back, and only for status 0. */
-    if (g->failed && guard_open(g))
-        list_add_tail(&g->held, &a->in_held);
-    else
-        append_end(a, 0);
-    if (!g->writes && g->timeout_now.type && !g->failed && guard_open(g)) {
-        struct raft_message m = g->timeout_now;
-
-        g->timeout_now.type = 0;
-        g->recv(g->io, &m);
-    }
-    raft_guard_leave(g);
-}
-
-static int guard_append(struct raft_io *io, struct raft_io_append *req,
-                        const struct raft_entry entries[], unsigned n,
-                        raft_io_append_cb cb)
-{
-    struct raft_guard *g = guard_of(io);
-    struct guard_append *a = calloc(1, sizeof *a);
-
-    if (!a) {
-        guard_fail(g, "append: no memory");
-        return RAFT_NOMEM;
-    }
-    *a = (struct guard_append){.g = g, .req = req, .cb = cb};
-    a->term = g->r->current_term;
-    list_init(&a->in_held);
-    g->writes++;
-    guard_prove(g, a->term);
-    if (!g->failed && g->inner.append(io, &a->io, entries, n, append_done))
-        guard_fail(g, "append");
-    if (g->failed)
-        list_add_tail(&g->held, &a->in_held);
-    return 0;
-}
-
-/* libraft takes a refusal of these three badly: rule 6. */
-static int guard_truncate(struct raft_io *io, raft_index index)
-{
-    struct raft_guard *g = guard_of(io);
-
-    if (!g->failed && g->inner.truncate(io, index))
-        guard_fail(g, "truncate");
-    return 0;
-}
-
-static int guard_set_term(struct raft_io *io, raft_term term)
-{
-    struct raft_guard *g = guard_of(io);
-
-    if (!g->failed && g->inner.set_term(io, term))
-        guard_fail(g, "set term");
-    return 0;
-}
-
-static int guard_set_vote(struct raft_io *io, raft_id id)
-{
-    struct raft_guard *g = guard_of(io);
-
-    if (!g->failed && g->inner.set_vote(io, id))
-        guard_fail(g, "set vote");
-    return 0;
-}
-
-static void put_end(struct guard_put *p, int status)
-{
-    struct raft_guard *g = p->g;
-    struct raft_buffer *bufs = p->install ? p->snapshot->bufs : NULL;
-
-    if (p->install) {
-        g->installs--;
-        g->snapshot_index = p->snapshot->index;
-    }
-    p->cb(p->req, status);
-    if (p->install && !guard_open(g)) {
-        if (!raft_version_number)
-            raft_free(bufs);
-    } else if (p->install && !g->off) {
-        g->r->configuration_uncommitted_index = 0;
-    }
-    free(p);
-}
-
-static void put_done(struct raft_io_snapshot_put *io, int status)
-{
-    struct guard_put *p = container_of(io, struct guard_put, io);
-    struct raft_guard *g = p->g;
-
-    raft_guard_enter(g);
-    if (status && guard_open(g))
-        guard_fail(g, "snapshot");
-    if (g->failed && guard_open(g))
-        g->put_held = p;
-    else
-        put_end(p, status);
-    raft_guard_leave(g);
-}
-
-static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
-                              struct raft_io_snapshot_put *req,
-                              const struct raft_snapshot *snapshot,
-                              raft_io_snapshot_put_cb cb)
-{
-    struct raft_guard *g = guard_of(io);
-    struct guard_put *p = calloc(1, sizeof *p);
-
-    if (!p) {
-        guard_fail(g, "snapshot: no memory");
-        return RAFT_NOMEM;
-    }
-    *p = (struct guard_put){.g = g, .req = req, .cb = cb, .snapshot = snapshot};
-    p->install = trailing == 0;
-    g->installs += p->install;
-    if (p->install && g->install_term) {
-        struct raft_snapshot *mine = container_of(
-            &snapshot->index, struct raft_snapshot, index);
-
-        mine->term = g->install_term;
-    }
-    if (!g->failed && g->inner.snapshot_put(io, trailing, &p->io, snapshot,
-                                            put_done))
-        guard_fail(g, "snapshot");
-    if (g->failed)
-        g->put_held = p;
-    return 0;
-}
-
-static int guard_load(struct raft_io *io, raft_term *term, raft_id *vote,
-                      struct raft_snapshot **snapshot, raft_index *start,
-                      struct raft_entry **entries, size_t *n)
-{
-    struct raft_guard *g = guard_of(io);
-    int rv = g->inner.load(io, term, vote, snapshot, start, entries, n);
-
-    if (rv == 0 && *snapshot) {
-        g->snapshot_index = (*snapshot)->index;
-        g->conf_index = (*snapshot)->configuration_index;
-        if (!raft_conf_copy(&(*snapshot)->configuration, &g->conf))
-            guard_fail(g, "configuration");
-    }
-    return rv;
-}
-
-/* libraft is UNAVAILABLE already: it only takes its memory back. */
-static void guard_close(struct raft_io *io, raft_io_close_cb cb)
-{
-    struct raft_guard *g = guard_of(io);
-    struct list *l;
-
-    g->running = false;
-    guard_complete_sends(g);
-    while ((l = list_pop(&g->held)))
-        append_end(container_of(l, struct guard_append, in_held), 0);
-    if (g->put_held)
-        put_end(g->put_held, RAFT_CANCELED);
-    g->put_held = NULL;
-    g->inner.close(io, cb);
 }
 
 /* ---- From outside --------------------------------------------------------- */
@@ -565,15 +375,9 @@ void raft_guard_init(struct raft_guard *g, struct raft *r, struct raft_io *io,
     list_init(&g->held);
     raft_configuration_init(&g->conf);
     r->data = g;
-    io->close = guard_close;
-    io->load = guard_load;
     io->start = guard_start;
-    io->set_term = guard_set_term;
-    io->set_vote = guard_set_vote;
     io->send = guard_send;
-    io->append = guard_append;
-    io->truncate = guard_truncate;
-    io->snapshot_put = guard_snapshot_put;
+    raft_guard_disk(g);
 }
 
 enum err raft_guard_started(struct raft_guard *g)

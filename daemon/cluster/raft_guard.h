@@ -31,8 +31,10 @@ enum {
 struct raft_guard_events {
     /* To m->server_id; borrowed. */
     void (*send)(void *arg, const struct raft_message *m);
-    /* libraft is at rest again. */
+    /* libraft is at rest; what is called here may enter it again. */
     void (*after)(void *arg);
+    /* The last that runs when the outermost leaves: may close. */
+    void (*idle)(void *arg);
     /* Once, before `after`: the disk failed, or libraft gave up. Nothing is
      * sent or believed any more; the owner closes. */
     void (*fatal)(void *arg, const char *why);
@@ -59,6 +61,7 @@ struct raft_guard {
     raft_index barrier;
     raft_term match_term;   /* rule 3 */
     raft_index match, pending;
+    raft_term taking_term;
     bool taking; /* in a message that proves `pending`, if accepted */
     raft_term done_term;    /* rule 4: of the append that completes now */
     uint32_t writes, installs; /* rule 7: under way */
@@ -91,6 +94,14 @@ void raft_guard_receive(struct raft_guard *g, struct raft_message *m);
 /* A leader with an entry of its own term committed, no change of voters and no
  * snapshot under way: the only time to change voters. */
 bool raft_guard_settled(const struct raft_guard *g);
+
+/* Between the guard's files. */
+struct raft_guard *raft_guard_of(struct raft_io *io);
+bool raft_guard_open(const struct raft_guard *g);
+void raft_guard_fail(struct raft_guard *g, const char *what);
+void raft_guard_prove(struct raft_guard *g, raft_term term);
+void raft_guard_sends(struct raft_guard *g);
+void raft_guard_disk(struct raft_guard *g);
 
 /* raft_guard_conf.c: what libraft keeps to itself. */
 

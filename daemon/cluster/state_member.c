@@ -18,6 +18,8 @@ static uint32_t voter_count(const struct view *v)
 
 /* ---- Joining ---- */
 
+/* A uuid of 0 is not known yet: a node of a static list, until it comes. */
+
 /* Would all members with this one in place i still fit a snapshot? */
 static bool names_fit(const struct view *v, uint16_t i, const struct node *n)
 {
@@ -50,7 +52,7 @@ static enum err join_allowed(struct work *w)
     for (uint32_t i = 0; i < v->node_n; i++) {
         const struct node *o = &v->nodes[i];
 
-        if (o->state == NODE_REMOVED || o->uuid != n->uuid ||
+        if (o->state == NODE_REMOVED || !n->uuid || o->uuid != n->uuid ||
             strcmp(o->name, n->name) == 0)
             continue;
         return errmsg_set(w->m, ERR_DENIED,
@@ -114,7 +116,7 @@ static enum err join_again(struct work *w, uint16_t i)
     struct node n = w->c->node;
 
     w->value = i;
-    if (o->uuid != n.uuid)
+    if (o->uuid && o->uuid != n.uuid)
         return errmsg_set(w->m, ERR_DENIED,
                           "another machine is the member %s (%s, %s); pikvctl "
                           "node remove %s first, or give this node its own "
@@ -266,11 +268,12 @@ enum err state_set_state(struct work *w)
 {
     struct view *v = &w->s->view;
     uint16_t i = w->c->index;
-    struct node *n = &v->nodes[i], was;
+    struct node *n, was;
     enum err e;
 
     if (i >= v->node_n)
         return no_node(w);
+    n = &v->nodes[i];
     if (w->c->incarnation != n->incarnation)
         return errmsg_set(w->m, ERR_STALE,
                           "%s is at incarnation %u, this is about %u: it was "
@@ -291,11 +294,12 @@ enum err state_set_state(struct work *w)
 enum err state_voter(struct work *w)
 {
     struct view *v = &w->s->view;
-    struct node *n = &v->nodes[w->c->index];
     uint32_t voters = voter_count(v);
+    struct node *n;
 
     if (w->c->index >= v->node_n)
         return no_node(w);
+    n = &v->nodes[w->c->index];
     if (n->voter == w->c->flag)
         return OK;
     if (n->state == NODE_REMOVED)

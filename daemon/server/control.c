@@ -7,6 +7,10 @@
  *              -> lane_usage_mail to all -> answer
  *   RELOAD     load, check -> lane_config_mail to all -> answer
  *   SSD        [retire, or forget and then replace] -> info -> answer
+ *   CLUSTER    asked of the cluster's shell, which answers
+ *
+ * In a cluster a bump is the whole cluster's: the voters count it first, then
+ * every node that sees the count in its view bumps its own, this one too.
  *
  * Invariants
  *  1. Every call is answered once.
@@ -28,6 +32,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "cluster/view.h"
 #include "server/lane.h"
@@ -106,6 +111,11 @@ static void call_answer(struct ctl_call *call, enum err e)
     MUST(mailbox_post(&call->lane->mailbox, &call->mail) == OK);
 }
 
+void control_answer(struct ctl_call *call, enum err e)
+{
+    call_answer(call, e);
+}
+
 static void call_add_ns(struct ctl_call *call, const struct registry_ns *ns)
 {
     if (call->ns_n < call->ns_cap)
@@ -152,10 +162,21 @@ static void ns_acked(struct ctl_job *job)
     struct control *c = job->control;
 
     c->settled[job->ns->id] = job->err == OK;
-    if (job->err)
+    if (job->err && job->call)
         errmsg_set(&job->call->msg, job->err,
                    "a lane could not take the namespace: %s",
                    err_text(job->err));
+}
+
+/* How often the cluster has flushed it. */
+static uint64_t view_flush_count(const struct view *v, const char *name)
+{
+    uint64_t hash = hash_64(0, name, strlen(name));
+
+    for (uint32_t i = 0; v && i < v->flush_n; i++)
+        if (v->flushes[i].name == hash)
+            return v->flushes[i].count;
+    return 0;
 }
 
 static void open_acked(struct ctl_job *job)
@@ -183,8 +204,10 @@ static void call_open(struct control *c, struct ctl_call *call)
     e = registry_open(&c->registry, c->cfg, call->request, c->shell.random,
                       c->shell.arg, &ns, &call->created, &call->mismatch,
                       &call->msg);
-    if (!e && call->created)
+    if (!e && call->created) {
+        ns.flushes = view_flush_count(c->view, ns.name);
         e = ns_commit(c, &ns);
+    }
     if (!e && call->created)
         LOG(LOG_NOTICE, "namespace_created", "name=%s id=%u policy=%s loans=%s",
             ns.name, ns.id, ns.settings.policy->name,
@@ -261,8 +284,9 @@ static void change_acked(struct ctl_job *job)
     call_answer(call, e);
 }
 
+/* flush: the cluster's number of the bump that is asked for. */
 static enum err change_draft(struct control *c, struct ctl_call *call,
-                             struct registry_ns *draft)
+                             uint64_t flush, struct registry_ns *draft)
 {
     const Pikv__NamespaceRequest *want = call->request;
     const struct registry_ns *have = registry_find(&c->registry, want->name);
@@ -278,7 +302,9 @@ static enum err change_draft(struct control *c, struct ctl_call *call,
     if (want->change)
         e = registry_change(&c->registry, want->name, want->change, draft,
                             &call->msg);
-    if (!e && want->bump)
+    if (!e && flush > draft->flushes)
+        registry_flush(&c->registry, draft, flush, draft);
+    else if (!e && want->bump && !flush) /* else the view was faster */
         registry_bump(&c->registry, draft, draft);
     if (!e)
         e = ns_commit(c, draft);
@@ -289,7 +315,8 @@ static enum err change_draft(struct control *c, struct ctl_call *call,
     return e;
 }
 
-static void call_namespace(struct control *c, struct ctl_call *call)
+static void call_namespace(struct control *c, struct ctl_call *call,
+                           uint64_t flush)
 {
     const Pikv__NamespaceRequest *want = call->request;
     struct ctl_job *job = control_job(c);
@@ -301,7 +328,7 @@ static void call_namespace(struct control *c, struct ctl_call *call)
         return;
     }
     if (want->bump || want->change) {
-        e = change_draft(c, call, &draft);
+        e = change_draft(c, call, flush, &draft);
         if (!e) {
             ns_job(c, job, call, &draft, change_acked);
             return;
@@ -315,6 +342,69 @@ static void call_namespace(struct control *c, struct ctl_call *call)
     }
     control_job_end(job);
     call_answer(call, e);
+}
+
+/* ---- Flushes of the cluster ---- */
+
+static void call_bump(struct control *c, struct ctl_call *call)
+{
+    const Pikv__NamespaceRequest *want = call->request;
+
+    if (want->bump && c->cluster.flush &&
+        registry_find(&c->registry, want->name))
+        c->cluster.flush(c->cluster.arg, want->name, call);
+    else
+        call_namespace(c, call, 0);
+}
+
+void control_flushed(struct control *c, struct ctl_call *call, enum err e,
+                     uint64_t count)
+{
+    if (e)
+        call_answer(call, e);
+    else
+        call_namespace(c, call, count);
+}
+
+static void flush_acked(struct ctl_job *job)
+{
+    ns_acked(job); /* a lane that could not: the next OPEN sends it again */
+    control_job_end(job);
+}
+
+static enum err flush_ns(struct control *c, const struct registry_ns *ns,
+                         uint64_t count)
+{
+    struct ctl_job *job = control_job(c);
+    struct registry_ns draft;
+    enum err e;
+
+    if (!job)
+        return ERR_BUSY;
+    registry_flush(&c->registry, ns, count, &draft);
+    e = ns_commit(c, &draft);
+    if (e) {
+        control_job_end(job);
+        return e;
+    }
+    LOG(LOG_NOTICE, "namespace_flushed", "name=%s id=%u by=cluster",
+        draft.name, draft.id);
+    ns_job(c, job, NULL, &draft, flush_acked);
+    return OK;
+}
+
+enum err control_flushes(struct control *c)
+{
+    enum err e = OK;
+
+    for (uint32_t i = 0; i < c->registry.n && !e; i++) {
+        const struct registry_ns *ns = &c->registry.ns[i];
+        uint64_t count = view_flush_count(c->view, ns->name);
+
+        if (count > ns->flushes)
+            e = flush_ns(c, ns, count);
+    }
+    return e;
 }
 
 /* ---- Reload ---- */
@@ -531,6 +621,16 @@ static void call_ssd(struct control *c, struct ctl_call *call)
 
 /* ---- Calls ---- */
 
+static void call_cluster(struct control *c, struct ctl_call *call)
+{
+    if (c->cluster.ask)
+        c->cluster.ask(c->cluster.arg, call);
+    else
+        call_answer(call, errmsg_set(&call->msg, ERR_UNSUPPORTED,
+                                     "a single node: cluster.enabled is "
+                                     "false"));
+}
+
 static void call_run(struct mail *m, void *control)
 {
     struct ctl_call *call = ctl_call_of(m);
@@ -541,7 +641,7 @@ static void call_run(struct mail *m, void *control)
         call_open(control, call);
         return;
     case CTL_NAMESPACE:
-        call_namespace(control, call);
+        call_bump(control, call);
         return;
     case CTL_RELOAD:
         e = reload_begin(control, call, call->reload, &call->msg);
@@ -550,6 +650,9 @@ static void call_run(struct mail *m, void *control)
         return;
     case CTL_SSD:
         call_ssd(control, call);
+        return;
+    case CTL_CLUSTER:
+        call_cluster(control, call);
         return;
     }
 }
@@ -561,7 +664,7 @@ void ctl_call_post(struct ctl_call *call)
     call->msg.text[0] = '\0';
     call->mismatch = (struct registry_mismatch){0};
     call->created = false;
-    call->ns_n = call->ns_total = 0;
+    call->ns_n = call->ns_total = call->reply_n = 0;
     MUST(mailbox_post(&call->lane->control->mailbox, &call->mail) == OK);
 }
 

@@ -30,6 +30,17 @@ struct control_shell {
     uint64_t wall_us; /* at boot: where generations start (registry.h) */
 };
 
+/* The daemon's part in a cluster (cluster_loop.h); each of these answers the
+ * call, now or later. NULL: a single node. */
+struct control_cluster {
+    /* CTL_CLUSTER */
+    void (*ask)(void *arg, struct ctl_call *call);
+    /* The namespace of a CTL_NAMESPACE call is to be flushed on all nodes:
+     * ends with control_flushed. */
+    void (*flush)(void *arg, const char *name, struct ctl_call *call);
+    void *arg;
+};
+
 struct control {
     const struct config *cfg; /* the running one, given to lanes by mail */
     struct config *owned;     /* cfg if a reload made it, else NULL */
@@ -44,6 +55,7 @@ struct control {
     uint64_t boot; /* random id of this run */
     struct view *view; /* of the cluster, given to lanes by mail; NULL none */
     uint16_t self_node;
+    struct control_cluster cluster;
     bool *settled; /* [id]: all lanes have the registry's copy */
     struct ctl_job *jobs;
     uint32_t free[CTL_JOBS], free_n; /* jobs to be had */
@@ -71,6 +83,15 @@ must_check enum err control_reload(struct control *c, struct ctl_reload *report,
  * or NODE_NONE. BUSY: no job is free, the view is still the caller's. */
 must_check enum err control_view(struct control *c, struct view *v,
                                  uint16_t self);
+
+/* Obeys the flushes that the view tells of and that were not yet: BUSY or IO,
+ * try again later. */
+must_check enum err control_flushes(struct control *c);
+/* The cluster has counted the flush that a call asked for: goes on with it. */
+void control_flushed(struct control *c, struct ctl_call *call, enum err e,
+                     uint64_t count);
+/* Answers a call of CTL_CLUSTER. */
+void control_answer(struct ctl_call *call, enum err e);
 
 /* A question to all lanes (ctl_mail.h): get a job, fill its inputs, done and
  * arg, send it. done runs on this thread from a later control_turn, when all

@@ -40,6 +40,7 @@ enum ctl_what {
     CTL_NAMESPACE, /* request: const Pikv__NamespaceRequest * */
     CTL_RELOAD,    /* request: NULL */
     CTL_SSD,       /* request: const Pikv__SsdRequest * */
+    CTL_CLUSTER,   /* request: const Pikv__ClusterRequest * */
 };
 
 struct ctl_usage {
@@ -74,6 +75,8 @@ struct ctl_call {
     uint32_t ns_cap;     /* OPEN: 1; NAMESPACE: 1 or as many as fit */
     struct ctl_reload *reload; /* CTL_RELOAD: the op's */
     struct ctl_ssd *ssds;      /* CTL_SSD: the op's, DISK_DEVS of them */
+    uint8_t *reply;            /* CTL_CLUSTER: the op's, of reply_cap bytes */
+    uint32_t reply_cap;
     /* The answer: */
     enum err err;
     struct errmsg msg; /* "" or which field and what is allowed */
@@ -81,6 +84,8 @@ struct ctl_call {
     struct registry_mismatch mismatch; /* OPEN: err = ERR_MISMATCH */
     uint32_t ns_n;                     /* namespaces given; more are left out */
     uint32_t ns_total;
+    uint32_t reply_n; /* CTL_CLUSTER: a packed Pikv__ClusterReply */
+    struct ctl_call *next; /* control's, while it waits for the cluster */
 };
 
 /* Lane's thread: sends the call. The op fills lane, what, request, done, and

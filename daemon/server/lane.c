@@ -24,6 +24,7 @@
 #include "server/op.h"
 #include "server/peer.h"
 #include "server/pins.h"
+#include "server/wants.h"
 
 enum {
     LANE_MAIL_PER_TURN = 64,
@@ -143,7 +144,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     lane_limits(l);
     mailbox_init(&l->mailbox,
                  (uint32_t)cfg->limits.ops_per_lane + CTL_JOBS +
-                     UNIT_LANES_MAX + SSD_LINK_MAIL(lanes),
+                     UNIT_LANES_MAX + SSD_LINK_MAIL(lanes) + WANTS_MAX,
                  NULL, NULL);
     l->ns_max = (uint32_t)cfg->namespaces.max;
     l->ns = mem_reserve((l->ns_max + 1) * sizeof *l->ns);
@@ -157,6 +158,10 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     if (!e && cfg->cluster.enabled)
         e = heat_init(&l->heat, idx, lanes);
     if (!e)
+        e = moves_lane_init(l);
+    if (!e)
+        e = wants_init(l);
+    if (!e)
         e = mrc_init(&l->mrc, LANE_MRC_SAMPLES,
                      LANE_SIZES * (l->dram_bytes + l->ssd_bytes) / lanes);
     if (e)
@@ -167,6 +172,8 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
 void lane_fini(struct lane *l)
 {
     mrc_fini(&l->mrc);
+    wants_fini(l);
+    moves_lane_fini(l);
     heat_fini(&l->heat);
     opens_fini(l);
     store_free(l->store);
@@ -230,7 +237,7 @@ bool lane_turn(struct lane *l)
     more |= timers_run(&l->timers, l->env.now_ns) > 0;
     lane_wake_memory(l);
     if (!l->closing)
-        more |= store_tick(l->store);
+        more |= store_tick(l->store) || moves_turn(l);
     more |= ssd_link_flush(&l->link);
     lane_wake_events(l);
     metric_add(&l->metrics.loop_turns, 1);
@@ -243,7 +250,11 @@ uint64_t lane_next_ns(const struct lane *l)
     uint64_t due = min_u64(timers_next(&l->timers), ssd_link_next_ns(&l->link));
 
     /* A lane that closes does not tick its store: nothing of it is due. */
-    return l->closing ? due : min_u64(due, store_next_ns(l->store));
+    if (l->closing)
+        return due;
+    if (l->moves) /* it looks for a sweep */
+        due = min_u64(due, l->env.now_ns + NS_PER_S);
+    return min_u64(due, store_next_ns(l->store));
 }
 
 void lane_drain(struct lane *l)

@@ -21,6 +21,7 @@
 #include "rpc/transport.h"
 #include "server/config.h"
 #include "server/heat.h"
+#include "server/moves.h"
 #include "server/opens.h"
 #include "server/registry.h"
 #include "server/ssd_link.h"
@@ -77,6 +78,8 @@ struct lane {
     uint64_t epoch;           /* of view, else 0 */
     uint16_t self_node;       /* this node's index in view, or NODE_NONE */
     struct heat heat;         /* of slots (heat.h) */
+    struct lane_moves mv;     /* moves.h */
+    struct wants wants;       /* wants.h */
     uint32_t ns_max;
     uint32_t peer_n, peer_ids, peers_unauthenticated;
     struct lane_nudge nudges[UNIT_LANES_MAX];
@@ -88,6 +91,7 @@ struct lane {
     /* Set by the shell before lane_init. */
     uint64_t ssd_bytes; /* of all SSDs; 0: none */
     /* Set by the shell before the first turn. */
+    struct moves *moves; /* the puller's; NULL: nothing moves here */
     int loan_fds[STORE_POOLS]; /* read-only memfds of the loan pools, or -1 */
     uint64_t loan_pool_bytes[STORE_POOLS];
     uint32_t own_uid;

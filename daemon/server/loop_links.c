@@ -26,7 +26,9 @@ void loop_links_address(const struct config *c, struct lane *l)
                  c->listen.shm.path, l->idx);
     if (c->listen.ucx.enabled)
         snprintf(l->addr_ucx, sizeof(l->addr_ucx), "ucx:%.110s:%u",
-                 c->listen.ucx.host, (unsigned)c->listen.ucx.port + l->idx);
+                 c->cluster.advertise.ucx[0] ? c->cluster.advertise.ucx
+                                             : c->listen.ucx.host,
+                 (unsigned)c->listen.ucx.port + l->idx);
 }
 
 static void shm_config(struct transport *t, const struct config *c)

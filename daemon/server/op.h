@@ -137,6 +137,10 @@ void op_reply_msg(struct op *op, enum err status, const void *message);
 enum { OP_OPEN_BYTES = 12 << 10 };
 Pikv__Open *op_open_msg(struct op *op, const struct registry_ns *ns);
 
+/* One node of the cluster's view; NULL: the arena is full (op_view.c). */
+Pikv__ViewNode *view_node_msg(struct arena *a, const struct node *n,
+                              uint32_t index);
+
 /* May this client act for the daemon's user (RELOAD, SSD)? */
 bool op_operator(const struct op *op);
 

@@ -196,6 +196,8 @@ static enum err evict_key(struct op *op, struct evict_op *ev)
     enum store_found why;
     uint32_t block = store_find(s, &ev->walk.key, &why);
 
+    if (!(ev->walk.batch.head.flags & BATCH_DEMOTE))
+        moves_dropped(op->lane, &ev->walk.key);
     if (block)
         return evict_block(ev, block);
     if (why == FOUND_PENDING &&
@@ -216,6 +218,9 @@ static bool evict_keys(struct op *op, struct evict_op *ev)
         ev->again = e == ERR_BUSY && !op->late && !op->gone;
         if (ev->again)
             return false;
+        if ((!e || e == ERR_MISS || e == ERR_PENDING) &&
+            moves_stale(op->lane, &ev->walk.batch.head, &ev->walk.key))
+            e = ERR_STALE_EPOCH; /* done here; others may have it too */
         ev->r->results[ev->walk.idx].status = e;
     }
     return true;

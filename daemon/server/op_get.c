@@ -30,6 +30,9 @@
  * client gives it back (pins.h). Where no loan may be given the client's buffer
  * gets a copy, or DENIED if it gave none.
  *
+ * A key that the slot's last home may have is asked for there first (wants.h);
+ * when it has come it is found again, as a cold one.
+ *
  * With BATCH_PARTS the client hears of its keys in order as they end (parts.h);
  * the reply waits until the event that is out has left.
  *
@@ -42,6 +45,7 @@
 #include "server/parts.h"
 #include "server/peer.h"
 #include "server/pins.h"
+#include "server/wants.h"
 #include "server/xfer.h"
 
 enum { START, FIND, MOVE, REPLY };
@@ -55,7 +59,8 @@ struct get_key {
     struct xfer x;          /* first: the push's completion leads here */
     struct store_wait load; /* its completion too */
     struct store_key key;   /* to find it again; bytes in the message */
-    struct list node;       /* get->cold, loading or ready */
+    struct want_wait want;  /* it is asked for elsewhere */
+    struct list node;       /* get->cold, loading, ready or wanted */
     uint32_t idx;
     uint32_t seg_n;
     const uint8_t *segs;
@@ -65,6 +70,7 @@ struct get_key {
     bool waited; /* it was not in memory when it was found */
     bool cold;   /* its bytes came from the SSD */
     bool tried;  /* one load failed */
+    bool asked;  /* it was not here: off, len and version are as asked */
 };
 
 static_assert(sizeof(struct get_key) + sizeof(bool) <= OP_KEY_BYTES,
@@ -77,7 +83,7 @@ struct get {
     struct parts *parts;  /* NULL: not asked for */
     struct get_key *keys; /* found and with something to do: n of them */
     uint32_t n;
-    struct list cold, loading, ready;
+    struct list cold, loading, ready, wanted;
     uint32_t held;  /* keys in loading, or in ready from there */
     bool starved;   /* the last load found no memory */
     uint64_t bytes; /* of all of them; then: delivered */
@@ -222,10 +228,53 @@ static void get_key_init(struct get *get, struct get_key *k)
     k->segs = ref->segs;
     k->seg_n = ref->rec.seg_n;
     k->loan = ref->rec.flags & KEY_LOAN;
-    k->waited = k->cold = k->tried = false;
+    k->waited = k->cold = k->tried = k->asked = false;
     k->x.op = get->op;
     k->x.many = NULL;
     k->x.flying = false;
+}
+
+static void get_wanted(struct want_wait *w, enum err e)
+{
+    struct get_key *k = container_of(w, struct get_key, want);
+    struct op *op = k->x.op;
+    struct get *get = op->body;
+
+    list_del(&k->node);
+    if (e)
+        get_end_key(get, k, miss_of(op, FOUND_MISS_NEVER));
+    else
+        list_add_tail(&get->cold, &k->node);
+    get_tick(op);
+}
+
+/* Not here. If it may be brought, it is waited for, until a quarter of the
+ * request's time is left. */
+static enum err get_want_key(struct op *op, struct get *get,
+                             enum store_found why)
+{
+    const struct wire_batch *head = &get->walk.batch.head;
+    struct get_key *k = &get->keys[get->n];
+    uint64_t us = min_u64(op->msg.frame.deadline_us,
+                          op->lane->cfg->limits.deadline_us);
+    struct owner_at at;
+
+    if (why == FOUND_PENDING || why == FOUND_MISS_DROPPED ||
+        owner_of_miss(op->lane, head, &get->walk.key, &at) != OWNER_PULL)
+        return owner_missed(op, head, &get->walk.key, why,
+                            &get->r->results[get->walk.idx]);
+    get_key_init(get, k);
+    k->key = get->walk.key;
+    k->len = get->walk.ref.rec.len;
+    k->want.done = get_wanted;
+    list_init(&k->want.node);
+    if (wants_ask(op->lane, &at, &k->key, op->begin_ns + us * 750, &k->want))
+        return miss_of(op, why);
+    k->waited = k->asked = true;
+    list_add_tail(&get->wanted, &k->node);
+    get->n++;
+    parts_set(get->parts, k->idx, true);
+    return OK;
 }
 
 static enum err get_find_key(struct op *op, struct get *get)
@@ -237,8 +286,7 @@ static enum err get_find_key(struct op *op, struct get *get)
     enum err e;
 
     if (!block)
-        return owner_missed(op, &get->walk.batch.head, &get->walk.key, why,
-                            &get->r->results[get->walk.idx]);
+        return get_want_key(op, get, why);
     get_key_init(get, k);
     e = get_fits(get, k, block, get->walk.ref.rec.len);
     if (e)
@@ -277,6 +325,8 @@ static void get_gather(struct op *op, struct get *get)
 {
     uint64_t bytes = 0;
 
+    if (!list_empty(&get->wanted))
+        return; /* nobody knows how long they are */
     if (get->parts && !list_empty(&get->cold))
         return; /* a reply would make the others wait for them */
     for (uint32_t i = 0; i < get->n; i++) {
@@ -309,6 +359,25 @@ static void get_loaded(struct store_wait *w)
     get_tick(op);
 }
 
+/* A block that was asked for elsewhere is here now. false: the key has ended.
+ */
+static bool get_came(struct get *get, struct get_key *k, uint32_t block)
+{
+    enum err e = get_fits(get, k, block, k->len);
+
+    k->asked = false;
+    if (!e) {
+        store_use(get->op->lane->store, block);
+        lane_accessed(get->op->lane, k->key.hash, get_result(get, k)->len);
+    }
+    if (!e && (k->len || k->loan))
+        return true;
+    if (!e)
+        metric_add(&get->op->lane->metrics.get_hits, 1);
+    get_end_key(get, k, e);
+    return false;
+}
+
 /* Finds the key again, for it may have come, gone or been replaced meanwhile,
  * and starts its load. BUSY: no memory, it stays first in the list. */
 static enum err get_load_key(struct get *get, struct get_key *k)
@@ -329,6 +398,8 @@ static enum err get_load_key(struct get *get, struct get_key *k)
                     owner_missed(op, head, &k->key, why, get_result(get, k)));
         return OK;
     }
+    if (k->asked && !get_came(get, k, block))
+        return OK;
     if (store_version(s, block) != k->version) {
         get_end_key(get, k, ERR_MISS);
         return OK;
@@ -397,6 +468,13 @@ static void get_cut(struct get *get, enum err e)
 
     LIST_FOREACH_SAFE(n, &get->cold)
     get_end_key(get, container_of(n, struct get_key, node), cold);
+    LIST_FOREACH_SAFE(n, &get->wanted)
+    {
+        struct get_key *k = container_of(n, struct get_key, node);
+
+        wants_leave(&k->want);
+        get_end_key(get, k, e);
+    }
     LIST_FOREACH_SAFE(n, &get->loading)
     {
         struct get_key *k = container_of(n, struct get_key, node);
@@ -425,7 +503,8 @@ static void get_deadlines(struct op *op, struct get *get)
 static bool get_moves(const struct op *op, const struct get *get)
 {
     return op->pending || !list_empty(&get->cold) ||
-           !list_empty(&get->loading) || !list_empty(&get->ready);
+           !list_empty(&get->loading) || !list_empty(&get->ready) ||
+           !list_empty(&get->wanted);
 }
 
 /* Until a completion, freed memory, or the soft deadline. */
@@ -486,6 +565,7 @@ static enum err get_start(struct op *op)
     list_init(&get->cold);
     list_init(&get->loading);
     list_init(&get->ready);
+    list_init(&get->wanted);
     e = walk_begin(op, &get->walk);
     if (e)
         return e;

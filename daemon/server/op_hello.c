@@ -68,6 +68,7 @@ static void hello_tick(struct op *op)
     rep.message_bytes_max = l->limits.message_bytes;
     rep.block_bytes_max = l->limits.block_bytes;
     rep.pin_ttl_ms_max = (uint32_t)(c->limits.pin_ttl_us / 1000);
+    rep.epoch = l->epoch;
     rep.ring_bytes = (uint32_t)c->listen.shm.ring_bytes;
     if (!hello_lanes(op, &rep)) {
         op_reply(op, ERR_LIMIT);

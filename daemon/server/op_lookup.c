@@ -26,8 +26,9 @@
 #include "server/owner.h"
 #include "server/peer.h"
 #include "server/pins.h"
+#include "server/wants.h"
 
-enum { LOOKUP_GROUP = 64 };
+enum { LOOKUP_GROUP = 64, LOOKUP_WANT_MS = 1000 };
 
 struct lookup {
     struct walk walk;
@@ -75,6 +76,21 @@ static enum err lookup_take_keys(struct op *op, struct lookup *lk)
     return lk->walk.bad ? ERR_BAD_REQUEST : OK;
 }
 
+/* What the slot's last home may have begins to come here; nobody waits: it is a
+ * miss now, and a hit for who asks again. */
+static void lookup_want(struct op *op, const struct lookup *lk,
+                        const struct store_key *key, enum store_found why)
+{
+    struct owner_at at;
+
+    if (why == FOUND_PENDING || why == FOUND_MISS_DROPPED ||
+        !op->lane->moves ||
+        owner_of_miss(op->lane, &lk->walk.batch.head, key, &at) != OWNER_PULL)
+        return;
+    (void)!wants_ask(op->lane, &at, key,
+                     op->lane->env.now_ns + LOOKUP_WANT_MS * NS_PER_MS, NULL);
+}
+
 static void lookup_cell(struct op *op, struct lookup *lk, uint32_t i)
 {
     struct wire_result *r = &lk->r->results[i];
@@ -88,6 +104,7 @@ static void lookup_cell(struct op *op, struct lookup *lk, uint32_t i)
         lookup_hit(op, lk, &lk->keys[i], block, r);
         return;
     }
+    lookup_want(op, lk, &lk->keys[i], why);
     r->status =
         owner_missed(op, &lk->walk.batch.head, &lk->keys[i], why, r);
     r->state = r->status == ERR_PENDING ? STATE_PENDING : STATE_MISS;

@@ -135,6 +135,9 @@ static enum err put_reserve_key(struct op *op, struct put *put)
     enum err e = owner_of_put(op, &put->walk.batch.head, &put->walk.key,
                               &put->r->results[put->walk.idx]);
 
+    if (!e && put->walk.batch.head.flags & BATCH_HERE)
+        e = moves_check(op->lane, &put->walk.key,
+                        ref->has_attr ? &ref->attr : NULL);
     if (e)
         return e;
     /* Memory keeps nothing: a promise that cannot be kept is not given. */
@@ -234,6 +237,15 @@ static void put_pull(struct op *op, struct put *put)
     }
 }
 
+/* It may have been dropped while its bytes came. */
+static enum err put_check_moved(struct op *op, uint32_t block)
+{
+    struct store_info i;
+
+    store_info(op->lane->store, block, &i);
+    return moves_check(op->lane, &i.key, &i.attr);
+}
+
 static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
 {
     struct store *s = op->lane->store;
@@ -245,6 +257,8 @@ static void put_commit_key(struct op *op, struct put *put, struct put_key *k)
         metric_add(&m->checksum_mismatches, 1);
         r->status = ERR_CORRUPT;
     }
+    if (!r->status && put->walk.batch.head.flags & BATCH_HERE)
+        r->status = put_check_moved(op, k->x.block);
     xfer_fini(&k->x);
     if (r->status) {
         store_abort(s, k->x.block);

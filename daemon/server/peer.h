@@ -19,7 +19,7 @@
 enum { PEER_MAGIC = 0x50454552, PEER_NAME = 64 };
 
 /* Feature bits this version understands; HELLO answers the common ones. */
-enum { PEER_FEATURES = FEATURE_PARTS | FEATURE_LAYOUT };
+enum { PEER_FEATURES = FEATURE_PARTS | FEATURE_LAYOUT | FEATURE_VIEW };
 
 enum peer_state { PEER_NEW, PEER_GREETED, PEER_GONE };
 

@@ -6,7 +6,8 @@
  *
  *   listen --> ACCEPTED --TLS--> SECURED --hello ok--> UP --> CLOSING --> freed
  *   dial   --> DIALING ---^                             |        ^
- *                                   deadline, EOF, frame too long, hello refused
+ *                                   deadline, EOF, frame too long, hello
+ * refused
  *
  * Security, by cluster.security:
  *   tls    TLS 1.3, both sides with a certificate of cluster.tls.ca; one of its
@@ -19,11 +20,12 @@
  *          of this machine may take any name, and say again what it heard
  *
  * A frame: u32 length of what follows, u16 kind, u16 flags 0, message of
- * at most cfg.frame_max bytes, before UP of at most what a hello takes. Replays and truncation
- * are TLS's to see; a truncated plain stream ends the link. Kind 0 is the
- * links' own: "still here", said where a third of idle_ms was silent. Strangers
- * cost at most cfg.handshake_ms and one of cfg.pending_max places, one address
- * half of them; what is refused is logged once per address and minute.
+ * at most cfg.frame_max bytes, before UP of at most what a hello takes. Replays
+ * and truncation are TLS's to see; a truncated plain stream ends the link. Kind
+ * 0 is the links' own: "still here", said where a third of idle_ms was silent.
+ * Strangers cost at most cfg.handshake_ms and one of cfg.pending_max places,
+ * one address half of them; what is refused is logged once per address and
+ * minute.
  *
  * The dialer says hello first; the other side answers once it has checked it.
  *
@@ -47,7 +49,11 @@
 struct peer_links;
 typedef struct uv_loop_s uv_loop_t;
 
-enum peer_security { PEER_SECURITY_TLS, PEER_SECURITY_PSK, PEER_SECURITY_PLAIN };
+enum peer_security {
+    PEER_SECURITY_TLS,
+    PEER_SECURITY_PSK,
+    PEER_SECURITY_PLAIN
+};
 
 struct peer_links_cfg {
     uv_loop_t *loop;
@@ -55,15 +61,15 @@ struct peer_links_cfg {
     const char *host; /* to listen on: cluster.host, an address */
     uint16_t port;    /* cluster.port; 0: any (peer_links_port) */
     enum peer_security security;
-    const char *ca, *cert, *key; /* paths; tls */
-    const char *psk_file;        /* path; psk */
-    uint32_t frame_max;          /* bytes; 0: 4 MiB */
-    uint32_t handshake_ms;       /* 0: 2000 */
-    uint32_t dial_ms;            /* 0: 1000 */
-    uint32_t idle_ms;            /* nothing received for so long: closed;
-                                  * 0: 10000 */
-    uint32_t queue_max;          /* unsent bytes of a link; more closes it;
-                                  * 0: 16 MiB */
+    const char *ca, *cert, *key;     /* paths; tls */
+    const char *psk_file;            /* path; psk */
+    uint32_t frame_max;              /* bytes; 0: 4 MiB */
+    uint32_t handshake_ms;           /* 0: 2000 */
+    uint32_t dial_ms;                /* 0: 1000 */
+    uint32_t idle_ms;                /* nothing received for so long: closed;
+                                      * 0: 10000 */
+    uint32_t queue_max;              /* unsent bytes of a link; more closes it;
+                                      * 0: 16 MiB */
     uint32_t links_max, pending_max; /* 0: 4096, 64 */
     /* Bytes of our hello, appended to out (malloc'ed, freed by the links). */
     void (*hello)(void *arg, uint8_t **p_out, size_t *n_out);

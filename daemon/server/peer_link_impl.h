@@ -34,10 +34,10 @@ enum {
     KIND_HERE = 0, /* "still here": of the links' own */
     NAME_MAX_LEN = 64,
     ADDRESS_MAX = 128,
-    DIAL_TRIES = 4,       /* addresses of one name */
-    READ_BYTES = 65536,   /* of one read of a socket */
+    DIAL_TRIES = 4,             /* addresses of one name */
+    READ_BYTES = 65536,         /* of one read of a socket */
     STRANGER_BYTES = 128 << 10, /* of all that is read before UP */
-    LINGER_MS = 1000,     /* for the other side to take our last words */
+    LINGER_MS = 1000,           /* for the other side to take our last words */
     LINGER_CLOSE_MS = 250,
     REFUSALS = 256, /* addresses whose refusals are remembered */
     REFUSAL_MS = 60000,
@@ -58,12 +58,13 @@ struct conn {
     struct list ended_node; /* links->ended until the user is told */
     struct peer_links *links;
     enum conn_state state;
-    uint32_t slot;      /* links->slots */
-    uint64_t id;        /* once UP, else 0 */
-    bool ours;          /* we dialed */
-    bool told;          /* nobody waits to hear of its end */
+    uint32_t slot;            /* links->slots */
+    uint64_t id;              /* once UP, else 0 */
+    bool ours;                /* we dialed */
+    bool told;                /* nobody waits to hear of its end */
+    bool telling;             /* somebody just hears of it */
     char dialed[ADDRESS_MAX]; /* ours, or an address that led to it: "" none */
-    char address[64];   /* of the socket, without port */
+    char address[64];         /* of the socket, without port */
     char name[NAME_MAX_LEN];
 
     uv_tcp_t tcp;
@@ -82,9 +83,9 @@ struct conn {
     struct bytes out;         /* to be written, as it goes on the wire */
     struct bytes flight;      /* being written: libuv's until the callback */
     bool writing, shut, want_shut;
-    struct bytes hello;       /* SPARE: the peer's */
-    uint64_t got;             /* bytes read, before UP */
-    uint64_t deadline_ms;     /* of states with one, else UINT64_MAX */
+    struct bytes hello;   /* SPARE: the peer's */
+    uint64_t got;         /* bytes read, before UP */
+    uint64_t deadline_ms; /* of states with one, else UINT64_MAX */
     uint64_t heard_ms, said_ms;
 
     enum err why;
@@ -134,9 +135,12 @@ void conn_tell(struct conn *c);
 /* ---- peer_link_dial.c ---- */
 
 void conn_dial(struct conn *c);
+/* It has no answer in time: the next address, or the end. */
+void conn_dial_late(struct conn *c);
 /* The next address of those it has; false: there is none left. */
 bool conn_dial_next(struct conn *c);
 bool address_is_loopback(const struct sockaddr *a);
+uint16_t address_port(const struct sockaddr *a);
 /* Without port; "?" if it cannot be told. */
 void address_text(const struct sockaddr *a, char *to, size_t cap);
 
@@ -144,6 +148,8 @@ void address_text(const struct sockaddr *a, char *to, size_t cap);
 
 /* The socket is connected: TLS, or the greeting. */
 void conn_begin(struct conn *c);
+/* A spare is UP now: what it has said meanwhile is taken. */
+void conn_listen(struct conn *c);
 void conn_send(struct conn *c, uint16_t kind, const uint8_t *p, size_t n);
 /* The end, with words for the user or for the log of strangers; further calls
  * do nothing. polite: what is queued goes out first, and the other side is

@@ -86,8 +86,7 @@ static int cert_verify(SSL_CTX *ctx, X509 *cert)
     int rc = X509_V_ERR_OUT_OF_MEM;
 
     SSL_CTX_get0_chain_certs(ctx, &chain);
-    if (v &&
-        X509_STORE_CTX_init(v, SSL_CTX_get_cert_store(ctx), cert, chain)) {
+    if (v && X509_STORE_CTX_init(v, SSL_CTX_get_cert_store(ctx), cert, chain)) {
         X509_verify_cert(v);
         rc = X509_STORE_CTX_get_error(v);
     }

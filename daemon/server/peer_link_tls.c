@@ -27,7 +27,7 @@ enum {
 struct peer_session {
     struct peer_tls *tls; /* a reference */
     SSL *ssl;
-    BIO *in, *out; /* the SSL's */
+    BIO *in, *out;             /* the SSL's */
     bool server, any, strange; /* strange: not TLS at all */
     bool psk_unknown;
     char why[200];
@@ -140,8 +140,8 @@ static void session_fail(struct peer_session *s)
 {
     unsigned long e = ERR_peek_last_error();
     long verify = SSL_get_verify_result(s->ssl);
-    bool alert = ERR_GET_LIB(e) == ERR_LIB_SSL &&
-                 ERR_GET_REASON(e) > ALERT_REASONS;
+    bool alert =
+        ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) > ALERT_REASONS;
 
     if (s->psk_unknown)
         snprintf(s->why, sizeof(s->why),

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/hash.h"
 
 enum err registry_init(struct registry *r, const struct config *cfg,
                        uint64_t wall_us)
@@ -33,6 +34,9 @@ enum err registry_init(struct registry *r, const struct config *cfg,
                           ? (uint32_t)cfg->dram.loan_namespaces
                           : 0,
         .ssd = cfg->ssd.paths[0] != '\0',
+        .cluster = cfg->cluster.enabled
+                       ? hash_64(0, cfg->cluster.id, strlen(cfg->cluster.id))
+                       : 0,
         .next_generation = max_u64(wall_us, 1),
     };
     MUST(r->loan_pools < STORE_POOLS);
@@ -479,15 +483,37 @@ static enum err open_known(const struct registry_ns *have,
     return e;
 }
 
-static void draft_secrets(struct registry_ns *draft, uint64_t (*random)(void *),
-                          void *arg)
+uint64_t registry_seed(const struct registry *r, const char *name)
+{
+    return hash_64(r->cluster, name, strlen(name));
+}
+
+uint32_t registry_reseed(struct registry *r)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; r->cluster && i < r->n; i++) {
+        uint64_t seed = registry_seed(r, r->ns[i].name);
+
+        if (r->ns[i].slot_seed == seed)
+            continue;
+        r->ns[i].slot_seed = seed;
+        r->ns[i].generation = r->next_generation++;
+        n++;
+    }
+    return n;
+}
+
+static void draft_secrets(const struct registry *r, struct registry_ns *draft,
+                          uint64_t (*random)(void *), void *arg)
 {
     for (size_t i = 0; i < sizeof(draft->salt); i += sizeof(uint64_t)) {
         uint64_t v = random(arg);
 
         memcpy(draft->salt + i, &v, sizeof(v));
     }
-    draft->slot_seed = random(arg);
+    draft->slot_seed =
+        r->cluster ? registry_seed(r, draft->name) : random(arg);
 }
 
 enum err registry_open(const struct registry *r, const struct config *cfg,
@@ -519,7 +545,7 @@ enum err registry_open(const struct registry *r, const struct config *cfg,
     if (e)
         return e;
     if (!have)
-        draft_secrets(&draft, random, arg);
+        draft_secrets(r, &draft, random, arg);
     *draft_out = draft;
     *created_out = !have;
     return OK;
@@ -558,6 +584,13 @@ void registry_bump(const struct registry *r, const struct registry_ns *ns,
     MUST(ns->id > 0 && ns->id <= r->n);
     *draft_out = *ns;
     draft_out->generation = r->next_generation;
+}
+
+void registry_flush(const struct registry *r, const struct registry_ns *ns,
+                    uint64_t count, struct registry_ns *draft_out)
+{
+    registry_bump(r, ns, draft_out);
+    draft_out->flushes = count;
 }
 
 void registry_put(struct registry *r, const struct registry_ns *draft)

@@ -23,6 +23,9 @@
  *  3. Names, ids and loan pools are unique; every text in here is printable
  *     ASCII, so that it goes into JSON, logs and labels as it is.
  *  4. A namespace's loan pool is its own from creation on.
+ *  5. In a cluster the slot seed is a function of the cluster's id and the
+ *     namespace's name, so that a key's slot is the same on all nodes; salts
+ *     and generations are each node's own.
  *
  * Pure: randomness and the clock are given. Control thread; allocates at init
  * and for text. ERR_BAD_REQUEST and ERR_LIMIT name the field. */
@@ -87,6 +90,7 @@ struct registry_ns {
     uint32_t pool;       /* unit pool: 0 shared, 1..15 its own (loans) */
     uint64_t generation; /* never 0 */
     uint64_t slot_seed;  /* public: slot = hash_slot(slot_seed, route) */
+    uint64_t flushes;    /* of the cluster's flushes of it, the last obeyed */
     uint8_t salt[32];    /* secret: never leaves the daemon but to its file */
     struct registry_fingerprint fingerprint;
     struct registry_settings settings;
@@ -99,6 +103,7 @@ struct registry {
     uint32_t n, max;
     uint32_t loan_pools; /* pools 1..loan_pools may be given out */
     bool ssd;            /* there is an SSD tier */
+    uint64_t cluster;    /* hash of its id, 0: none */
     uint64_t next_generation;
 };
 
@@ -139,12 +144,21 @@ must_check enum err registry_change(const struct registry *r, const char *name,
 /* A new generation: a draft of ns (registered or itself a draft). */
 void registry_bump(const struct registry *r, const struct registry_ns *ns,
                    struct registry_ns *draft_out);
+/* The same, and with it the cluster's flush of that number is obeyed. */
+void registry_flush(const struct registry *r, const struct registry_ns *ns,
+                    uint64_t count, struct registry_ns *draft_out);
 /* Takes a draft over; nothing else was put since it was made. */
 void registry_put(struct registry *r, const struct registry_ns *draft);
 
 /* The registry as JSON, as it will be once draft (may be NULL) is put. */
 void registry_text(const struct registry *r, const struct registry_ns *draft,
                    struct textbuf *out);
+/* The slot seed of a namespace in a cluster: the same on all of its nodes. */
+uint64_t registry_seed(const struct registry *r, const char *name);
+/* Namespaces that were made without the cluster, or in another one, get its
+ * seed, and a new generation: their blocks lie by other slots. Returns how
+ * many; the caller saves. */
+uint32_t registry_reseed(struct registry *r);
 /* Reads what registry_text wrote into an empty registry; ERR_CONFIG names what
  * is wrong and leaves it empty. Namespaces get loan pools as far as there are
  * some now. */

@@ -5,7 +5,10 @@
  *
  *   {"format": 1, "next_generation": n, "namespaces": [
  *     {"name": "...", "id": 1, "generation": n, "salt": hex, "slot_seed": hex,
- *      "fingerprint": {...}, "settings": {...}, "groups": [{...}]}]}
+ *      "fingerprint": {...}, "settings": {...}, "groups": [{...}],
+ *      "flushes": n}]}
+ *
+ * flushes is there in clusters only.
  *
  * The file holds the salts, so it is the daemon's alone (mode 0600, files.c).
  * Everything read is checked as if a client had sent it: a damaged file is an
@@ -77,7 +80,10 @@ static void text_ns(struct textbuf *out, const struct registry_ns *ns)
         textbuf_add(out, "%s", i ? ", " : "");
         text_group(out, &ns->groups[i]);
     }
-    textbuf_add(out, "]}");
+    textbuf_add(out, "]");
+    if (ns->flushes)
+        textbuf_add(out, ",\n   \"flushes\": %" PRIu64, ns->flushes);
+    textbuf_add(out, "}");
 }
 
 void registry_text(const struct registry *r, const struct registry_ns *draft,
@@ -323,6 +329,8 @@ static enum err read_ns_plain(json_t *o, struct registry_ns *ns,
         e = read_hex(o, "salt", ns->salt, sizeof(ns->salt), m);
     if (!e)
         e = read_hex(o, "slot_seed", seed, sizeof(seed), m);
+    if (!e && json_object_get(o, "flushes"))
+        e = read_u64(o, "flushes", INT64_MAX, &ns->flushes, m);
     if (e)
         return e;
     for (size_t i = 0; i < sizeof(seed); i++)
