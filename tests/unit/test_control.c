@@ -576,9 +576,9 @@ START_TEST(a_view_that_finds_no_job_stays_the_callers)
 {
     struct view *v = view_of_epoch(1);
 
-    fault_arm("control_job", 1);
+    fault_arm(1);
     ck_assert_int_eq(control_view(&control, v, 0), ERR_BUSY);
-    fault_disarm();
+    fault_arm(0);
     ck_assert_ptr_null(control.view);
     ck_assert_int_eq(control_view(&control, v, 0), OK);
 }
