@@ -87,7 +87,7 @@ static void members_put(struct bytes *b, const struct cmd *c)
         bytes_put_u8(b, c->flag);
         return;
     }
-    MUST(!"a kind of command");
+    MUST(false); /* no kind of command */
 }
 
 enum err cmd_encode(const struct cmd *c, struct bytes *out)

@@ -32,7 +32,7 @@ enum {
     STATE_MODELS_MAX = 1024,        /* with placed experts */
     STATE_NODE_BYTES_MAX = 1 << 20, /* all members' names and addresses */
     STATE_WHY_MAX = 256,            /* words of a refusal that are kept */
-    /* A snapshot at its worst; 1,000 nodes with 47,000 experts: 1.2 MiB. With
+    /* A snapshot at its worst; 1,000 nodes with 47,000 experts: 0.8 MiB. With
      * its frame it is within COORD_MESSAGE_MAX. */
     STATE_BYTES_MAX = (4 << 20) - (64 << 10),
     CMD_BYTES_MAX = 64 << 10,

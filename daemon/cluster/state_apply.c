@@ -208,7 +208,7 @@ static enum err run(struct work *w)
     case CMD_VOTER:
         return state_voter(w);
     }
-    MUST(!"a kind that cmd_decode lets through");
+    MUST(false); /* cmd_decode lets no other kind through */
     return ERR_INTERNAL;
 }
 

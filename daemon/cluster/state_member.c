@@ -253,7 +253,7 @@ static enum err move(struct work *w, struct node *n)
     case NODE_REMOVED:
         return no_way(w, n, "start it again, it then joins as a new member");
     }
-    MUST(!"a node's state");
+    MUST(false); /* no node has another state */
     return ERR_INTERNAL;
 }
 
