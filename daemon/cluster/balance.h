@@ -126,7 +126,7 @@ uint64_t balance_cost(const struct balance_pair *pairs, uint32_t pair_n,
 /* Homes by which that sum is small: the item with the most co-access first,
  * each to the place nearest to its partners that has room, at most cap items a
  * place; then swaps while one lowers the sum. NO_MEMORY; LIMIT: cap * places <
- * items. */
+ * items; BAD_REQUEST: a pair of an item that is none. */
 must_check enum err balance_homes(const struct balance_pair *pairs,
                                   uint32_t pair_n, uint32_t items,
                                   const uint32_t *dist, uint32_t places,

@@ -50,6 +50,7 @@ struct cluster_cfg {
     uint32_t move_slots;        /* slots under way at a time; 0: 64 */
     uint32_t balance_pct;       /* moves of balancing: part of all slots in
                                  * thousandths a minute; 0: 20 (2 %) */
+    bool no_balance;            /* no moves for load's sake, no hot copies */
     struct raft_io *io;         /* voters of raft */
     uint64_t seed;              /* of its choices (jitter, ids) */
     const struct view *last;    /* from disk, may be NULL; copied */
@@ -190,6 +191,10 @@ void cluster_status(const struct cluster *c, struct cluster_status *out);
 /* Leader: the load it knows of a node; false: none. */
 bool cluster_load_of(const struct cluster *c, uint16_t node,
                      struct cluster_load *out, uint64_t *age_ms_out);
+/* Leader: counts of experts that all nodes reported since the last call, by
+ * model, layer, expert; at most max. Returns how many. */
+uint32_t cluster_experts_take(struct cluster *c, struct expert_count *out,
+                              uint32_t max);
 /* Operator's (voters, one at a time). */
 must_check enum err cluster_transfer(struct cluster *c, const char *to,
                                      uint64_t ticket);

@@ -11,6 +11,7 @@
  *   cluster_ask.c     commands on their way to the leader and back
  *   cluster_voter.c   coord: apply, snapshots, roles, the fence
  *   cluster_leader.c  beats in, the detector, states
+ *   cluster_experts.c counts of experts
  *   cluster_moves.c   slots: first placement, moves, hand-over, balance
  *   cluster_static.c  the provider `static`
  *
@@ -46,7 +47,8 @@ enum {
     CL_BALANCE_MS = 3000,
     CL_QUIET_MS = 300,     /* nobody joined for so long: first placement */
     CL_FIRST_MS = 2000,    /* ... or the first joined so long ago */
-    CL_EXPERTS_MAX = 1024, /* counted experts of a node between two beats */
+    CL_EXPERTS_MAX = 4096, /* counted experts of a node between two beats */
+    CL_EXPERTS_HEARD_MAX = 1 << 16,
 };
 
 /* An action in the queue; its bytes and text are in acts.bytes. */
@@ -76,7 +78,8 @@ struct cl_link {
     uint64_t uuid;
     uint64_t heard_ms;
     uint64_t pulled_ms; /* last VIEW_PULL sent */
-    uint64_t beat_seq;  /* leader: the last beat of that incarnation */
+    bool old;           /* that node has a newer link: its beats count */
+    uint64_t beat_seq;  /* leader: the last beat on it */
 };
 
 struct cl_dial {
@@ -133,8 +136,7 @@ struct cl_lead { /* only while this node leads */
     struct cl_load **loads;   /* NODES_MAX */
     struct cl_ready *ready;   /* who has which slot whole */
     uint32_t ready_n;
-    uint64_t *beat_seq;       /* NODES_MAX: of the incarnation in beat_inc */
-    uint32_t *beat_inc;
+    uint32_t *beat_inc;       /* NODES_MAX: incarnation last heard */
     bool slots_busy;
     uint64_t again_ms;          /* but then it may want the same again */
     uint32_t joined_n;
@@ -144,6 +146,11 @@ struct cl_lead { /* only while this node leads */
     bool transferring;
     struct shared_view *spread; /* what was pushed last */
     struct slot_row *rows;      /* CMD_SLOTS_MAX */
+};
+
+struct cl_experts { /* sorted */
+    struct expert_count *rows;
+    uint32_t n, cap;
 };
 
 struct cl_peer { /* static: what this node finds of another */
@@ -168,7 +175,7 @@ struct cluster {
     uint64_t beat_ms, seq;
     uint32_t voter_next;
     uint64_t refused_ms;   /* a join was refused then */
-    char refused[160];
+    char refused[512];
     bool expelled, joined; /* joined: our incarnation was in a view */
     uint64_t said_seek_ms;
     enum cluster_phase phase;
@@ -184,9 +191,8 @@ struct cluster {
     uint16_t unreachable[64];
     uint32_t unreachable_n;
     struct cluster_load load;
-    struct expert_count *experts;
-    uint32_t expert_n;
     bool load_known;
+    struct cl_experts counted, heard; /* not told yet; told to this leader */
 
     struct list asks;
     uint32_t ask_n;
@@ -200,6 +206,7 @@ struct cluster {
     bool role_new;
     uint64_t role_term;
     bool fenced;                       /* a newer generation: a watcher now */
+    bool old_log;                      /* applied from the disk at the start */
     bool recovered;
     struct list proposals;
     uint32_t proposal_n;
@@ -315,7 +322,7 @@ uint32_t cl_moves_under_way(const struct view *v);
 void cl_experts_count(struct cluster *c, const struct cluster_load *l);
 void cl_experts_pack(struct cluster *c, Peer__Load *m);
 void cl_experts_sent(struct cluster *c, Peer__Load *m, bool to_leader);
-void cl_experts_heard(struct cluster *c, uint16_t node, const Peer__Load *m);
+void cl_experts_heard(struct cluster *c, const Peer__Load *m);
 void cl_experts_fini(struct cluster *c);
 
 /* ---- cluster_static.c ---- */

@@ -25,11 +25,10 @@ static bool lead_alloc(struct cl_lead *d)
     if (fault_here("cl_lead"))
         return false;
     d->loads = calloc(NODES_MAX, sizeof(struct cl_load *));
-    d->beat_seq = calloc(NODES_MAX, sizeof(*d->beat_seq));
     d->beat_inc = calloc(NODES_MAX, sizeof(*d->beat_inc));
     d->ready = calloc(CL_READY_MAX, sizeof(*d->ready));
     d->rows = calloc(CMD_SLOTS_MAX, sizeof(*d->rows));
-    return d->loads && d->beat_seq && d->beat_inc && d->ready && d->rows;
+    return d->loads && d->beat_inc && d->ready && d->rows;
 }
 
 static void lead_free(struct cl_lead *d)
@@ -37,7 +36,6 @@ static void lead_free(struct cl_lead *d)
     for (uint32_t i = 0; d->loads && i < NODES_MAX; i++)
         free(d->loads[i]);
     free(d->loads);
-    free(d->beat_seq);
     free(d->beat_inc);
     free(d->ready);
     free(d->rows);
@@ -236,20 +234,24 @@ static void beat_load(struct cluster *c, uint16_t node, const Peer__Load *m)
                         hot, n) == OK);
 }
 
-/* Is it the node's present life, and later than what was heard of it? */
-static bool beat_counts(struct cluster *c, uint16_t node, const Peer__Beat *b)
+/* Is it the node's present life, its newest link, and later than what was heard
+ * on it? */
+static bool beat_counts(struct cluster *c, struct cl_link *l,
+                        const Peer__Beat *b)
 {
     const struct view *v = &c->state->view;
     struct cl_lead *d = c->lead;
+    uint16_t node = l->node;
 
-    if (node >= v->node_n || v->nodes[node].incarnation != b->incarnation)
+    if (node >= v->node_n || v->nodes[node].uuid != l->uuid ||
+        v->nodes[node].incarnation != b->incarnation)
         return false;
-    if (d->beat_inc[node] == b->incarnation && b->seq <= d->beat_seq[node])
+    if (l->old || l->incarnation != b->incarnation || b->seq <= l->beat_seq)
         return false;
     if (d->beat_inc[node] != b->incarnation)
         balance_forget(&d->balance, node);
     d->beat_inc[node] = b->incarnation;
-    d->beat_seq[node] = b->seq;
+    l->beat_seq = b->seq;
     return true;
 }
 
@@ -264,12 +266,11 @@ void cl_leader_beat(struct cluster *c, struct cl_link *l, const Peer__Beat *b)
         cl_view_ask(c, l);
         return;
     }
-    if (node < v->node_n && v->nodes[node].uuid == l->uuid &&
-        beat_counts(c, node, b)) {
+    if (beat_counts(c, l, b)) {
         detect_heard(&c->lead->detect, node, c->now_ms);
         if (b->load) {
             beat_load(c, node, b->load);
-            cl_experts_heard(c, node, b->load);
+            cl_experts_heard(c, b->load);
         }
         for (size_t i = 0; i < b->n_unreachable; i++)
             if (b->unreachable[i] < v->node_n)

@@ -95,8 +95,10 @@ static void link_ghosts(struct cluster *c, const struct cl_link *l)
     for (uint32_t i = 0; i < c->link_n; i++) {
         struct cl_link *old = &c->links[i];
 
-        if (old->id != l->id && strcmp(old->name, l->name) == 0 &&
-            old->incarnation < l->incarnation)
+        if (old->id == l->id || strcmp(old->name, l->name) != 0)
+            continue;
+        old->old = true;
+        if (old->incarnation < l->incarnation)
             cl_act_hang_up(c, old->id, "the node was started anew");
     }
 }
@@ -136,6 +138,7 @@ void cl_link_drop(struct cluster *c, uint64_t id)
 {
     uint32_t i = link_at(c, id);
     char name[NODE_NAME_MAX];
+    struct cl_link *left;
 
     if (i == c->link_n || c->links[i].id != id)
         return;
@@ -143,7 +146,10 @@ void cl_link_drop(struct cluster *c, uint64_t id)
     memmove(&c->links[i], &c->links[i + 1],
             (c->link_n - i - 1) * sizeof(*c->links));
     c->link_n--;
-    if (!cl_link_named(c, name))
+    left = cl_link_named(c, name);
+    if (left)
+        left->old = false;
+    else
         cl_seek_link_down(c, name);
 }
 

@@ -147,7 +147,7 @@ static uint32_t moves_balanced(struct cluster *c)
     struct balance_slot hot[countof(c->load.hot)];
     uint32_t n = 0;
 
-    if (c->now_ms < d->balance_ms)
+    if (c->cfg.no_balance || c->now_ms < d->balance_ms)
         return 0;
     d->balance_ms = c->now_ms + CL_BALANCE_MS;
     if (c->load_known && c->self != NODE_NONE) {

@@ -12,7 +12,9 @@
  * has recovered the cluster without this voter (`pikvctl coord recover`): its
  * log is of the past, it closes coord and goes on as a watcher. What only this
  * old majority had decided since is lost, as the operator was told. To vote
- * again it gets an empty raft directory and `pikvctl coord voter add`. */
+ * again it gets an empty raft directory and `pikvctl coord voter add`. Only a
+ * log that was there at the start can be of the past: one that is being filled
+ * by the new generation's leader passes through the old generations. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,12 +132,15 @@ enum err cl_voter_open(struct cluster *c, struct errmsg *m)
         .heartbeat_ms = c->cfg.times.heartbeat,
         .recover = c->cfg.recover,
     };
+    enum err e;
 
     if (!fault_here("cl_voter_open"))
         c->state = calloc(1, sizeof(*c->state));
     if (!c->state || state_init(c->state, c->cluster) != OK)
         return errmsg_set(m, ERR_NO_MEMORY, "cluster: out of memory");
-    return coord_open(&cfg, &ev, &c->coord, m);
+    e = coord_open(&cfg, &ev, &c->coord, m);
+    c->old_log = e == OK && c->state->applied > 0;
+    return e;
 }
 
 static void voter_closed(void *arg)
@@ -151,7 +156,8 @@ void cl_voter_fence(struct cluster *c, uint32_t generation)
 {
     struct coord *coord = c->coord;
 
-    if (!coord || c->fenced || generation <= c->state->view.generation)
+    if (!coord || c->fenced || !c->old_log ||
+        generation <= c->state->view.generation)
         return;
     c->fenced = true;
     c->coord = NULL;
@@ -201,7 +207,7 @@ void cl_voter_tick(struct cluster *c)
         voter_roles(c);
     if (c->state_new && c->coord)
         cl_view_from_state(c);
-    if (c->view->v.generation > c->state->view.generation && c->state->applied)
+    if (c->view->v.generation > c->state->view.generation)
         cl_voter_fence(c, c->view->v.generation);
     voter_recover(c);
 }
@@ -212,8 +218,12 @@ void cl_voter_receive(struct cluster *c, struct cl_link *l, const uint8_t *p,
     const struct coord_voter *v = NULL;
     uint64_t id = hash_64(0, l->name, strlen(l->name));
 
-    if (!c->coord || l->generation != cl_view(c)->generation)
+    if (!c->coord)
         return;
+    if (l->generation < cl_view(c)->generation) {
+        cl_act_hang_up(c, l->id, "an older generation: say hello again");
+        return;
+    }
     v = voter_of(c, id);
     if (v || voter_member(c, id))
         coord_receive(c->coord, id, p, n);

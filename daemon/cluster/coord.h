@@ -66,6 +66,8 @@ struct coord_cfg {
     uint32_t heartbeat_ms;    /* 0: 100 */
     uint32_t snapshot_after;  /* entries; 0: 1024 */
     uint32_t snapshot_trailing; /* 0: 128 */
+    bool recover;   /* the log goes on with self as its only voter, whatever it
+                     * says (raft_recover): `pikvctl coord recover` */
     bool unguarded; /* tests only: shows that the guard is needed */
 };
 

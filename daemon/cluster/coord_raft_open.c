@@ -104,6 +104,22 @@ static int voter_order(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* The log gets an entry that makes this voter its only one. */
+static int raft_alone(struct coord_raft *c, const struct coord_cfg *cfg)
+{
+    struct raft_configuration conf;
+    bool ok = false;
+    int rv;
+
+    raft_configuration_init(&conf);
+    for (uint32_t i = 0; i < cfg->voter_n && !ok; i++)
+        ok = cfg->voters[i].id == cfg->self &&
+             coord_raft_server(&conf, &cfg->voters[i], RAFT_VOTER);
+    rv = ok ? raft_recover(&c->raft, &conf) : RAFT_BADID;
+    raft_configuration_close(&conf);
+    return rv;
+}
+
 static enum err raft_first(struct coord_raft *c, const struct coord_cfg *cfg,
                            struct errmsg *m)
 {
@@ -120,6 +136,8 @@ static enum err raft_first(struct coord_raft *c, const struct coord_cfg *cfg,
         ok = v[i].id && coord_raft_server(&conf, &v[i], RAFT_VOTER);
     }
     rv = ok && mine ? raft_bootstrap(&c->raft, &conf) : 0;
+    if (rv == RAFT_CANTBOOTSTRAP && cfg->recover)
+        rv = raft_alone(c, cfg);
     raft_configuration_close(&conf);
     if (!ok)
         return errmsg_set(m, ERR_CONFIG, "a voter is listed twice");

@@ -16,8 +16,9 @@
  *  5. The wire is ours (coord_raft_msg.c), with limits; what would run into an
  *     assert of libraft is dropped here (guard_sane).
  *  6. The disk never says no: a write that fails is held until the close, all
- *     traffic stops, the owner is told and ends the process. libraft's own
- *     handling goes on as leader, or frees what is not its own.
+ *     traffic and all writing stops, the owner is told and ends the process.
+ *     libraft's own handling goes on as leader, or frees what is not its own,
+ *     and raft_uv writes what was behind the failed write.
  *  7. Order: while a write is under way nothing is cut off and no snapshot is
  *     installed; while a write or an installation is, no election is started.
  *     Else entries are counted as stored twice, a second entry of the same term
@@ -372,6 +373,7 @@ void raft_guard_init(struct raft_guard *g, struct raft *r, struct raft_io *io,
     *g = (struct raft_guard){.r = r, .io = io, .inner = *io, .ev = *ev};
     g->off = off;
     g->running = true;
+    list_init(&g->queued);
     list_init(&g->held);
     raft_configuration_init(&g->conf);
     r->data = g;

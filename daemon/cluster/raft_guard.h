@@ -74,6 +74,8 @@ struct raft_guard {
 
     struct raft_guard_sent *sent;
     uint32_t sent_n, sent_cap;
+    bool writing;      /* the inner io has an append */
+    struct list queued; /* of guard_append: for when it is done */
     struct list held;  /* writes that failed: not completed before the end */
     struct guard_put *put_held;
     uint64_t guarded;  /* messages dropped, clamped or put off */

@@ -3,12 +3,14 @@
  * The guard's half towards the disk: rules 6 and 7 of raft_guard.c, and what
  * must be known of loads and snapshots for rules 3, 8 and 9.
  *
- *   append, snapshot_put --> counted --> inner --done--> libraft
+ *   append --> queued --one at a time--> inner --done--> libraft
+ *   snapshot_put ------------------------> |
  *                                          '--failed--> held --close--> libraft
  *
  *  1. writes and installs count what libraft believes to be under way: what is
- *     held stays counted.
- *  2. After the first failure nothing is written any more.
+ *     queued or held stays counted.
+ *  2. After the first failure nothing is written any more: not what comes, not
+ *     what is queued. raft_uv would go on, and leave a hole in its log.
  *  3. Everything is completed before the inner io closes. libraft is
  *     UNAVAILABLE then and only takes its memory back. */
 #include <stdlib.h>
@@ -24,7 +26,9 @@ struct guard_append {
     struct raft_io_append *req;
     raft_io_append_cb cb;
     raft_term term;
-    struct list in_held;
+    const struct raft_entry *entries; /* libraft's, until the callback */
+    unsigned n;
+    struct list in; /* queued or held */
 };
 
 struct guard_put {
@@ -36,15 +40,42 @@ struct guard_put {
     bool install;
 };
 
-static void append_end(struct guard_append *a, int status)
+static void append_end(struct guard_append *a)
 {
     struct raft_guard *g = a->g;
 
     g->writes--;
     g->done_term = a->term;
-    a->cb(a->req, status);
+    a->cb(a->req, 0);
     g->done_term = 0;
     free(a);
+}
+
+static void append_done(struct raft_io_append *io, int status);
+
+/* One at a time: what follows a write that failed must not be written. */
+static void append_next(struct raft_guard *g)
+{
+    struct guard_append *a;
+
+    while (!g->failed && (!g->writing || g->off) && !list_empty(&g->queued)) {
+        a = container_of(list_pop(&g->queued), struct guard_append, in);
+        g->writing = true;
+        if (g->inner.append(g->io, &a->io, a->entries, a->n, append_done) == 0)
+            continue;
+        raft_guard_fail(g, "append");
+        list_add_tail(&g->held, &a->in);
+    }
+}
+
+static void timeout_now_late(struct raft_guard *g)
+{
+    struct raft_message m = g->timeout_now;
+
+    if (!m.type || g->writes || g->installs)
+        return;
+    g->timeout_now.type = 0;
+    g->recv(g->io, &m);
 }
 
 static void append_done(struct raft_io_append *io, int status)
@@ -53,18 +84,17 @@ static void append_done(struct raft_io_append *io, int status)
     struct raft_guard *g = a->g;
 
     raft_guard_enter(g);
+    g->writing = false;
     if (status && raft_guard_open(g))
         raft_guard_fail(g, "append");
-    /* At a close libraft only gives the memory back, and only for status 0. */
+    /* At a close libraft only takes its memory back, and only for status 0. */
     if (g->failed && raft_guard_open(g))
-        list_add_tail(&g->held, &a->in_held);
+        list_add_tail(&g->held, &a->in);
     else
-        append_end(a, 0);
-    if (!g->writes && g->timeout_now.type && !g->failed && raft_guard_open(g)) {
-        struct raft_message m = g->timeout_now;
-
-        g->timeout_now.type = 0;
-        g->recv(g->io, &m);
+        append_end(a);
+    if (raft_guard_open(g) && !g->failed) {
+        append_next(g);
+        timeout_now_late(g);
     }
     raft_guard_leave(g);
 }
@@ -80,15 +110,13 @@ static int guard_append(struct raft_io *io, struct raft_io_append *req,
         raft_guard_fail(g, "append: no memory");
         return RAFT_NOMEM;
     }
-    *a = (struct guard_append){.g = g, .req = req, .cb = cb};
+    *a = (struct guard_append){
+        .g = g, .req = req, .cb = cb, .entries = entries, .n = n};
     a->term = g->r->current_term;
-    list_init(&a->in_held);
+    list_add_tail(&g->queued, &a->in);
     g->writes++;
     raft_guard_prove(g, a->term);
-    if (!g->failed && g->inner.append(io, &a->io, entries, n, append_done))
-        raft_guard_fail(g, "append");
-    if (g->failed)
-        list_add_tail(&g->held, &a->in_held);
+    append_next(g);
     return 0;
 }
 
@@ -198,15 +226,23 @@ static int guard_load(struct raft_io *io, raft_term *term, raft_id *vote,
 }
 
 /* libraft is UNAVAILABLE already: it only takes its memory back. */
+static void end_all(struct list *of)
+{
+    struct list *l;
+
+    while ((l = list_pop(of)))
+        append_end(container_of(l, struct guard_append, in));
+}
+
+/* libraft is UNAVAILABLE already: it only takes its memory back. */
 static void guard_close(struct raft_io *io, raft_io_close_cb cb)
 {
     struct raft_guard *g = raft_guard_of(io);
-    struct list *l;
 
     g->running = false;
     raft_guard_sends(g);
-    while ((l = list_pop(&g->held)))
-        append_end(container_of(l, struct guard_append, in_held), 0);
+    end_all(&g->held);
+    end_all(&g->queued);
     if (g->put_held)
         put_end(g->put_held, RAFT_CANCELED);
     g->put_held = NULL;

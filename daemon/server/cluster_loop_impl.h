@@ -45,13 +45,14 @@ struct cluster_loop {
     struct peer_links *links;
     struct puller *puller;
     struct raft_io *io;
+    uint64_t host; /* of this machine, as told to others */
     uv_timer_t tick, load_timer;
     uv_async_t wake;
     uint32_t handles; /* that are not closed yet */
     bool links_closed, cluster_closed, closing, fatal_said;
 
     struct view *unsent; /* a view that found no job for the lanes */
-    bool flushes_due;
+    bool flushes_due, puller_told;
     struct cluster_load load; /* the last one told */
     struct cluster_rates rates;
 

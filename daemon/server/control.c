@@ -360,6 +360,7 @@ static void call_bump(struct control *c, struct ctl_call *call)
 void control_flushed(struct control *c, struct ctl_call *call, enum err e,
                      uint64_t count)
 {
+    call->everywhere = !e;
     if (e)
         call_answer(call, e);
     else
@@ -393,13 +394,13 @@ static enum err flush_ns(struct control *c, const struct registry_ns *ns,
     return OK;
 }
 
-enum err control_flushes(struct control *c)
+enum err control_flushes(struct control *c, const struct view *v)
 {
     enum err e = OK;
 
     for (uint32_t i = 0; i < c->registry.n && !e; i++) {
         const struct registry_ns *ns = &c->registry.ns[i];
-        uint64_t count = view_flush_count(c->view, ns->name);
+        uint64_t count = view_flush_count(v, ns->name);
 
         if (count > ns->flushes)
             e = flush_ns(c, ns, count);
@@ -663,7 +664,7 @@ void ctl_call_post(struct ctl_call *call)
     call->mail.fn = call_run;
     call->msg.text[0] = '\0';
     call->mismatch = (struct registry_mismatch){0};
-    call->created = false;
+    call->created = call->everywhere = false;
     call->ns_n = call->ns_total = call->reply_n = 0;
     MUST(mailbox_post(&call->lane->control->mailbox, &call->mail) == OK);
 }

@@ -84,9 +84,9 @@ must_check enum err control_reload(struct control *c, struct ctl_reload *report,
 must_check enum err control_view(struct control *c, struct view *v,
                                  uint16_t self);
 
-/* Obeys the flushes that the view tells of and that were not yet: BUSY or IO,
- * try again later. */
-must_check enum err control_flushes(struct control *c);
+/* Obeys the flushes that a view tells of and that were not yet, before lanes
+ * get it: BUSY or IO, try again later. */
+must_check enum err control_flushes(struct control *c, const struct view *v);
 /* The cluster has counted the flush that a call asked for: goes on with it. */
 void control_flushed(struct control *c, struct ctl_call *call, enum err e,
                      uint64_t count);

@@ -84,8 +84,11 @@ struct ctl_call {
     struct registry_mismatch mismatch; /* OPEN: err = ERR_MISMATCH */
     uint32_t ns_n;                     /* namespaces given; more are left out */
     uint32_t ns_total;
+    bool everywhere;  /* NAMESPACE: the bump is all nodes' */
     uint32_t reply_n; /* CTL_CLUSTER: a packed Pikv__ClusterReply */
-    struct ctl_call *next; /* control's, while it waits for the cluster */
+    /* Control's, while the call waits for the cluster: */
+    struct ctl_call *next;
+    uint64_t ticket;
 };
 
 /* Lane's thread: sends the call. The op fills lane, what, request, done, and

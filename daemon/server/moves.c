@@ -36,6 +36,8 @@ bool moves_holds(const struct view *v, uint32_t slot, uint16_t self)
 {
     const struct slot *s = &v->slots[slot];
 
+    if (self == NODE_NONE)
+        return true; /* not known yet: nothing is let go */
     return moves_rank(v, slot, self) < VIEW_COPIES || s->from == self ||
            s->to == self;
 }
@@ -63,6 +65,8 @@ struct moves_need moves_need(const struct view *v, uint32_t slot,
     uint16_t home = view_serving(v, slot);
     struct moves_need n = {MOVES_NOTHING, NODE_NONE, 1};
 
+    if (self == NODE_NONE)
+        return n;
     if (s->to == self && home != self) {
         n = (struct moves_need){MOVES_IN, home, 1};
     } else if (rank == 0 && s->from != NODE_NONE) {
@@ -91,9 +95,10 @@ void moves_lane_fini(struct lane *l)
     drops_fini(&l->mv.drops);
 }
 
-void moves_dropped(struct lane *l, const struct store_key *k)
+void moves_dropped(struct lane *l, const struct wire_batch *head,
+                   const struct store_key *k)
 {
-    if (l->moves &&
+    if (l->moves && !(head->flags & BATCH_DEMOTE) &&
         moves_bit(l->moves->brings, owner_slot(&l->ns[k->ns], k)))
         drops_key(&l->mv.drops, k, l->env.now_ns);
 }
@@ -106,11 +111,13 @@ static bool brings_any(const struct moves *m)
     return false;
 }
 
-void moves_dropped_by(struct lane *l, uint32_t ns, enum wire_select by,
+void moves_dropped_by(struct lane *l, const struct wire_batch *head,
                       const uint64_t *labels, const uint8_t *scope)
 {
-    if (l->moves && brings_any(l->moves))
-        drops_select(&l->mv.drops, ns, by, labels, scope, l->env.now_ns);
+    if (l->moves && !(head->flags & BATCH_DEMOTE) &&
+        head->select != SELECT_KEYS && brings_any(l->moves))
+        drops_select(&l->mv.drops, head->ns, (enum wire_select)head->select,
+                     labels, scope, l->env.now_ns);
 }
 
 enum err moves_check(struct lane *l, const struct store_key *k,

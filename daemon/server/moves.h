@@ -88,9 +88,10 @@ must_check enum err moves_lane_init(struct lane *l);
 void moves_lane_fini(struct lane *l);
 /* A part of a sweep, if one is due; true: there is more to do now. */
 bool moves_turn(struct lane *l);
-/* A key is dropped, or all that a selector says (drops.h). */
-void moves_dropped(struct lane *l, const struct store_key *k);
-void moves_dropped_by(struct lane *l, uint32_t ns, enum wire_select by,
+/* An EVICT: of a key, or of all that its selector says (drops.h). */
+void moves_dropped(struct lane *l, const struct wire_batch *head,
+                   const struct store_key *k);
+void moves_dropped_by(struct lane *l, const struct wire_batch *head,
                       const uint64_t *labels, const uint8_t *scope);
 /* Of a batch with BATCH_HERE: may this block be stored? */
 must_check enum err moves_check(struct lane *l, const struct store_key *k,

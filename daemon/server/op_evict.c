@@ -196,8 +196,7 @@ static enum err evict_key(struct op *op, struct evict_op *ev)
     enum store_found why;
     uint32_t block = store_find(s, &ev->walk.key, &why);
 
-    if (!(ev->walk.batch.head.flags & BATCH_DEMOTE))
-        moves_dropped(op->lane, &ev->walk.key);
+    moves_dropped(op->lane, &ev->walk.batch.head, &ev->walk.key);
     if (block)
         return evict_block(ev, block);
     if (why == FOUND_PENDING &&
@@ -557,6 +556,8 @@ static void evict_tick(struct op *op)
                 return;
             }
             ev = op->body;
+            moves_dropped_by(op->lane, &ev->walk.batch.head, ev->labels,
+                             ev->scope);
             op_goto(op, next);
             break;
         case KEYS:

@@ -40,13 +40,9 @@
  * are under way, for the soft deadline's sake. The op ends when neither is. */
 #include <string.h>
 
-#include "server/batch.h"
-#include "server/owner.h"
-#include "server/parts.h"
+#include "server/op_get.h"
 #include "server/peer.h"
 #include "server/pins.h"
-#include "server/wants.h"
-#include "server/xfer.h"
 
 enum { START, FIND, MOVE, REPLY };
 
@@ -55,54 +51,9 @@ enum {
     GET_LOADS = 64,  /* keys loading, or loaded and not yet moving */
 };
 
-struct get_key {
-    struct xfer x;          /* first: the push's completion leads here */
-    struct store_wait load; /* its completion too */
-    struct store_key key;   /* to find it again; bytes in the message */
-    struct want_wait want;  /* it is asked for elsewhere */
-    struct list node;       /* get->cold, loading, ready or wanted */
-    uint32_t idx;
-    uint32_t seg_n;
-    const uint8_t *segs;
-    uint64_t off, len, at; /* what of the block; where in the gathered bytes */
-    uint64_t version;      /* found: another one later is a miss */
-    bool loan;
-    bool waited; /* it was not in memory when it was found */
-    bool cold;   /* its bytes came from the SSD */
-    bool tried;  /* one load failed */
-    bool asked;  /* it was not here: off, len and version are as asked */
-};
-
-static_assert(sizeof(struct get_key) + sizeof(bool) <= OP_KEY_BYTES,
-              "fits the arena");
-
-struct get {
-    struct op *op;
-    struct walk walk;
-    struct op_results *r;
-    struct parts *parts;  /* NULL: not asked for */
-    struct get_key *keys; /* found and with something to do: n of them */
-    uint32_t n;
-    struct list cold, loading, ready, wanted;
-    uint32_t held;  /* keys in loading, or in ready from there */
-    bool starved;   /* the last load found no memory */
-    uint64_t bytes; /* of all of them; then: delivered */
-    uint64_t soft_ns, push_ns;
-    uint8_t *inline_at; /* gathered bytes, NULL: pushed */
-    struct span inline_span;
-};
-
-static void get_tick(struct op *op);
-
 /* ---- One key, from its block to its end ---------------------------------- */
 
-static struct wire_result *get_result(const struct get *get,
-                                      const struct get_key *k)
-{
-    return &get->r->results[k->idx];
-}
-
-static void get_end_key(struct get *get, struct get_key *k, enum err e)
+void get_end_key(struct get *get, struct get_key *k, enum err e)
 {
     struct wire_result *r = get_result(get, k);
 
@@ -199,8 +150,8 @@ static void get_arrived(struct get *get, struct get_key *k, uint32_t block)
 
 /* What the request asks of the block that was found, as far as it is known
  * without its bytes. */
-static enum err get_fits(struct get *get, struct get_key *k, uint32_t block,
-                         uint64_t room)
+enum err get_fits(struct get *get, struct get_key *k, uint32_t block,
+                  uint64_t room)
 {
     struct wire_result *r = get_result(get, k);
 
@@ -217,7 +168,7 @@ static enum err get_fits(struct get *get, struct get_key *k, uint32_t block,
 /* ---- FIND ---------------------------------------------------------------- */
 
 /* The parts that only a cold key needs are set when it turns out to be one. */
-static void get_key_init(struct get *get, struct get_key *k)
+void get_key_init(struct get *get, struct get_key *k)
 {
     const struct key_ref *ref = &get->walk.ref;
 
@@ -232,49 +183,6 @@ static void get_key_init(struct get *get, struct get_key *k)
     k->x.op = get->op;
     k->x.many = NULL;
     k->x.flying = false;
-}
-
-static void get_wanted(struct want_wait *w, enum err e)
-{
-    struct get_key *k = container_of(w, struct get_key, want);
-    struct op *op = k->x.op;
-    struct get *get = op->body;
-
-    list_del(&k->node);
-    if (e)
-        get_end_key(get, k, miss_of(op, FOUND_MISS_NEVER));
-    else
-        list_add_tail(&get->cold, &k->node);
-    get_tick(op);
-}
-
-/* Not here. If it may be brought, it is waited for, until a quarter of the
- * request's time is left. */
-static enum err get_want_key(struct op *op, struct get *get,
-                             enum store_found why)
-{
-    const struct wire_batch *head = &get->walk.batch.head;
-    struct get_key *k = &get->keys[get->n];
-    uint64_t us = min_u64(op->msg.frame.deadline_us,
-                          op->lane->cfg->limits.deadline_us);
-    struct owner_at at;
-
-    if (why == FOUND_PENDING || why == FOUND_MISS_DROPPED ||
-        owner_of_miss(op->lane, head, &get->walk.key, &at) != OWNER_PULL)
-        return owner_missed(op, head, &get->walk.key, why,
-                            &get->r->results[get->walk.idx]);
-    get_key_init(get, k);
-    k->key = get->walk.key;
-    k->len = get->walk.ref.rec.len;
-    k->want.done = get_wanted;
-    list_init(&k->want.node);
-    if (wants_ask(op->lane, &at, &k->key, op->begin_ns + us * 750, &k->want))
-        return miss_of(op, why);
-    k->waited = k->asked = true;
-    list_add_tail(&get->wanted, &k->node);
-    get->n++;
-    parts_set(get->parts, k->idx, true);
-    return OK;
 }
 
 static enum err get_find_key(struct op *op, struct get *get)
@@ -357,25 +265,6 @@ static void get_loaded(struct store_wait *w)
         get_arrived(get, k, w->block);
     }
     get_tick(op);
-}
-
-/* A block that was asked for elsewhere is here now. false: the key has ended.
- */
-static bool get_came(struct get *get, struct get_key *k, uint32_t block)
-{
-    enum err e = get_fits(get, k, block, k->len);
-
-    k->asked = false;
-    if (!e) {
-        store_use(get->op->lane->store, block);
-        lane_accessed(get->op->lane, k->key.hash, get_result(get, k)->len);
-    }
-    if (!e && (k->len || k->loan))
-        return true;
-    if (!e)
-        metric_add(&get->op->lane->metrics.get_hits, 1);
-    get_end_key(get, k, e);
-    return false;
 }
 
 /* Finds the key again, for it may have come, gone or been replaced meanwhile,
@@ -582,7 +471,7 @@ static enum err get_start(struct op *op)
     return OK;
 }
 
-static void get_tick(struct op *op)
+void get_tick(struct op *op)
 {
     struct get *get = op->body;
     enum err e;

@@ -85,11 +85,6 @@ static void conn_linger(struct conn *c)
     conn_flush(c);
 }
 
-static bool conn_is_stranger(const struct conn *c)
-{
-    return !c->ours && !c->id;
-}
-
 void conn_end(struct conn *c, bool polite, enum err e, const char *fmt, ...)
 {
     bool connected = c->state >= CONN_SECURING;
