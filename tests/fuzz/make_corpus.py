@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export
-and fuzz_resp into corpus/.
+"""Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export,
+fuzz_resp, fuzz_view and fuzz_cmd into corpus/.
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -226,6 +226,118 @@ RESPS = {
     "glob": b"\x00a*[b-d]?\\*abcx*",
 }
 
+# ---- view, cmd: fuzz_view.c and fuzz_cmd.c set magic numbers and crcs
+
+NONE = 0xffff
+SKIP, OWNERS, OWNERS_X, ROWS, ROWS_X = range(5)
+
+
+def node(name, state=1, uuid=1, lanes=1, weight=1, incarnation=1):
+    words = [name, b"zone", b"rack", b"10.0.0.1:7070", b"shm:/run/p",
+             b"ucx:10.0.0.1:7071"]
+    return struct.pack("<QQIIIHBB", uuid, 0, incarnation, weight, 0, lanes,
+                       state, 0) + b"".join(bytes([len(w)]) + w for w in words)
+
+
+def run(kind, n, *rows):
+    return struct.pack("<H", kind << 13 | n - 1) + b"".join(rows)
+
+
+def owners(*o):
+    return struct.pack("<3H", *o, *[NONE] * (3 - len(o)))
+
+
+def row(*o, source=NONE, to=NONE, heat=0):
+    return owners(*o) + struct.pack("<HHBB", source, to, heat, 0)
+
+
+def view(slots, nodes=(), flushes=(), node_n=None, flush_n=None, base=None):
+    out = struct.pack("<IHHQIQQ", 0x56564b50, 1, base is not None, 0, 1, 9,
+                      base or 0)
+    out += struct.pack("<II", len(nodes) if node_n is None else node_n,
+                       len(nodes))
+    out += b"".join(struct.pack("<H", i) + n for i, n in nodes)
+    out += struct.pack("<II", len(flushes) if flush_n is None else flush_n,
+                       len(flushes))
+    out += b"".join(struct.pack("<HQQ", i, 7, 1) for i in flushes)
+    return out + slots
+
+
+ALL = run(SKIP, 8192)
+REST = ALL * 7
+THREE = [(0, node(b"a")), (1, node(b"b", uuid=2)),
+         (2, node(b"c", state=3, uuid=3))]
+VIEWS = {
+    "empty": b"\x00" + view(ALL * 8),
+    "owned": b"\x00" + view(run(OWNERS_X, 8192, owners(0, 1, 2)) * 8, THREE),
+    "runs": b"\x00" + view(
+        run(OWNERS, 2, owners(0), owners(1, 2)) + run(ROWS, 1, row(0, to=1)) +
+        run(ROWS_X, 89, row(2, 0, source=1, heat=3)) + run(SKIP, 8100) + REST,
+        THREE, [0, 1]),
+    "nothing_changed": b"\x01" + view(ALL * 8, node_n=4, flush_n=1, base=5),
+    "slots": b"\x01" + view(
+        run(SKIP, 3) + run(ROWS, 1, row(3, 0, to=2)) + run(SKIP, 8188) + REST,
+        node_n=4, flush_n=1, base=5),
+    "nodes": b"\x01" + view(
+        ALL * 8, [(2, node(b"c", state=3)), (4, node(b"e", state=0))],
+        [0, 1], 5, 2, 5),
+    "removed": b"\x01" + view(
+        run(OWNERS_X, 64, owners(0, 1)) + run(SKIP, 8128) + REST,
+        [(3, node(b"d", state=4))], node_n=4, flush_n=1, base=5),
+}
+
+
+def command(kind, body, id=5):
+    out = struct.pack("<BBHQ", 1, kind, 0, id) + body
+    return struct.pack("<H", len(out)) + out
+
+
+def places(*rows):
+    return struct.pack("<I", len(rows)) + b"".join(
+        struct.pack("<QHHBBH", *r) for r in rows)
+
+
+def slot_rows(epoch, *rows):
+    return struct.pack("<QI", epoch, len(rows)) + b"".join(
+        struct.pack("<H", slot) + r for slot, r in rows)
+
+
+def become(index, state, id):
+    return command(2, struct.pack("<HIBB", index, 1, state, 0), id)
+
+
+def state(applied, nodes, tenants=b"\0" * 4, seen=b"\0" * 4):
+    v = view(ALL * 8, nodes) + b"\0" * 4
+    return (struct.pack("<IHHQI", 0x53564b50, 1, 0, applied, 0) +
+            struct.pack("<I", len(v)) + v + varint(65536) + varint(0) +
+            b"\0" * 4 + tenants + b"\0" * 4 + seen)
+
+
+JOIN = command(1, node(b"e", uuid=9), 10)
+SLOTS = command(3, slot_rows(99, (0, row(1, 2, to=0)), (7, row(2))), 11)
+EXPERTS = command(4, places((1, 2, 3, 0, 0, 1), (1, 2, 3, 1, 1, 2)), 12)
+TENANT = command(5, struct.pack("<BQQ32sB", 0, 1, 2, b"", 3) + b"red", 13)
+FLUSH = command(6, b"\x02kv", 14)
+CMDS = {
+    "each": b"\x01" + JOIN + SLOTS + EXPERTS + TENANT + FLUSH +
+            command(7, struct.pack("<I", 0), 15) +
+            command(8, struct.pack("<IBHHH", 0, 3, 0, 1, 2), 16) +
+            command(9, struct.pack("<HB", 1, 1), 17),
+    "life": b"\x00" + JOIN + become(4, 1, 20) + become(4, 2, 21) +
+            become(4, 3, 22) + become(4, 4, 23) +
+            command(1, node(b"e", uuid=8), 24),
+    "removed": b"\x01" + EXPERTS + SLOTS + become(2, 3, 20) +
+               become(2, 4, 21) + become(0, 3, 22) + become(0, 4, 23),
+    "twice": b"\x00" + FLUSH + FLUSH + TENANT + TENANT,
+    "refused": b"\x00" + command(3, slot_rows(99, (1, row(9))), 18) +
+               command(4, places((1, 1, 1, 0, 0, 9)), 19) +
+               command(1, node(b"a", uuid=9, incarnation=2), 25),
+    "snapshot": b"\x02" + state(9, THREE),
+    "snapshot_seen": b"\x02" + state(
+        9, THREE, struct.pack("<IQQ32sB", 1, 1, 2, b"", 3) + b"red",
+        struct.pack("<HHQQiB", 1, 1, 5, 6, -10, 4) + b"word"),
+}
+
 for name, data in FRAMES.items():
     write("frame", name, data)
 for name, data in MSGS.items():
@@ -238,3 +350,7 @@ for name, data in EXPORTS.items():
     write("export", name, data)
 for name, data in RESPS.items():
     write("resp", name, data)
+for name, data in VIEWS.items():
+    write("view", name, data)
+for name, data in CMDS.items():
+    write("cmd", name, data)
