@@ -94,6 +94,7 @@ class Client(_pikv.Handle):
                  staging_bytes: int = 64 << 20) -> None:
         super().__init__()
         self._held: dict[int, Any] = {}  # layout id: its buffer
+        self._ended: set[int] = set()  # layouts ended before they had one
         self._open(address, engine, model, dp_rank, tp_rank, pp_rank,
                    connect_ms, inflight, staging_bytes)
 
@@ -156,12 +157,19 @@ class Client(_pikv.Handle):
                           for r in runs),
             block_stride, None if table is None else tuple(table), blocks)
         self._held[layout] = held
+        if layout in self._ended:  # by a thread that guessed its number
+            self._held.pop(layout, None)
+            self._ended.discard(layout)
         return layout
 
     def unlayout(self, layout: int) -> None:
         """Ends a layout; no call that uses it may be in flight. NoLayout."""
         self._layout_free(layout)
-        self._held.pop(layout, None)
+        # No lock, for a fork while it is held: told first, so that layout()
+        # in another thread, which has yet to keep its buffer, lets it go.
+        self._ended.add(layout)
+        if self._held.pop(layout, None) is not None:
+            self._ended.discard(layout)
 
     def close(self) -> None:
         """Ends everything: calls in flight, layouts, memory. BufferError while
