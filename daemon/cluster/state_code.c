@@ -168,7 +168,9 @@ static enum err get_view(struct slice *in, struct state *s)
     const uint8_t *p = slice_take(in, n);
     enum err e = p ? view_decode(&s->view, p, n) : ERR_BAD_REQUEST;
 
-    if (e == OK && s->view.epoch > s->applied)
+    if (e == OK &&
+        (s->view.epoch > s->applied ||
+         state_node_bytes(&s->view, NODE_NONE) > STATE_NODE_BYTES_MAX))
         e = ERR_BAD_REQUEST;
     if (e == OK)
         e = view_room(&s->view, NODES_MAX);

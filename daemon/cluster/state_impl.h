@@ -19,6 +19,8 @@ struct work {
 };
 
 /* state_member.c */
+/* Bytes of all nodes but one (NODE_NONE: of all) in a snapshot. */
+size_t state_node_bytes(const struct view *v, uint16_t but);
 enum err state_join(struct work *w);
 enum err state_set_state(struct work *w);
 enum err state_voter(struct work *w);

@@ -20,16 +20,23 @@ static uint32_t voter_count(const struct view *v)
 
 /* A uuid of 0 is not known yet: a node of a static list, until it comes. */
 
+size_t state_node_bytes(const struct view *v, uint16_t but)
+{
+    uint8_t buf[NODE_BYTES_MAX];
+    size_t sum = 0;
+
+    for (uint32_t i = 0; i < v->node_n; i++)
+        if (i != but)
+            sum += node_pack(&v->nodes[i], buf);
+    return sum;
+}
+
 /* Would all members with this one in place i still fit a snapshot? */
 static bool names_fit(const struct view *v, uint16_t i, const struct node *n)
 {
     uint8_t buf[NODE_BYTES_MAX];
-    size_t sum = node_pack(n, buf);
 
-    for (uint32_t k = 0; k < v->node_n; k++)
-        if (k != i)
-            sum += node_pack(&v->nodes[k], buf);
-    return sum <= STATE_NODE_BYTES_MAX;
+    return state_node_bytes(v, i) + node_pack(n, buf) <= STATE_NODE_BYTES_MAX;
 }
 
 static enum err too_much(struct work *w)
@@ -201,8 +208,8 @@ static enum err no_way(struct work *w, const struct node *n, const char *fix)
 
 static enum err from_joining(struct work *w, struct node *n)
 {
-    if (w->c->new_state == NODE_DRAINING)
-        return no_way(w, n, "wait until it is UP");
+    if (w->c->new_state == NODE_DRAINING || w->c->flag)
+        return no_way(w, n, "wait until it is UP by itself");
     n->state = w->c->new_state;
     return OK;
 }

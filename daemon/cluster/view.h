@@ -34,9 +34,9 @@
 
 enum {
     NODE_NONE = 0xffff,
-    NODES_MAX = 4096,     /* indexes, REMOVED ones included */
-    NODE_NAME_MAX = 64,   /* with the NUL; as node.name */
-    NODE_ADDR_MAX = 128,  /* with the NUL */
+    NODES_MAX = 4096,    /* indexes, REMOVED ones included */
+    NODE_NAME_MAX = 64,  /* with the NUL; as node.name */
+    NODE_ADDR_MAX = 128, /* with the NUL */
     NODE_LANES_MAX = 64,
     VIEW_COPIES = 3,
     VIEW_VOTERS_MAX = 7,
@@ -70,7 +70,7 @@ struct node {
     uint32_t speaks; /* highest feature level that it knows */
     char zone[NODE_NAME_MAX], rack[NODE_NAME_MAX];
     char peer[NODE_ADDR_MAX]; /* HOST:PORT of its peer listener */
-    char shm[NODE_ADDR_MAX];  /* "shm:PATH" of lane 0, "" none; lane i: PATH.i */
+    char shm[NODE_ADDR_MAX];  /* "shm:PATH" of lane 0, i: PATH.i; "" none */
     char ucx[NODE_ADDR_MAX];  /* "ucx:HOST:PORT" of lane 0; lane i: PORT + i */
     uint64_t host;            /* equal on nodes of one machine: shm may work */
 };
@@ -98,7 +98,7 @@ struct view {
     struct node *nodes;  /* NODES_MAX allocated lazily by view_room */
     struct slot *slots;  /* WIRE_SLOTS */
     uint32_t flush_n;
-    struct view_flush *flushes;  /* in the order of their first flush */
+    struct view_flush *flushes;   /* in the order of their first flush */
     uint32_t node_cap, flush_cap; /* what is behind _n is zero */
 };
 

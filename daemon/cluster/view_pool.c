@@ -7,6 +7,13 @@
 
 #include "base/fault.h"
 
+/* view_copy into what view_init would have filled in vain. */
+static enum err copy(struct view *to, const struct view *v)
+{
+    to->slots = malloc(WIRE_SLOTS * sizeof(*to->slots));
+    return to->slots ? view_copy(to, v) : ERR_NO_MEMORY;
+}
+
 struct shared_view *shared_view_new(const struct view *v)
 {
     struct shared_view *s =
@@ -15,7 +22,7 @@ struct shared_view *shared_view_new(const struct view *v)
     if (!s)
         return NULL;
     s->refs = 1;
-    if (view_init(&s->v) == OK && (!v || view_copy(&s->v, v) == OK))
+    if (v ? copy(&s->v, v) == OK : view_init(&s->v) == OK)
         return s;
     view_fini(&s->v);
     free(s);

@@ -3,7 +3,8 @@
  * Any bytes as commands, or as a snapshot of the state. The first byte's two
  * low bits say what follows:
  *
- *   0  commands, each u16 length and bytes, to a cluster of four nodes
+ *   0  commands, each u16 length and bytes, to a cluster of four nodes; with
+ *      bit 2 set the view is checked after each of them, which is slow
  *   1  the same, and the state comes back from its snapshot
  *   2, 3  a snapshot
  *
@@ -72,9 +73,10 @@ static void snapshot(const struct state *s)
     state_fini(&t);
 }
 
-static void command(struct state *s, const uint8_t *p, size_t n)
+static void command(struct state *s, const uint8_t *p, size_t n, bool each)
 {
-    uint64_t epoch = s->view.epoch, digest = view_digest(&s->view);
+    uint64_t epoch = s->view.epoch;
+    uint64_t digest = each ? view_digest(&s->view) : 0;
     struct answer a;
     struct cmd c;
 
@@ -89,12 +91,12 @@ static void command(struct state *s, const uint8_t *p, size_t n)
     state_apply(s, s->applied + 1, in.p, in.len, &a);
     MUST(a.err == OK || a.msg.text[0]);
     if (s->view.epoch != epoch)
-        MUST(a.err == OK && !view_wrong(&s->view));
-    else
+        MUST(a.err == OK && !(each && view_wrong(&s->view)));
+    else if (each)
         MUST(view_digest(&s->view) == digest);
 }
 
-static void commands(const uint8_t *p, size_t n, bool snap)
+static void commands(const uint8_t *p, size_t n, bool snap, bool each)
 {
     struct slice s = slice_of(p, n);
     struct state st;
@@ -103,7 +105,7 @@ static void commands(const uint8_t *p, size_t n, bool snap)
     while (s.len > 2) {
         size_t len = min_u64(bytes_get_u16(&s), s.len);
 
-        command(&st, slice_take(&s, len), len);
+        command(&st, slice_take(&s, len), len, each);
     }
     if (snap)
         snapshot(&st);
@@ -144,6 +146,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 2)
         restore(data + 1, size - 1);
     else
-        commands(data + 1, size - 1, data[0] & 1);
+        commands(data + 1, size - 1, data[0] & 1, data[0] & 4);
     return 0;
 }

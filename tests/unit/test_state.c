@@ -325,6 +325,11 @@ START_TEST(an_operator_undrains_a_node_that_is_down)
     struct state s;
     struct cmd c;
 
+    in_state(&s, NODE_JOINING, false);
+    c = become(&s, 1, NODE_UP);
+    c.flag = true;
+    refuses(&s, c, ERR_DENIED, "wait until it is UP by itself");
+    state_fini(&s);
     in_state(&s, NODE_DOWN, true);
     c = become(&s, 1, NODE_UP);
     c.flag = true;
