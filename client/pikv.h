@@ -497,6 +497,72 @@ int pikv_prefetch(struct pikv *kv, uint32_t ns, const struct pikv_key *keys,
 int pikv_loan_release(struct pikv *kv, uint32_t ns,
                       const struct pikv_result *result);
 
+/* ---- routers ----
+ *
+ * Which node a key is on: slot = hash(namespace, route) mod 65536, and the
+ * cluster's view says who has the slot. The route is up to 32 bytes beside the
+ * key (pikv_key.route). Keys of one route are on one node, in one lane of it.
+ * Each call for a key must name the route that it was stored with, so all users
+ * of a namespace take the same router with the same numbers. A router is a
+ * function that makes these bytes; one of yours is as good.
+ *
+ *   name       the route is                             what it is for
+ *   hash       nothing: the server takes the key        the default: all even
+ *   prefix     the key of the block at position         a conversation stays
+ *              min(position, depth - 1) of its          together from block
+ *              sequence                                 depth - 1 on
+ *   paper      affinity e, and PiKV's shard: (p mod     pages of one affinity
+ *              n_tok) xor (e mod n_exp), of page p =    (expert, rank) spread
+ *              token / page_tokens                      over n_tok shards
+ *   paper_xor  that shard without e                     the formula as printed:
+ *                                                       all e in each shard
+ *   affinity   affinity e                               one reader, one place
+ *
+ * Sources: PiKV, arXiv 2508.06526, for the shard; it is taken of pages, since
+ * of tokens each neighbour would be on another shard (512 tokens: 511 changes;
+ * in pages of 64: at most 8 shards). n_tok and n_exp should be powers of two:
+ * then shards are even. prefix with depth 1 sends all sequences that begin with
+ * one system prompt to one node; the depth must reach beyond what all share.
+ *
+ * Where a PUT's copies go (pikv_put.place: the slot's owner, the nearest node
+ * first, both) is no router: the route of the key stays as it is. */
+enum {
+    PIKV_ROUTE_MAX = 32,
+    PIKV_ROUTE_SHARDS = 1 << 30, /* most of n_tok, n_exp */
+};
+
+struct pikv_route { /* what routers look at; each at its own part only */
+    const struct pikv_bytes *chain; /* prefix: keys of the sequence's blocks,
+                                     * from the first to this one; those after
+                                     * the depth-th may be left out */
+    uint32_t chain_n, depth;
+    uint64_t token;       /* paper, paper_xor: the block's first token */
+    uint32_t page_tokens; /* 0: 1 */
+    uint32_t n_tok, n_exp;
+    uint64_t affinity; /* paper, paper_xor, affinity */
+};
+
+/* Writes the route, returns its length (0: the key is the route), or
+ * BAD_REQUEST: depth, chain, n_tok or n_exp missing, or too large. */
+int pikv_route_hash(const struct pikv_route *in, uint8_t out[PIKV_ROUTE_MAX]);
+int pikv_route_prefix(const struct pikv_route *in, uint8_t out[PIKV_ROUTE_MAX]);
+int pikv_route_paper(const struct pikv_route *in, uint8_t out[PIKV_ROUTE_MAX]);
+int pikv_route_paper_xor(const struct pikv_route *in,
+                         uint8_t out[PIKV_ROUTE_MAX]);
+int pikv_route_affinity(const struct pikv_route *in,
+                        uint8_t out[PIKV_ROUTE_MAX]);
+/* The page of the token, and PiKV's shard of it, or BAD_REQUEST. */
+uint64_t pikv_route_page(const struct pikv_route *in);
+int pikv_route_shard(const struct pikv_route *in);
+
+struct pikv_router {
+    const char *name, *formula;
+    int (*route)(const struct pikv_route *in, uint8_t out[PIKV_ROUTE_MAX]);
+};
+/* By name, or NULL. By number 0, 1, ...: NULL ends the list. */
+const struct pikv_router *pikv_router_find(const char *name);
+const struct pikv_router *pikv_router_at(uint32_t i);
+
 /* ---- asking and telling ---- */
 
 struct pikv_explanation {
