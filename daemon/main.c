@@ -9,6 +9,8 @@
  *   lanes     stores and sessions; no threads yet
  *   ssd       disks, logs; what lies on the SSDs is found again
  *   links     transports: from here on clients may connect
+ *   loop      the control thread's
+ *   cluster   links to other daemons; the last view is with the lanes
  *   loops     one thread per lane
  *   admin     HTTP on the control loop
  *   door      for Redis clients, on a thread of its own; a client of the lanes
@@ -19,7 +21,8 @@
  *
  * Whatever stops a start is one line on stderr that names the setting and the
  * fix, and an exit status of sysexits.h: 64 usage, 78 configuration, 69
- * something is in use, 71 the system refused, 70 a lane did not end. */
+ * something is in use, 71 the system refused, 70 a lane did not end, or the
+ * voters' disk failed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -37,6 +40,7 @@
 #include "door/door.h"
 #include "server/admin.h"
 #include "server/args.h"
+#include "server/cluster_loop.h"
 #include "server/control.h"
 #include "server/explain.h"
 #include "server/files.h"
@@ -65,9 +69,11 @@ struct daemon {
     uint32_t lane_n;
     struct loop *loops[UNIT_LANES_MAX];
     struct loop_control *loop;
+    struct cluster_loop *cluster;
+    bool fatal; /* it must end, and not with 0 */
     struct admin *admin;
     struct door *door;
-    struct metrics door_metrics;
+    struct metrics beside; /* what the door and the cluster count */
     char registry_path[MAIN_PATH];
 };
 
@@ -299,7 +305,7 @@ static enum err set_up_control(struct daemon *d, struct errmsg *m)
                           d->cfg.namespaces.max);
     snprintf(d->registry_path, sizeof(d->registry_path), "%s/namespaces.json",
              d->cfg.node.state_dir);
-    d->control.beside = &d->door_metrics;
+    d->control.beside = &d->beside;
     return keeps ? load_registry(d, m) : OK;
 }
 
@@ -427,10 +433,10 @@ static void on_drain(void *arg)
     const struct daemon *d = arg;
 
     door_drain(d->door);
+    cluster_loop_drain(d->cluster);
 }
 
-/* Lane threads take no signals: the control loop does. */
-static enum err set_up_loops(struct daemon *d, struct errmsg *m)
+static enum err set_up_loop(struct daemon *d, struct errmsg *m)
 {
     struct loop_control_cfg cfg = {
         .control = &d->control,
@@ -441,8 +447,15 @@ static enum err set_up_loops(struct daemon *d, struct errmsg *m)
         .on_drain = on_drain,
         .arg = d,
     };
+
+    return loop_control_open(&d->loop, &cfg, m);
+}
+
+/* Lane threads take no signals: the control loop does. */
+static enum err set_up_loops(struct daemon *d, struct errmsg *m)
+{
     sigset_t all, old;
-    enum err e = loop_control_open(&d->loop, &cfg, m);
+    enum err e = OK;
 
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
@@ -461,6 +474,34 @@ static void tear_down_loops(struct daemon *d)
             loop_join(d->loops[i]);
 }
 
+/* ---- Cluster ---- */
+
+static void cluster_fatal(void *arg)
+{
+    struct daemon *d = arg;
+
+    d->fatal = true;
+    kill(getpid(), SIGTERM);
+}
+
+static enum err set_up_cluster(struct daemon *d, struct errmsg *m)
+{
+    struct cluster_loop_cfg cfg = {.control = &d->control,
+                                   .uv = loop_control_uv(d->loop),
+                                   .metrics = &d->beside,
+                                   .fatal = cluster_fatal,
+                                   .arg = d};
+
+    return d->cfg.cluster.enabled ? cluster_loop_open(&d->cluster, &cfg, m)
+                                  : OK;
+}
+
+static void tear_down_cluster(struct daemon *d)
+{
+    cluster_loop_close(d->cluster);
+    d->cluster = NULL;
+}
+
 /* ---- Admin ---- */
 
 static enum err set_up_admin(struct daemon *d, struct errmsg *m)
@@ -469,6 +510,7 @@ static enum err set_up_admin(struct daemon *d, struct errmsg *m)
                             .loop = d->loop,
                             .arenas = d->arenas,
                             .arena_n = d->arena_n,
+                            .cluster = d->cluster,
                             .ssd = &d->ssd.node};
 
     return d->cfg.listen.admin.enabled ? admin_open(&d->admin, &cfg, m) : OK;
@@ -484,7 +526,7 @@ static void tear_down_admin(struct daemon *d)
 static enum err set_up_door(struct daemon *d, struct errmsg *m)
 {
     return d->cfg.listen.resp.enabled
-               ? door_open(&d->door, &d->cfg, &d->door_metrics, m)
+               ? door_open(&d->door, &d->cfg, &d->beside, m)
                : OK;
 }
 
@@ -502,6 +544,8 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
     e = e ? e : set_up_lanes(d, m);
     e = e ? e : set_up_ssd(d, m);
     e = e ? e : set_up_links(d, m);
+    e = e ? e : set_up_loop(d, m);
+    e = e ? e : set_up_cluster(d, m);
     e = e ? e : set_up_loops(d, m);
     e = e ? e : set_up_admin(d, m);
     e = e ? e : set_up_door(d, m);
@@ -513,6 +557,7 @@ static void tear_down(struct daemon *d)
     door_close(d->door);
     tear_down_loops(d);
     tear_down_admin(d);
+    tear_down_cluster(d);
     tear_down_links(d);
     tear_down_ssd(d);
     tear_down_lanes(d);
@@ -564,8 +609,8 @@ static int serve(struct daemon *d)
     log_start(d);
     loop_control_run(d->loop);
     tear_down(d);
-    LOG(LOG_NOTICE, "stopped", "status=0");
-    return EX_OK;
+    LOG(LOG_NOTICE, "stopped", "status=%d", d->fatal ? EX_SOFTWARE : EX_OK);
+    return d->fatal ? EX_SOFTWARE : EX_OK;
 }
 
 /* ---- What to do ---- */

@@ -75,39 +75,55 @@ static enum err open_memory(struct cluster *c, const struct cluster_cfg *cfg,
 {
     uint32_t n = c->is_static ? cfg->member_n : 0;
 
-    c->view = shared_view_new(NULL);
     if (n && !fault_here("cluster_open")) {
         c->members = calloc(n, sizeof(*c->members));
         c->peers = calloc(n, sizeof(*c->peers));
     }
-    if (!c->view || (n && (!c->members || !c->peers)))
+    if (n && (!c->members || !c->peers))
         return errmsg_set(m, ERR_NO_MEMORY, "cluster: out of memory");
     if (n)
         memcpy(c->members, cfg->members, n * sizeof(*c->members));
-    c->view->v.cluster = c->cluster;
-    c->view->v.generation = 1;
     return OK;
+}
+
+/* The pool's view of an epoch, or a copy of v, or an empty one. */
+static struct shared_view *open_view(struct cluster *c, const struct view *v)
+{
+    bool compare;
+    struct shared_view *s = view_pool_take(c->cfg.pool, v ? v->generation : 1,
+                                           v ? v->epoch : 0, &compare);
+
+    if (s)
+        return s;
+    s = shared_view_new(v);
+    if (!s)
+        return NULL;
+    if (!v) {
+        s->v.cluster = c->cluster;
+        s->v.generation = 1;
+    }
+    if (!c->is_static)
+        view_pool_add(c->cfg.pool, s);
+    return s;
 }
 
 /* The view of the last life, from disk. */
 static enum err open_last(struct cluster *c, const struct view *last,
                           struct errmsg *m)
 {
-    enum err e;
+    bool have = last && last->epoch;
 
-    if (!last || last->epoch == 0)
-        return OK;
-    if (last->cluster != c->cluster)
+    if (have && last->cluster != c->cluster)
         return errmsg_set(m, ERR_CONFIG,
                           "cluster.id: this node's state_dir belongs to "
                           "another cluster than %s; use the old id, or an "
                           "empty state_dir", c->cfg.id);
-    e = view_copy(&c->view->v, last);
-    if (e != OK)
-        return errmsg_set(m, e, "cluster: out of memory");
-    view_pool_add(c->cfg.pool, c->view);
-    c->acts.publish = true;
-    cl_seek_view(c);
+    c->view = open_view(c, have ? last : NULL);
+    if (!c->view)
+        return errmsg_set(m, ERR_NO_MEMORY, "cluster: out of memory");
+    c->acts.publish = have;
+    if (have)
+        cl_seek_view(c);
     return OK;
 }
 
@@ -138,10 +154,8 @@ enum err cluster_open(const struct cluster_cfg *cfg, uint64_t now_ms,
     open_defaults(c);
     c->beat_ms += now_ms;
     e = open_memory(c, cfg, m);
-    if (e == OK && c->is_static)
-        e = cl_static_open(c, m);
-    else if (e == OK)
-        e = open_last(c, cfg->last, m);
+    if (e == OK)
+        e = c->is_static ? cl_static_open(c, m) : open_last(c, cfg->last, m);
     if (e == OK && !c->is_static && cfg->voter)
         e = cl_voter_open(c, m);
     if (e != OK) {
@@ -329,6 +343,12 @@ const struct view *cluster_view(const struct cluster *c)
 const struct state *cluster_state(const struct cluster *c)
 {
     return c->fenced ? NULL : c->state;
+}
+
+bool cluster_leads(const struct cluster *c, uint64_t *term_out)
+{
+    *term_out = c->lead ? c->lead->term : 0;
+    return c->lead != NULL;
 }
 
 void cluster_status(const struct cluster *c, struct cluster_status *out)

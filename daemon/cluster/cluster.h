@@ -188,6 +188,8 @@ must_check enum err cluster_hello_check(const struct cluster *c,
 const struct view *cluster_view(const struct cluster *c);
 const struct state *cluster_state(const struct cluster *c); /* NULL: watcher */
 void cluster_status(const struct cluster *c, struct cluster_status *out);
+/* Does this node lead, and in which term (else 0)? */
+bool cluster_leads(const struct cluster *c, uint64_t *term_out);
 /* Leader: the load it knows of a node; false: none. */
 bool cluster_load_of(const struct cluster *c, uint16_t node,
                      struct cluster_load *out, uint64_t *age_ms_out);

@@ -70,7 +70,6 @@ enum err cl_static_open(struct cluster *c, struct errmsg *m)
         shared_view_unref(s);
         return errmsg_set(m, ERR_CONFIG, "cluster.members: %s", wrong);
     }
-    shared_view_unref(c->view);
     c->view = s;
     c->acts.publish = true;
     c->self = view_find(&s->v, c->cfg.self.name);

@@ -28,6 +28,17 @@
  *     libraft aborts, or goes on with voters that were never agreed on.
  *  9. A snapshot replaces an entry that contradicts it, whatever its term. Else
  *     the follower says that it has it all and never catches up.
+ * 10. A message that begins before our log is cut to what is behind our
+ *     snapshot. Else it is refused for ever: the leader only ever goes back,
+ *     down to a snapshot that is older than ours. From index 1 on, it would
+ *     even be appended in the wrong place.
+ * 11. A server votes whatever its own configuration says of it, and if it is no
+ *     voter there it still forgets a leader that is silent. Else one that does
+ *     not know yet that it became a voter withholds the vote without which
+ *     nobody can tell it.
+ * 12. A refused pre-vote says the term of who refuses. Else a candidate whose
+ *     term is behind asks in vain for ever, and if only it has all entries
+ *     nobody ever leads.
  *
  * Off, only what the wire needs and rule 6 remain: tests show what then
  * happens. */
@@ -150,16 +161,44 @@ static raft_index conflict_of(const struct raft *r,
     return 0;
 }
 
-/* Rules 2, 5, 7 and 8; false: drop it. */
+/* Rule 10: what begins before our log begins behind our snapshot, since all
+ * leaders have what is in it. */
+static void guard_trim(struct raft_guard *g, struct raft_append_entries *a)
+{
+    const struct raft *r = g->r;
+    raft_index snapshot = r->log.snapshot.last_index;
+    raft_index k = snapshot - a->prev_log_index;
+
+    if (a->term < r->current_term || a->prev_log_index >= r->log.offset ||
+        a->prev_log_index >= snapshot || g->installs)
+        return;
+    g->guarded++;
+    a->prev_log_index = snapshot;
+    a->prev_log_term = r->log.snapshot.last_term;
+    if (k < a->n_entries) {
+        a->n_entries -= (unsigned)k;
+        memmove(a->entries, a->entries + k, a->n_entries * sizeof *a->entries);
+    } else if (a->n_entries) {
+        raft_free(a->entries[0].batch);
+        raft_free(a->entries);
+        a->entries = NULL;
+        a->n_entries = 0;
+    }
+}
+
+/* Rules 2, 7, 8 and 10; false: drop it. */
 static bool guard_entries(struct raft_guard *g, struct raft_append_entries *a)
 {
     struct raft *r = g->r;
-    raft_index end = a->prev_log_index + a->n_entries;
-    raft_index cut = conflict_of(r, a);
-    raft_term prev = raft_log_term(r, a->prev_log_index);
+    raft_index end, cut;
+    raft_term prev;
 
+    guard_trim(g, a);
+    end = a->prev_log_index + a->n_entries;
+    cut = conflict_of(r, a);
+    prev = raft_log_term(r, a->prev_log_index);
     if (a->prev_log_index < r->log.offset && !prev && a->n_entries)
-        return false; /* an old one: it would be appended in the wrong place */
+        return false;
     if (cut && (g->writes || cut <= r->commit_index))
         return false;
     if (a->leader_commit > end) {
@@ -254,12 +293,41 @@ static bool guard_incoming(struct raft_guard *g, struct raft_message *m)
     }
 }
 
+/* This server in its own configuration, or NULL. */
+static struct raft_server *guard_self(struct raft *r)
+{
+    for (unsigned i = 0; i < r->configuration.n; i++)
+        if (r->configuration.servers[i].id == r->id)
+            return &r->configuration.servers[i];
+    return NULL;
+}
+
+/* Rule 11. Who asks counts only the voters that it knows. */
+static void guard_vote(struct raft_guard *g, struct raft_message *m)
+{
+    struct raft *r = g->r;
+    struct raft_server *self = guard_self(r);
+    int role = self ? self->role : 0;
+
+    if (r->state == RAFT_FOLLOWER && role != RAFT_VOTER &&
+        g->io->time(g->io) - r->election_timer_start >= r->election_timeout)
+        r->follower_state.current_leader.id = 0;
+    if (self)
+        self->role = RAFT_VOTER;
+    g->recv(g->io, m);
+    if (self)
+        self->role = role;
+}
+
 void raft_guard_receive(struct raft_guard *g, struct raft_message *m)
 {
     raft_guard_enter(g);
     g->taking = false;
     if (guard_incoming(g, m)) {
-        g->recv(g->io, m);
+        if (m->type == RAFT_IO_REQUEST_VOTE && !g->off)
+            guard_vote(g, m);
+        else
+            g->recv(g->io, m);
         if (g->install_term && g->installs)
             g->r->log.snapshot.last_term = g->install_term;
         g->install_term = 0;
@@ -331,6 +399,15 @@ static bool guard_outgoing(struct raft_guard *g,
     return true;
 }
 
+/* Rule 12. */
+static void guard_vote_result(const struct raft_guard *g,
+                              struct raft_request_vote_result *v)
+{
+    if (v->pre_vote == raft_tribool_true && !v->vote_granted &&
+        v->term < g->r->current_term)
+        v->term = g->r->current_term;
+}
+
 static bool sent_push(struct raft_guard *g, struct raft_io_send *req,
                       raft_io_send_cb cb)
 {
@@ -357,6 +434,8 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
         return RAFT_NOMEM;
     if (g->failed || !raft_guard_open(g))
         return 0;
+    if (m->type == RAFT_IO_REQUEST_VOTE_RESULT && !g->off)
+        guard_vote_result(g, &copy.request_vote_result);
     if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT ||
         guard_outgoing(g, &copy.append_entries_result))
         g->ev.send(g->ev.arg, &copy);

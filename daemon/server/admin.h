@@ -33,6 +33,7 @@ struct admin_cfg {
     const struct arena_map *arenas; /* [0]: the shared pool */
     uint32_t arena_n;
     const struct ssd_node *ssd; /* or NULL; n 0: none */
+    const struct cluster_loop *cluster; /* NULL: a single node */
 };
 
 /* Listens at listen.admin. ERR_BUSY: the port is taken. */

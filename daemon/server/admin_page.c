@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/copy.h"
+#include "server/admin_cluster.h"
 #include "server/args.h"
 #include "server/lane.h"
 
@@ -309,7 +310,7 @@ void admin_page_metrics(const struct admin_cfg *cfg,
 
 struct health {
     struct textbuf *out;
-    bool verbose, ok;
+    bool verbose, ok, degraded;
 };
 
 static void check(struct health *h, bool ok, const char *name, const char *text)
@@ -344,6 +345,19 @@ static void check_ssd(struct health *h, const struct ssd_dev *d)
                     ssd_state_name(state), *why ? ": " : "", why, d->engine);
 }
 
+/* Degraded: nothing in the view changes now, what is here is served. */
+static void check_cluster(struct health *h, const struct admin_cfg *cfg)
+{
+    char text[256];
+    enum admin_state s = admin_cluster_state(cfg, text, sizeof(text));
+
+    if (s != ADMIN_DEGRADED)
+        check(h, s == ADMIN_OK, "cluster", text);
+    else if (h->verbose)
+        textbuf_add(h->out, "[!]cluster degraded: %s\n", text);
+    h->degraded = s == ADMIN_DEGRADED;
+}
+
 static void check_ready(struct health *h, const struct admin_cfg *cfg)
 {
     const struct config *c = cfg->control->cfg;
@@ -362,13 +376,15 @@ static void check_ready(struct health *h, const struct admin_cfg *cfg)
     }
     for (uint32_t i = 0; cfg->ssd && i < cfg->ssd->n; i++)
         check_ssd(h, &cfg->ssd->devs[i]);
+    if (cfg->cluster)
+        check_cluster(h, cfg);
     check(h, !loop_control_draining(cfg->loop), "not-draining", "");
 }
 
 bool admin_page_health(const struct admin_cfg *cfg, bool live, bool verbose,
                        struct textbuf *out)
 {
-    struct health h = {out, verbose, true};
+    struct health h = {out, verbose, true, false};
 
     check_lanes(&h, cfg);
     if (!live)
@@ -377,7 +393,10 @@ bool admin_page_health(const struct admin_cfg *cfg, bool live, bool verbose,
         textbuf_add(out, "%s check %s\n", live ? "livez" : "readyz",
                     h.ok ? "passed" : "failed");
     else
-        textbuf_add(out, "%s\n", h.ok ? "ok" : "failed");
+        textbuf_add(out, "%s\n",
+                    !h.ok        ? "failed"
+                    : h.degraded ? "ok, degraded"
+                                 : "ok");
     return h.ok;
 }
 
@@ -540,6 +559,8 @@ void admin_page_status(const struct admin_cfg *cfg,
                      status_lanes(&page), "tiers", status_tiers(&page),
                      "namespaces", status_namespaces(&page), "clients",
                      status_clients(&page), "config", status_config(&page));
+    if (root && cfg->cluster)
+        json_object_set_new(root, "cluster", admin_cluster_json(cfg));
     text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     json_decref(root);
     if (text)

@@ -545,6 +545,7 @@ static void on_load(uv_timer_t *h)
 
     cluster_load_take(cl);
     cluster_loop_step(cl, &ev);
+    cluster_experts_collect(cl);
     count_nodes(cl);
     count_status(cl);
 }
@@ -623,6 +624,7 @@ enum err cluster_loop_open(struct cluster_loop **out,
     }
     cfg->control->cluster =
         (struct control_cluster){.ask = on_ask, .arg = cl};
+    cfg->control->cluster.feedback = cluster_feedback;
     if (cl->conf->cluster.provider != PROVIDER_STATIC) /* nobody counts there */
         cfg->control->cluster.flush = on_flush;
     take_actions(cl); /* the last view */
@@ -703,6 +705,7 @@ void cluster_loop_close(struct cluster_loop *cl)
     }
     raft_disk_free(cl->io);
     cluster_load_fini(cl);
+    experts_fini(&cl->experts);
     view_drop(cl->unsent);
     bytes_fini(&cl->writing);
     bytes_fini(&cl->to_write);

@@ -464,9 +464,9 @@ void cluster_ask(void *arg, struct ctl_call *call)
         return;
     case PIKV__CLUSTER_REQUEST__WHAT__EXPERTS:
     case PIKV__CLUSTER_REQUEST__WHAT__EXPERTS_PLAN:
-    case PIKV__CLUSTER_REQUEST__WHAT__EXPERTS_PLACE:
         cluster_experts(cl, call);
         return;
+    case PIKV__CLUSTER_REQUEST__WHAT__EXPERTS_PLACE:
     case PIKV__CLUSTER_REQUEST__WHAT__VOTER_ADD:
     case PIKV__CLUSTER_REQUEST__WHAT__VOTER_REMOVE:
     case _PIKV__CLUSTER_REQUEST__WHAT_IS_INT_SIZE:

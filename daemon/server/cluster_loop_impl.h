@@ -5,13 +5,16 @@
  *   cluster_loop_boot.c  identity, addresses, what struct cluster is told
  *   cluster_loop_load.c  this node's figures, twice a second
  *   cluster_loop_ask.c   operators: what they see and change
- *   cluster_loop_plan.c  placement and experts for operators */
+ *   cluster_loop_plan.c  placement, for operators
+ *   cluster_loop_experts.c  loads of experts, from engines and for operators
+ */
 #ifndef SERVER_CLUSTER_LOOP_IMPL_H
 #define SERVER_CLUSTER_LOOP_IMPL_H
 
 #include <pthread.h>
 #include <uv.h>
 
+#include "cluster/experts.h"
 #include "pikv.pb-c.h"
 #include "server/cluster_loop.h"
 #include "server/heat.h"
@@ -55,6 +58,8 @@ struct cluster_loop {
     bool flushes_due, puller_told;
     struct cluster_load load; /* the last one told */
     struct cluster_rates rates;
+    struct experts experts; /* leader: what all nodes said */
+    uint64_t experts_ms;    /* they were decayed then */
 
     struct ctl_call *calls; /* that wait for an answer, by ticket */
     uint64_t tickets;
@@ -121,6 +126,15 @@ void cluster_refuse(struct ctl_call *call, enum err e, const char *fmt, ...)
 /* ---- cluster_loop_plan.c ---- */
 
 void cluster_plan(struct cluster_loop *cl, struct ctl_call *call, bool apply);
+
+/* ---- cluster_loop_experts.c ---- */
+
+/* control_cluster.feedback */
+enum err cluster_feedback(void *arg, const struct registry_ns *ns,
+                          const Pikv__Feedback *m);
+/* Takes over what beats brought to this node, if it leads. */
+void cluster_experts_collect(struct cluster_loop *cl);
+/* EXPERTS, EXPERTS_PLAN */
 void cluster_experts(struct cluster_loop *cl, struct ctl_call *call);
 
 #endif

@@ -7,7 +7,7 @@
  *              -> lane_usage_mail to all -> answer
  *   RELOAD     load, check -> lane_config_mail to all -> answer
  *   SSD        [retire, or forget and then replace] -> info -> answer
- *   CLUSTER    asked of the cluster's shell, which answers
+ *   CLUSTER, FEEDBACK  asked of the cluster's shell, which answers
  *
  * In a cluster a bump is the whole cluster's: the voters count it first, then
  * every node that sees the count in its view bumps its own, this one too.
@@ -622,6 +622,19 @@ static void call_ssd(struct control *c, struct ctl_call *call)
 
 /* ---- Calls ---- */
 
+static void call_feedback(struct control *c, struct ctl_call *call)
+{
+    const Pikv__Feedback *m = call->request;
+    const struct registry_ns *ns = registry_find_id(&c->registry, m->ns);
+    enum err e = ERR_UNSUPPORTED;
+
+    if (!ns)
+        e = ERR_NO_NAMESPACE;
+    else if (c->cluster.feedback)
+        e = c->cluster.feedback(c->cluster.arg, ns, m);
+    call_answer(call, e);
+}
+
 static void call_cluster(struct control *c, struct ctl_call *call)
 {
     if (c->cluster.ask)
@@ -654,6 +667,9 @@ static void call_run(struct mail *m, void *control)
         return;
     case CTL_CLUSTER:
         call_cluster(control, call);
+        return;
+    case CTL_FEEDBACK:
+        call_feedback(control, call);
         return;
     }
 }

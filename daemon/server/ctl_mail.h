@@ -41,6 +41,7 @@ enum ctl_what {
     CTL_RELOAD,    /* request: NULL */
     CTL_SSD,       /* request: const Pikv__SsdRequest * */
     CTL_CLUSTER,   /* request: const Pikv__ClusterRequest * */
+    CTL_FEEDBACK,  /* request: const Pikv__Feedback *: loads of experts */
 };
 
 struct ctl_usage {

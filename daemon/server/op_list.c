@@ -31,6 +31,7 @@ enum {
     LIST_STEPS = 256,          /* of them for a request */
     LIST_BLOCKS = 512,         /* of a page at most */
     LIST_SPACES = 8,           /* namespaces of a page */
+    LIST_KEYS = 64,            /* of a request for single ones */
     LIST_PAGE_BYTES = 96 << 10,
     LIST_FIXED_BYTES = 192,    /* packed, of a block beside key and parent */
     LIST_OPEN_BYTES = 4 << 10, /* packed, of what opens a namespace */
@@ -62,6 +63,7 @@ struct list_op {
     struct op *op;
     const Pikv__ListRequest *m;
     uint32_t max, n, space_n, steps;
+    uint32_t ns, key_i; /* of single keys */
     uint64_t bytes; /* of the page, packed, at most */
     uint64_t room;
     uint64_t cursor; /* the next place: a block's number is its place */
@@ -249,9 +251,37 @@ static bool list_visit(struct store *s, uint32_t block, void *arg)
     return !in->again;
 }
 
+/* Of single keys: what is here of them. */
+static void list_keys(struct list_op *in)
+{
+    struct store *s = in->op->lane->store;
+
+    while (!in->ended && !in->again && in->key_i < in->m->n_keys) {
+        const Pikv__ListKey *key = in->m->keys[in->key_i];
+        enum store_found why;
+        struct store_key k = {.ns = in->ns,
+                              .group = (uint16_t)key->group,
+                              .key = key->key.data,
+                              .key_len = (uint16_t)key->key.len,
+                              .scope = key->scope.len ? key->scope.data : NULL};
+        uint32_t block;
+
+        store_key_hash(s, &k);
+        block = store_find(s, &k, &why);
+        if (block)
+            (void)list_visit(s, block, in);
+        in->key_i += !in->again;
+    }
+    in->ended |= in->key_i == in->m->n_keys;
+}
+
 static void list_step(struct list_op *in)
 {
     in->again = false;
+    if (in->m->n_keys) {
+        list_keys(in);
+        return;
+    }
     in->cursor = store_walk_routes(in->op->lane->store, in->cursor, LIST_STEP,
                                    in->slots, list_visit, in);
     in->ended |= in->cursor == 0 || ++in->steps == LIST_STEPS;
@@ -314,6 +344,28 @@ static enum err list_slots(struct list_op *in)
     return OK;
 }
 
+/* OK with nothing to look at, if there is no such namespace here. */
+static enum err list_take_keys(struct list_op *in)
+{
+    const struct lane *l = in->op->lane;
+
+    if (in->m->n_keys > LIST_KEYS)
+        return ERR_LIMIT;
+    for (size_t i = 0; i < in->m->n_keys; i++) {
+        const Pikv__ListKey *k = in->m->keys[i];
+
+        if (k->key.len == 0 || k->key.len > WIRE_KEY_MAX ||
+            (k->scope.len && k->scope.len != 16) || k->group > UINT16_MAX)
+            return ERR_BAD_REQUEST;
+    }
+    for (uint32_t id = 1; id <= l->ns_max && !in->ns; id++)
+        if (l->ns[id].id && strcmp(l->ns[id].name, in->m->space) == 0)
+            in->ns = id;
+    in->ended = !in->ns;
+    in->cursor = 0;
+    return OK;
+}
+
 static enum err list_start(struct op *op)
 {
     const Pikv__ListRequest *m;
@@ -333,7 +385,7 @@ static enum err list_start(struct op *op)
     in->max = m->max ? (uint32_t)min_u64(m->max, LIST_BLOCKS) : LIST_BLOCKS;
     in->room = min_u64(op->lane->limits.message_bytes - 2 * WIRE_RECORD,
                        LIST_PAGE_BYTES);
-    return list_slots(in);
+    return m->n_keys ? list_take_keys(in) : list_slots(in);
 }
 
 static void list_reply(struct op *op, struct list_op *in)

@@ -208,6 +208,7 @@ static void namespace_answer(struct op *op, struct ask *ask)
     Pikv__NamespaceReply rep = PIKV__NAMESPACE_REPLY__INIT;
 
     rep.error = ask->call.msg.text;
+    rep.everywhere = ask->call.everywhere;
     rep.n_namespaces = ask->call.err ? 0 : ask->call.ns_n;
     rep.namespaces =
         zalloc(op, (rep.n_namespaces + 1) * sizeof *rep.namespaces);

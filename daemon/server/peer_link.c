@@ -246,7 +246,7 @@ static void conn_late(struct conn *c)
         conn_end_bye(c, ERR_EXISTS, "another link with %s stays", c->name);
         break;
     case CONN_CLOSING:
-        conn_close(c);
+        peer_conn_close(c);
         break;
     case CONN_UP: /* has no deadline */
         break;

@@ -42,7 +42,7 @@ static void on_closed(uv_handle_t *h)
         conn_end(c, false, c->why, "%s", c->words);
 }
 
-void conn_close(struct conn *c)
+void peer_conn_close(struct conn *c)
 {
     if (c->open && !c->closing) {
         c->closing = true;
@@ -58,14 +58,14 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 
     c->shut = true;
     if (status < 0)
-        conn_close(c);
+        peer_conn_close(c);
 }
 
 static void conn_shut(struct conn *c)
 {
     c->want_shut = false;
     if (uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, on_shutdown) != 0)
-        conn_close(c);
+        peer_conn_close(c);
 }
 
 static void conn_linger(struct conn *c)
@@ -77,7 +77,7 @@ static void conn_linger(struct conn *c)
     if (c->tls) {
         peer_session_shut(c->tls);
         if (!peer_session_drain(c->tls, &c->out)) {
-            conn_close(c);
+            peer_conn_close(c);
             return;
         }
     }
@@ -105,7 +105,7 @@ void conn_end(struct conn *c, bool polite, enum err e, const char *fmt, ...)
     if (polite && connected && c->open && !c->closing)
         conn_linger(c);
     else
-        conn_close(c);
+        peer_conn_close(c);
 }
 
 void conn_end_bye(struct conn *c, enum err e, const char *fmt, ...)
@@ -140,7 +140,7 @@ static void bytes_empty(struct bytes *b)
 static void conn_write_failed(struct conn *c, int status)
 {
     if (c->state == CONN_CLOSING)
-        conn_close(c);
+        peer_conn_close(c);
     else
         conn_end(c, false, ERR_PEER_GONE, "cannot write: %s",
                  uv_strerror(status));
@@ -338,7 +338,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         return;
     if (n < 0 || c->state == CONN_CLOSING) {
         if (n < 0 && c->state == CONN_CLOSING)
-            conn_close(c);
+            peer_conn_close(c);
         else if (n < 0)
             conn_eof(c, (int)n);
         return;

@@ -56,7 +56,7 @@ static void dial_failed(struct conn *c, enum err e, const char *why)
 {
     c->why = e;
     snprintf(c->words, sizeof(c->words), "%.100s: %s", c->dialed, why);
-    conn_close(c);
+    peer_conn_close(c);
 }
 
 void conn_dial_late(struct conn *c)

@@ -160,7 +160,7 @@ void conn_end(struct conn *c, bool polite, enum err e, const char *fmt, ...)
 void conn_end_bye(struct conn *c, enum err e, const char *fmt, ...)
     printf_like(3, 4);
 /* Closes the socket at once. */
-void conn_close(struct conn *c);
+void peer_conn_close(struct conn *c);
 
 /* ---- peer_link_greet.c ---- */
 

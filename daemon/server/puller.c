@@ -149,7 +149,7 @@ static void drain_link(struct puller *p, struct link *l)
     do {
         n = pikv_drain(l->kv, done, PULLER_DRAINS);
         for (int i = 0; i < n; i++)
-            batch_completion(p, &done[i]);
+            haul_completion(p, &done[i]);
     } while (n == PULLER_DRAINS);
 }
 
@@ -189,7 +189,7 @@ static void puller_turn(struct puller *p)
         link_tick(p);
     }
     want_tick(p);
-    batch_tick(p);
+    haul_tick(p);
     pass_tick(p);
 }
 
@@ -259,8 +259,8 @@ static void init(struct puller *p, const struct puller_cfg *cfg)
     list_init(&p->pulls);
     pthread_mutex_init(&p->mu, NULL);
     pthread_cond_init(&p->cond, NULL);
-    for (uint32_t i = 0; i < PULLER_BATCHES; i++)
-        p->batches[i].p = p;
+    for (uint32_t i = 0; i < PULLER_HAULS; i++)
+        p->hauls[i].p = p;
     for (uint32_t i = 0; i < PULLER_BIGS; i++)
         p->bigs[i].fd = -1;
 }

@@ -34,7 +34,7 @@
  *   puller_slots.c what the view asks for; moves.h's words
  *   puller_link.c  handles: to open and close them, namespaces, workers
  *   puller_pass.c  the walk through one source's lanes: LIST, page by page
- *   puller_copy.c  batches: LOOKUP here, GET there, PUT here
+ *   puller_copy.c  hauls: LOOKUP here, GET there, PUT here
  *   puller_want.c  wants of lanes */
 #ifndef SERVER_PULLER_H
 #define SERVER_PULLER_H
@@ -49,7 +49,7 @@ struct lane;
 
 enum {
     PULLER_NAME = 128,         /* a namespace's, with its NUL */
-    PULLER_DEADLINE_MS = 5000, /* of a GET or PUT of a batch */
+    PULLER_DEADLINE_MS = 5000, /* of a GET or PUT of a haul */
 };
 
 struct puller_cfg {

@@ -4,8 +4,8 @@
  *
  *  1. Everything but what a job in a worker's hands names belongs to the
  *     puller's thread.
- *  2. A link is not closed while link.users > 0: jobs and batches count.
- *  3. A page lives as long as a batch names it (page.refs).
+ *  2. A link is not closed while link.users > 0: jobs and hauls count.
+ *  3. A page lives as long as a haul names it (page.refs).
  *  4. A want is in p->pulls from the lane's post to its answer, once. */
 #ifndef SERVER_PULLER_IMPL_H
 #define SERVER_PULLER_IMPL_H
@@ -19,10 +19,10 @@
 enum {
     PULLER_WORKERS = 3,
     PULLER_SPACES = 256,       /* namespaces of a link */
-    PULLER_BATCHES = 10,
+    PULLER_HAULS = 10,
     PULLER_MOVING = 8,         /* of them for moves; the others are wants' */
-    PULLER_KEYS = 64,          /* of a batch */
-    PULLER_BATCH = 8 << 20,    /* bytes of a batch; a longer block goes alone */
+    PULLER_KEYS = 64,          /* of a haul */
+    PULLER_HAUL = 8 << 20,    /* bytes of a haul; a longer block goes alone */
     PULLER_BIGS = 2,           /* of those at a time */
     PULLER_TRIES = 5,          /* passes over a slot whose source answers */
     PULLER_PAGES = 2,
@@ -66,6 +66,7 @@ struct link {
     enum link_state state;
     char addr[2][NODE_ADDR_MAX]; /* shm first */
     uint32_t addr_n, addr_i;
+    bool no_shm; /* it is another user's */
     struct pikv *kv;
     uint32_t lanes, users;
     uint64_t block_bytes_max;
@@ -105,21 +106,21 @@ struct pass {
     bool listing, listed; /* a LIST is under way; there are no more */
     struct page *pages[PULLER_PAGES]; /* the first is being taken from */
     uint32_t page_n;
-    uint32_t batches;
+    uint32_t hauls;
     bool broken;  /* the link, or its view: not counted as a try */
     bool partial; /* some block could not be brought now */
 };
 
-/* ---- batches ---- */
+/* ---- hauls ---- */
 
-enum batch_state { BATCH_FREE, BATCH_LOOKUP, BATCH_HELD, BATCH_GET, BATCH_PUT };
+enum haul_state { HAUL_FREE, HAUL_LOOKUP, HAUL_HELD, HAUL_GET, HAUL_PUT };
 
 struct pull;
 
-struct batch {
+struct haul {
     struct puller *p;
     struct pass *pass; /* NULL: of wants */
-    enum batch_state state;
+    enum haul_state state;
     struct link *link;
     struct page *page;
     const Pikv__ListSpace *space;
@@ -143,11 +144,12 @@ struct batch {
     struct pikv_result results[PULLER_KEYS];
 };
 
-struct big { /* memory for a block longer than a batch */
+struct big { /* memory for a block longer than a haul */
     uint8_t *p;
     uint64_t bytes;
     int fd;
     bool used;
+    struct pikv *with; /* the source's handle that knows it, or NULL */
 };
 
 /* ---- wants ---- */
@@ -155,9 +157,9 @@ struct big { /* memory for a block longer than a batch */
 struct pull {
     struct list all, node; /* p->pulls; link->wants */
     struct puller_want *w;
-    struct batch *b; /* or NULL */
+    struct haul *b; /* or NULL */
     uint32_t row;
-    bool asked; /* in a job's hands */
+    const void *job; /* that asks for it, or NULL */
 };
 
 struct puller {
@@ -188,8 +190,8 @@ struct puller {
     struct link own;
     struct list links;
     struct pass pass;
-    struct batch batches[PULLER_BATCHES];
-    uint8_t *mem; /* PULLER_BATCHES x PULLER_BATCH; a memfd */
+    struct haul hauls[PULLER_HAULS];
+    uint8_t *mem; /* PULLER_HAULS x PULLER_HAUL; a memfd */
     int mem_fd;
     struct big bigs[PULLER_BIGS];
     bool no_durable; /* there is no SSD here */
@@ -247,15 +249,17 @@ void pass_tick(struct puller *p);
 void page_unref(struct page *g);
 
 /* puller_copy.c */
-struct batch *batch_new(struct puller *p, bool want);
-/* Rows, page, space, ids are set. A batch of wants does not look here first. */
-void batch_start(struct batch *b);
-void batch_completion(struct puller *p, const struct pikv_completion *c);
-void batch_tick(struct puller *p); /* those that wait for the rate */
-bool batch_row_good(const Pikv__ListBlock *r, uint64_t block_bytes_max);
-bool batch_mem(struct batch *b, uint64_t bytes);
+struct haul *haul_new(struct puller *p, bool want);
+/* Rows, page, space, ids are set. A haul of wants does not look here first. */
+void haul_start(struct haul *b);
+void haul_completion(struct puller *p, const struct pikv_completion *c);
+void haul_tick(struct puller *p); /* those that wait for the rate */
+bool haul_row_good(const Pikv__ListBlock *r, uint64_t block_bytes_max);
+bool haul_mem(struct haul *b, uint64_t bytes);
 must_check enum err copy_memory(struct puller *p);
 void copy_memory_free(struct puller *p);
+/* The handle is about to be closed. */
+void copy_memory_forget(struct puller *p, const struct pikv *kv);
 
 /* puller_want.c */
 mail_fn want_take;

@@ -50,7 +50,7 @@ static void link_address(struct link *l)
     const struct node *n = &p->view.nodes[l->node_idx];
 
     l->addr_n = 0;
-    if (n->shm[0] && n->host == p->cfg.host)
+    if (n->shm[0] && n->host == p->cfg.host && !l->no_shm)
         memcpy(l->addr[l->addr_n++], n->shm, sizeof n->shm);
     if (n->ucx[0])
         memcpy(l->addr[l->addr_n++], n->ucx, sizeof n->ucx);
@@ -83,6 +83,8 @@ struct link *link_get(struct puller *p, uint16_t node)
     return l;
 }
 
+/* DENIED: LIST over shm is for the daemon's own user; over ucx it must let us.
+ */
 void link_failed(struct link *l, int err)
 {
     uint64_t least = PULLER_BACKOFF_MS * NS_PER_MS;
@@ -92,6 +94,7 @@ void link_failed(struct link *l, int err)
                                   PULLER_BACKOFF_MAX_MS * NS_PER_MS)
                         : least;
     l->retry_ns = l->p->now_ns + l->backoff_ns;
+    l->no_shm |= err == ERR_DENIED;
     LOG(LOG_INFO, "puller_source", "node=%u address=%s error=%s", l->node_idx,
         LOG_STR(l->addr[l->addr_i]), pikv_error_name(err));
 }
@@ -122,7 +125,7 @@ static void open_run(struct job *j)
         j->err = pikv_info(o->kv, &o->info);
     if (!j->err)
         j->err = pikv_mem_register_fd(o->kv, j->p->mem_fd, 0,
-                                      (size_t)PULLER_BATCHES * PULLER_BATCH,
+                                      (size_t)PULLER_HAULS * PULLER_HAUL,
                                       j->p->mem);
     if (j->err) {
         pikv_close(o->kv);
@@ -209,6 +212,7 @@ static void link_close(struct link *l)
     if (!c)
         return; /* another time */
     *c = (struct close_job){.job.run = close_run, .link = l, .kv = l->kv};
+    copy_memory_forget(l->p, l->kv);
     l->kv = NULL;
     l->state = LINK_CLOSING;
     l->users++;
@@ -223,7 +227,8 @@ static bool link_moved(const struct link *l)
 
     if (l->node_idx == NODE_NONE || !p->has_view)
         return false;
-    if (l->node_idx >= p->view.node_n)
+    if (l->node_idx >= p->view.node_n ||
+        (l->no_shm && strncmp(l->addr[l->addr_i], "shm:", 4) == 0))
         return true;
     n = &p->view.nodes[l->node_idx];
     return strcmp(l->addr[l->addr_i], n->shm) != 0 &&
@@ -300,7 +305,8 @@ struct space_job {
     struct link *link;
     struct pikv *kv;
     uint32_t idx, serial, id;
-    uint64_t min_epoch; /* of the source's view; 0: any */
+    bool source;        /* not the own daemon */
+    uint64_t min_epoch; /* of its view */
     char name[PULLER_NAME];
     Pikv__Open *open; /* or NULL; ours */
 };
@@ -356,7 +362,7 @@ static int space_epoch(struct space_job *s)
     uint8_t buf[64];
     uint64_t epoch = 0;
 
-    if (!s->min_epoch)
+    if (!s->source)
         return OK;
     m.max = 1;
     list_ask(&j, buf, pikv__list_request__pack(&m, buf));
@@ -406,11 +412,6 @@ static void space_done(struct mail *m, void *arg)
             l->node_idx, LOG_STR(s->name), pikv_error_name(s->job.err));
     if (s->open)
         pikv__open__free_unpacked(s->open, NULL);
-    /* Over shm it does not let us ask; over ucx it must. */
-    if (s->job.err == ERR_DENIED && l->addr_i + 1 < l->addr_n && !l->users) {
-        l->addr_i++;
-        link_close(l);
-    }
     free(s);
 }
 
@@ -437,7 +438,8 @@ static void space_open(struct link *l, struct space *x, const Pikv__Open *open)
     s->kv = l->kv;
     s->idx = (uint32_t)(x - l->spaces);
     s->serial = l->p->serial;
-    s->min_epoch = l->node_idx == NODE_NONE ? 0 : l->p->flush_epoch;
+    s->source = l->node_idx != NODE_NONE;
+    s->min_epoch = l->p->flush_epoch;
     memcpy(s->name, x->name, sizeof s->name);
     s->open = open ? open_copy(open) : NULL;
     if (open && !s->open) {
