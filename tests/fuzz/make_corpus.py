@@ -323,13 +323,13 @@ CMDS = {
             command(7, struct.pack("<I", 0), 15) +
             command(8, struct.pack("<IBHHH", 0, 3, 0, 1, 2), 16) +
             command(9, struct.pack("<HB", 1, 1), 17),
-    "life": b"\x00" + JOIN + become(4, 1, 20) + become(4, 2, 21) +
+    "life": b"\x04" + JOIN + become(4, 1, 20) + become(4, 2, 21) +
             become(4, 3, 22) + become(4, 4, 23) +
             command(1, node(b"e", uuid=8), 24),
     "removed": b"\x01" + EXPERTS + SLOTS + become(2, 3, 20) +
                become(2, 4, 21) + become(0, 3, 22) + become(0, 4, 23),
     "twice": b"\x00" + FLUSH + FLUSH + TENANT + TENANT,
-    "refused": b"\x00" + command(3, slot_rows(99, (1, row(9))), 18) +
+    "refused": b"\x04" + command(3, slot_rows(99, (1, row(9))), 18) +
                command(4, places((1, 1, 1, 0, 0, 9)), 19) +
                command(1, node(b"a", uuid=9, incarnation=2), 25),
     "snapshot": b"\x02" + state(9, THREE),

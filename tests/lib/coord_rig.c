@@ -429,6 +429,7 @@ void rig_settle(struct rig *r, uint64_t ms)
     int leader;
 
     raft_mem_heal(&r->w);
+    rig_run(r, 500); /* a fault that is under way still ends its node */
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++) {
         r->w.node[i].timeout_ms = 0;
         if (!r->node[i].c && (i < r->voter_n || r->w.node[i].disk.term))

@@ -50,6 +50,7 @@ enum csim_kind {
     CSIM_BOOT,
     CSIM_COMMAND,
     CSIM_WATCH,
+    CSIM_WAKE, /* node: a voter's pause ends */
 };
 
 struct csim_event {
@@ -83,55 +84,67 @@ struct csim_link {
 };
 
 struct csim_content {
-    uint64_t value; /* 0: not here */
-    uint32_t flush; /* the space's count when it was written */
+    uint64_t value;   /* 0: not here */
+    uint64_t drop_us; /* not 0: gone from then on */
+    uint32_t flush;   /* the space's count when it was written */
+};
+
+struct csim_move { /* a slot that comes to a node */
+    uint32_t slot;
+    uint8_t stage; /* 1: to be taken over, 2: taken over */
+    bool done;
+    uint64_t epoch; /* of the view that began the stage */
 };
 
 struct csim_node {
+    struct csim *sim;
     struct cluster *c;
     uint32_t at;
-    bool up, voter, refused, gone;
+    bool up, voter, leads, dirty, fatal, moving;
+    bool gone; /* for good: nobody starts it again */
     uint32_t life; /* of the process */
     uint64_t pause_us;
+    raft_io_tick_cb raft_tick; /* while paused */
     int32_t ppm;
     uint64_t clock_ms; /* offset */
     /* disk */
     uint32_t incarnation;
     uint64_t uuid;
     struct shared_view *last;
+    uint32_t true_incarnation; /* before a roll-back of the disk */
     /* process */
     struct shared_view *view; /* published */
     uint32_t flush[CSIM_SPACES];
     struct csim_content data[CSIM_KEYS];
-    uint8_t *pulled; /* per slot: 1 for `to`, 2 for the rest; in this view */
-    bool moving, dirty, fatal;
-    uint64_t dials; /* bits: nodes & 63, to limit */
-    enum cluster_phase phase;
-    uint64_t steps;
+    struct csim_move *moves; /* by slot */
+    uint32_t move_n, move_cap;
+    uint64_t steps, published_us;
 };
 
 struct csim_client {
     struct shared_view *view;
-    uint32_t key;
-    bool write;
-    uint32_t tries;
+    uint32_t key, tries;
 };
 
 struct csim_key {
     uint32_t slot, space;
-    uint64_t values[8]; /* ever written, newest last */
-    uint32_t value_n;
+    uint64_t first, last; /* values ever written: all between are this key's */
+    bool stored;          /* acknowledged, and not evicted or flushed since */
+};
+
+struct csim_asked {
+    uint64_t ticket, id;
+    uint32_t node, kind, space;
 };
 
 struct csim_cfg {
     uint64_t seed;
-    uint32_t voters, nodes, clients;
-    uint32_t voters_first; /* nodes 0 to voters - 1 vote */
-    uint64_t run_ms, heal_ms;
-    uint32_t move_slots;
-    uint32_t latency_us;
-    bool faults, fig8, joins, bootstrap, verbose, quiet_start;
-    uint32_t load_ms; /* 0: no load events */
+    uint32_t voters, nodes, clients; /* the first `voters` nodes vote */
+    uint32_t move_slots, removed_ms; /* 0: defaults */
+    uint32_t latency_us, start_ms, call_us;
+    uint32_t check; /* compare one in so many shared views; 0: 16 */
+    bool faults, fig8, verbose;
+    bool commands; /* tenants, flushes, drains */
 };
 
 struct csim_stats {
@@ -154,14 +167,12 @@ struct csim {
     struct csim_link *links; /* by id % link_cap */
     uint32_t link_cap, link_n;
     uint64_t link_id;
-    uint32_t *node_links; /* first link per node: 2 * link + end, chained */
     bool *cut;            /* [from * node_n + to] */
     uint32_t *dirty;
     uint32_t dirty_n;
     struct view_pool pool;
     struct csim_client clients[CSIM_CLIENTS];
     struct csim_key keys[CSIM_KEYS];
-    uint32_t key_at[CSIM_KEYS]; /* keys by slot */
     struct {
         uint32_t generation, n;
         uint64_t epoch;
@@ -170,14 +181,14 @@ struct csim {
     uint64_t tenants[CSIM_TENANTS];
     uint32_t tenant_n;
     uint32_t flushed[CSIM_SPACES]; /* largest acknowledged count */
-    struct {
-        uint64_t ticket, id;
-        uint32_t node, kind, space;
-    } asked[64];
+    struct csim_asked asked[256];
+    uint32_t tenants_asked, flushing;
     uint64_t ticket, value;
     bool healed;
-    uint64_t leader_steps_ns;
+    uint64_t slow_us; /* a slow network */
+    uint32_t undrain; /* this node + 1 is draining */
     struct csim_stats stats;
+    const char *broken; /* what must not happen and did */
     void (*on_publish)(struct csim *s, struct csim_node *n);
     void *arg;
 };
@@ -218,7 +229,7 @@ void csim_pump(struct csim *s, const struct csim_event *e);
 void csim_break(struct csim *s, struct csim_link *l, bool tell0, bool tell1);
 void csim_end(struct csim *s, const struct csim_event *e);
 void csim_links_of(struct csim *s, uint32_t node, bool resets);
-void csim_idle(struct csim *s, uint32_t node);
+void csim_idle(struct csim *s);
 void csim_net_fini(struct csim *s);
 
 /* csim_data.c */
@@ -232,5 +243,7 @@ void csim_answered(struct csim *s, struct csim_node *n,
 
 /* csim_fault.c */
 void csim_fault(struct csim *s);
+void csim_pause(struct csim *s, struct csim_node *n, uint64_t us);
+void csim_awake(struct csim *s, struct csim_node *n, uint64_t life);
 
 #endif

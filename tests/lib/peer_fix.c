@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "lib/certs.h"
 
-enum { HANG_TURNS = 60000, PIPES = 8 };
+enum { HANG_TURNS = 5000, PIPES = 8 };
 
 uv_loop_t pfix_loop;
 char pfix_dir[128];
@@ -116,6 +116,16 @@ void pfix_close(void)
 
 static void ppipe_turn(struct ppipe *p);
 
+/* What hangs says most by how it ended before. */
+static void pfix_abort(void)
+{
+    for (uint32_t i = 0; i < node_n; i++)
+        fprintf(stderr, "%s: live %u ups %u downs %u fails %u: %s\n",
+                nodes[i].name, nodes[i].live, nodes[i].ups, nodes[i].downs,
+                nodes[i].fails, nodes[i].words);
+    ck_abort_msg("it hangs; logged:\n%s", pfix_log);
+}
+
 bool pfix_turn(void)
 {
     static uint32_t turns;
@@ -124,7 +134,8 @@ bool pfix_turn(void)
     for (uint32_t i = 0; i < PIPES; i++)
         if (pipes[i])
             ppipe_turn(pipes[i]);
-    ck_assert_msg(++turns < HANG_TURNS, "it hangs");
+    if (++turns == HANG_TURNS)
+        pfix_abort();
     return true;
 }
 
@@ -154,7 +165,8 @@ static void on_hello(void *arg, uint8_t **p_out, size_t *n_out)
 
     h.name = n->name;
     h.version = 1;
-    ck_assert_int_eq(peer_msg_pack(PEER_HELLO, &h, &b), OK);
+    if (peer_msg_pack(PEER_HELLO, &h, &b) != OK)
+        return; /* a fault of the test */
     *p_out = b.p;
     *n_out = b.len;
 }

@@ -289,7 +289,7 @@ START_TEST(many_nodes_are_all_linked_once_though_all_dial_all)
     pfix_wait(100);
     for (int i = 0; i < N; i++) {
         ck_assert_uint_eq(n[i]->live, N - 1);
-        ck_assert_uint_eq(pnode_stats(n[i]).refused, 0);
+        ck_assert_msg(pnode_stats(n[i]).refused == 0, "%s", pfix_log);
     }
     pfix_close();
 }

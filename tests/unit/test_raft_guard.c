@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* LAYERS: cluster base proto */
+#include "cluster/raft_guard.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/coord_rig.h"
+
+static struct rig *rig;
+
+static void start(uint32_t voters, bool unguarded, uint32_t snapshot_after)
+{
+    struct coord_cfg cfg = {
+        .provider = "raft",
+        .unguarded = unguarded,
+        .snapshot_after = snapshot_after,
+        .snapshot_trailing = snapshot_after ? 1 : 0,
+    };
+
+    rig = calloc(1, sizeof *rig);
+    rig_init(rig, 7, voters, &cfg);
+    for (uint32_t i = 0; i < RAFT_MEM_NODES; i++) {
+        rig->w.node[i].steady = true;
+        rig->w.node[i].timeout_ms = 1700 + 50 * i;
+    }
+    rig_boot_all(rig);
+}
+
+static void finish(void)
+{
+    rig_fini(rig);
+    free(rig);
+    rig = NULL;
+}
+
+static void together(uint32_t mask)
+{
+    rig_groups(rig, &mask, 1);
+}
+
+/* one is the first of mask whose time is up. */
+static void elect(uint32_t mask, uint32_t one)
+{
+    uint64_t end = rig->w.now_ms + 20000;
+
+    together(mask);
+    for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
+        rig->w.node[i].timeout_ms = i == one ? 1000 : 1700 + 50 * i;
+    while (rig_leader(rig) != (int)one)
+        ck_assert(rig_step(rig, end));
+}
+
+static void until_commit(uint32_t node, uint64_t index)
+{
+    uint64_t end = rig->w.now_ms + 20000;
+
+    while (rig_commit(rig, node) < index)
+        ck_assert(rig_step(rig, end));
+}
+
+static void propose(uint32_t node, uint32_t n)
+{
+    while (n--) {
+        ck_assert(rig_propose(rig, node) != 0);
+        rig_run(rig, 100);
+    }
+}
+
+enum { S1 = 1, S2 = 2, S3 = 4, S4 = 8, S5 = 16, ALL = 255 };
+
+/* Raft's figure 8, as CLUSTER.md 1.3 tells it. */
+static unsigned figure_8(bool unguarded)
+{
+    unsigned found;
+
+    start(5, unguarded, 0);
+    elect(ALL, 0);
+    rig_run(rig, 500);
+    together(S1 | S2);
+    ck_assert(rig_propose(rig, 0) != 0);
+    rig_run(rig, 100);
+    together(0);
+    elect(S3 | S4 | S5, 4);
+    together(0);
+    ck_assert(rig_propose(rig, 4) != 0);
+    rig_run(rig, 100);
+    rig_crash(rig, 4);
+    elect(S1 | S2 | S3, 0);
+    until_commit(0, rig_commit(rig, 0) + 1);
+    rig_crash(rig, 0);
+    rig_boot(rig, 4);
+    together(S2 | S3 | S4 | S5);
+    rig->w.node[4].timeout_ms = 1000;
+    rig_run(rig, 5000);
+    rig_boot(rig, 0);
+    if (!rig->found)
+        rig_settle(rig, 20000);
+    found = rig->found;
+    finish();
+    return found;
+}
+
+START_TEST(without_the_guard_figure_8_diverges)
+{
+    ck_assert(figure_8(true) & RIG_DIVERGED);
+}
+END_TEST
+
+START_TEST(with_the_guard_figure_8_is_well)
+{
+    ck_assert_uint_eq(figure_8(false), 0);
+}
+END_TEST
+
+START_TEST(a_leader_whose_write_fails_ends_and_another_leads)
+{
+    start(3, false, 0);
+    elect(ALL, 0);
+    propose(0, 2);
+    rig->node[0].faulty = true;
+    rig->w.node[0].fail_in = 0;
+    ck_assert(rig_propose(rig, 0) != 0);
+    ck_assert(rig_propose(rig, 0) != 0);
+    rig_run(rig, 100);
+    ck_assert_ptr_null(rig->node[0].c);
+    rig_run(rig, 5000);
+    ck_assert_int_gt(rig_leader(rig), 0);
+    rig_settle(rig, 5000);
+    ck_assert_uint_eq(rig->found, 0);
+    finish();
+}
+END_TEST
+
+/* The nth write of a follower's election, or of a vote. */
+START_TEST(no_failing_write_does_more_than_end_its_node)
+{
+    for (int n = 0; n < 12; n++) {
+        start(3, false, 4);
+        elect(ALL, 0);
+        propose(0, 6);
+        for (uint32_t i = 0; i < 3; i++) {
+            rig->node[i].faulty = true;
+            rig->w.node[i].fail_in = (n + (int32_t)i * 3) % 12;
+        }
+        rig_crash(rig, 0);
+        rig_run(rig, 8000);
+        rig_boot(rig, 0);
+        for (uint32_t i = 0; i < 3; i++)
+            if (rig->node[i].role == COORD_LEADER)
+                (void)rig_propose(rig, i);
+        rig_settle(rig, 20000);
+        ck_assert_uint_eq(rig->found, 0);
+        finish();
+    }
+}
+END_TEST
+
+static uint32_t voters_of(uint32_t node)
+{
+    struct coord_status s;
+
+    coord_status(rig->node[node].c, &s);
+    return s.voter_n;
+}
+
+/* The configuration's entry is in no log any more when what changed it is cut
+ * off: libraft alone aborts. */
+static void change_cut_off(bool restart)
+{
+    start(3, false, 4);
+    elect(ALL, 0);
+    propose(0, 12);
+    together(S1);
+    ck_assert(rig_remove(rig, 0, 2));
+    rig_run(rig, 100);
+    ck_assert_uint_eq(voters_of(0), 2);
+    if (restart) {
+        rig_crash(rig, 0);
+        rig_boot(rig, 0);
+        ck_assert_uint_eq(voters_of(0), 2);
+    }
+    elect(S2 | S3, 1);
+    propose(1, 1);
+    together(ALL);
+    rig_run(rig, 3000);
+    ck_assert_uint_eq(voters_of(0), 3);
+    rig_settle(rig, 5000);
+    ck_assert_uint_eq(rig->found, 0);
+    finish();
+}
+
+START_TEST(a_change_of_voters_that_is_cut_off_is_taken_back)
+{
+    change_cut_off(false);
+}
+END_TEST
+
+START_TEST(also_if_the_node_was_restarted_in_between)
+{
+    change_cut_off(true);
+}
+END_TEST
+
+/* Node 0 has an entry of a later term where the snapshot it is sent has one of
+ * an earlier term. */
+START_TEST(a_snapshot_replaces_what_contradicts_it)
+{
+    struct coord_status s;
+
+    start(5, false, 4);
+    elect(ALL, 1);
+    together(S2 | S3);
+    ck_assert(rig_propose(rig, 1) != 0); /* an old term, on two */
+    rig_run(rig, 100);
+    elect(S1 | S4 | S5, 0);
+    rig_run(rig, 50);
+    together(0);
+    for (int i = 0; i < 3; i++) /* a later term, on one */
+        (void)rig_propose(rig, 0);
+    rig_run(rig, 100);
+    elect(S2 | S3 | S4, 1);
+    propose(1, 20);
+    together(ALL);
+    rig_run(rig, 12000);
+    coord_status(rig->node[0].c, &s);
+    ck_assert_uint_ge(s.commit, 20);
+    ck_assert_uint_eq(rig->node[0].last, rig->node[1].last);
+    rig_settle(rig, 5000);
+    ck_assert_uint_eq(rig->found, 0);
+    finish();
+}
+END_TEST
+
+/* Only the leader knows that node 1 votes, and needs its vote to say so. */
+START_TEST(a_voter_that_does_not_know_it_yet_votes)
+{
+    uint64_t end;
+
+    start(1, false, 0);
+    rig_run(rig, 500);
+    rig_boot(rig, 1);
+    ck_assert(rig_add(rig, 0, 1));
+    end = rig->w.now_ms + 20000;
+    while (voters_of(0) < 2)
+        ck_assert(rig_step(rig, end));
+    together(0);
+    rig_run(rig, 100);
+    rig_crash(rig, 0);
+    rig_boot(rig, 0);
+    ck_assert_uint_eq(voters_of(0), 2);
+    ck_assert_uint_eq(voters_of(1), 1);
+    together(ALL);
+    rig_run(rig, 5000);
+    ck_assert_uint_eq(voters_of(1), 2);
+    rig_settle(rig, 5000);
+    ck_assert_uint_eq(rig->found, 0);
+    finish();
+}
+END_TEST
+
+START_TEST(a_configuration_is_read_as_it_was_written)
+{
+    struct raft_configuration a, b;
+    struct raft_buffer buf;
+
+    raft_configuration_init(&a);
+    raft_configuration_init(&b);
+    ck_assert_int_eq(raft_configuration_add(&a, 5, "x 1.2.3.4:5", 1), 0);
+    ck_assert_int_eq(raft_configuration_add(&a, 9, "y", RAFT_SPARE), 0);
+    ck_assert_int_eq(raft_configuration_encode(&a, &buf), 0);
+    ck_assert(raft_conf_decode(buf.base, buf.len, &b));
+    ck_assert_uint_eq(b.n, 2);
+    ck_assert_uint_eq(b.servers[0].id, 5);
+    ck_assert_str_eq(b.servers[0].address, "x 1.2.3.4:5");
+    ck_assert_int_eq(b.servers[1].role, RAFT_SPARE);
+    raft_configuration_close(&a);
+    raft_configuration_close(&b);
+    raft_free(buf.base);
+}
+END_TEST
+
+START_TEST(a_configuration_that_is_cut_or_changed_is_refused_or_harmless)
+{
+    struct raft_configuration a, b;
+    struct raft_buffer buf;
+
+    raft_configuration_init(&a);
+    ck_assert_int_eq(raft_configuration_add(&a, 5, "x 1.2.3.4:5", 1), 0);
+    ck_assert_int_eq(raft_configuration_add(&a, 9, "y", RAFT_SPARE), 0);
+    ck_assert_int_eq(raft_configuration_encode(&a, &buf), 0);
+    for (size_t n = 0; n < 9 + 21 + 10; n++) {
+        uint8_t *copy = malloc(n + 1); /* so that ASan sees an overrun */
+
+        raft_configuration_init(&b);
+        memcpy(copy, buf.base, n);
+        ck_assert(!raft_conf_decode(copy, n, &b));
+        ck_assert_uint_eq(b.n, 0);
+        free(copy);
+    }
+    for (size_t i = 0; i < buf.len * 8; i++) {
+        ((uint8_t *)buf.base)[i / 8] ^= (uint8_t)(1 << i % 8);
+        raft_configuration_init(&b);
+        if (raft_conf_decode(buf.base, buf.len, &b))
+            ck_assert_uint_le(b.n, 3);
+        raft_configuration_close(&b);
+        ((uint8_t *)buf.base)[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    raft_configuration_close(&a);
+    raft_free(buf.base);
+}
+END_TEST
+
+Suite *suite(void)
+{
+    Suite *s = suite_create("raft_guard");
+    TCase *t = tcase_create("guard");
+
+    tcase_add_test(t, without_the_guard_figure_8_diverges);
+    tcase_add_test(t, with_the_guard_figure_8_is_well);
+    tcase_add_test(t, a_leader_whose_write_fails_ends_and_another_leads);
+    tcase_add_test(t, no_failing_write_does_more_than_end_its_node);
+    tcase_add_test(t, a_change_of_voters_that_is_cut_off_is_taken_back);
+    tcase_add_test(t, also_if_the_node_was_restarted_in_between);
+    tcase_add_test(t, a_snapshot_replaces_what_contradicts_it);
+    tcase_add_test(t, a_voter_that_does_not_know_it_yet_votes);
+    tcase_add_test(t, a_configuration_is_read_as_it_was_written);
+    tcase_add_test(t, a_configuration_that_is_cut_or_changed_is_refused_or_harmless);
+    suite_add_tcase(s, t);
+    return s;
+}
