@@ -40,7 +40,7 @@ static void start(void)
     node(&base, "d");
     for (uint16_t i = 0; i < 64; i++) {
         base.slots[i].owner[0] = i % 4;
-        base.slots[i].owner[1] = (i + 1) % 4;
+        base.slots[i].owner[1] = (i + 1u) % 4;
     }
     MUST(view_flush_room(&base, 1) == OK);
     base.flushes[base.flush_n++] = (struct view_flush){1, 1};

@@ -62,11 +62,13 @@ START_TEST(a_larger_incarnation_updates_the_member)
     begin(&s, 2);
     strcpy(c.node.peer, "10.9.9.9:7070");
     c.node.weight = 5000;
+    c.node.voter = true; /* the voters decide that */
     ck_assert_int_eq(say(&s, c), OK);
     ck_assert_uint_eq(ans.value, 1);
     ck_assert_uint_eq(s.view.node_n, 2);
     ck_assert_str_eq(s.view.nodes[1].peer, "10.9.9.9:7070");
     ck_assert_uint_eq(s.view.nodes[1].weight, 5000);
+    ck_assert(!s.view.nodes[1].voter);
     ck_assert_uint_eq(s.view.nodes[1].incarnation, 2);
     ck_assert_int_eq(state_of(&s, 1), NODE_UP);
     ck_assert_uint_eq(s.view.epoch, s.applied);

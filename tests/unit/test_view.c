@@ -451,6 +451,9 @@ START_TEST(a_view_is_as_small_as_its_runs)
     for (uint32_t i = 0; i < WIRE_SLOTS; i++)
         own(&v, i, (uint16_t)(i / 4096), 15 - (uint16_t)(i / 4096), NODE_NONE);
     ck_assert_uint_lt(encoded(&v), 2048);
+    for (uint32_t i = 0; i < 100; i++)
+        own(&v, i, (uint16_t)(i % 16), NODE_NONE, NODE_NONE);
+    ck_assert_uint_lt(encoded(&v), 3072);
     spread(&v);
     ck_assert_uint_le(encoded(&v), 400 << 10);
     view_fini(&v);
