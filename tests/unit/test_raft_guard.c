@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* LAYERS: cluster base proto */
-#include "cluster/raft_guard.h"
+#include "cluster/coord_raft.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -21,10 +21,8 @@ static void start(uint32_t voters, bool unguarded, uint32_t snapshot_after)
 
     rig = calloc(1, sizeof *rig);
     rig_init(rig, 7, voters, &cfg);
-    for (uint32_t i = 0; i < RAFT_MEM_NODES; i++) {
+    for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
         rig->w.node[i].steady = true;
-        rig->w.node[i].timeout_ms = 1700 + 50 * i;
-    }
     rig_boot_all(rig);
 }
 
@@ -40,16 +38,43 @@ static void together(uint32_t mask)
     rig_groups(rig, &mask, 1);
 }
 
-/* one is the first of mask whose time is up. */
-static void elect(uint32_t mask, uint32_t one)
+static struct raft *raft_at(uint32_t node)
+{
+    return &container_of(rig->node[node].c, struct coord_raft, coord)->raft;
+}
+
+/* Only the time of one is ever up, and nobody knows of a leader. */
+static void hold_back(uint32_t mask, uint32_t one)
+{
+    for (uint32_t i = 0; i < rig->voter_n; i++) {
+        struct raft *r = rig->node[i].c ? raft_at(i) : NULL;
+
+        if (!r || !(mask >> i & 1) || i == one || r->state == RAFT_LEADER)
+            continue;
+        r->election_timer_start = rig->w.now_ms;
+        if (r->state == RAFT_FOLLOWER)
+            r->follower_state.current_leader.id = 0;
+    }
+}
+
+static bool elect_if_it_can(uint32_t mask, uint32_t one)
 {
     uint64_t end = rig->w.now_ms + 20000;
 
+    together(0);
+    rig_run(rig, 3000); /* whoever led has noticed */
     together(mask);
-    for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
-        rig->w.node[i].timeout_ms = i == one ? 1000 : 1700 + 50 * i;
-    while (rig_leader(rig) != (int)one)
-        ck_assert(rig_step(rig, end));
+    while (rig_leader(rig) != (int)one) {
+        hold_back(mask, one);
+        if (!rig_step(rig, end))
+            return false;
+    }
+    return true;
+}
+
+static void elect(uint32_t mask, uint32_t one)
+{
+    ck_assert(elect_if_it_can(mask, one));
 }
 
 static void until_commit(uint32_t node, uint64_t index)
@@ -91,8 +116,7 @@ static unsigned figure_8(bool unguarded)
     until_commit(0, rig_commit(rig, 0) + 1);
     rig_crash(rig, 0);
     rig_boot(rig, 4);
-    together(S2 | S3 | S4 | S5);
-    rig->w.node[4].timeout_ms = 1000;
+    elect_if_it_can(S2 | S3 | S4 | S5, 4);
     rig_run(rig, 5000);
     rig_boot(rig, 0);
     if (!rig->found)
@@ -203,32 +227,117 @@ START_TEST(also_if_the_node_was_restarted_in_between)
 }
 END_TEST
 
-/* Node 0 has an entry of a later term where the snapshot it is sent has one of
- * an earlier term. */
+/* ---- Node 0 alone, the other two are played ------------------------------- */
+
+static void say(uint64_t from, struct raft_message m)
+{
+    struct bytes b = {0};
+
+    m.server_id = 101;
+    ck_assert_int_eq(coord_raft_pack(from, &m, &b), OK);
+    coord_receive(rig->node[0].c, from, b.p, b.len);
+    bytes_fini(&b);
+    rig_run(rig, 50);
+}
+
+static void say_entries(uint64_t from, raft_term term, raft_index prev,
+                        raft_term prev_term, unsigned n, raft_index commit)
+{
+    uint64_t command[8][2];
+    struct raft_entry e[8] = {0};
+
+    for (unsigned i = 0; i < n; i++) {
+        command[i][0] = 8;
+        command[i][1] = 1000 * term + prev + i;
+        e[i].term = term;
+        e[i].type = RAFT_COMMAND;
+        e[i].buf = (struct raft_buffer){command[i], sizeof command[i]};
+    }
+    say(from, (struct raft_message){
+                  .type = RAFT_IO_APPEND_ENTRIES,
+                  .append_entries = {.term = term,
+                                     .prev_log_index = prev,
+                                     .prev_log_term = prev_term,
+                                     .leader_commit = commit,
+                                     .entries = n ? e : NULL,
+                                     .n_entries = n}});
+}
+
+static void say_snapshot(uint64_t from, raft_term term, raft_index last,
+                         raft_term last_term)
+{
+    struct raft_message m = {.type = RAFT_IO_INSTALL_SNAPSHOT};
+    uint64_t state[3] = {0};
+
+    m.install_snapshot.term = term;
+    m.install_snapshot.last_index = last;
+    m.install_snapshot.last_term = last_term;
+    m.install_snapshot.conf_index = 1;
+    m.install_snapshot.data = (struct raft_buffer){state, sizeof state};
+    raft_configuration_init(&m.install_snapshot.conf);
+    for (uint32_t i = 0; i < 3; i++)
+        ck_assert_int_eq(raft_configuration_add(&m.install_snapshot.conf,
+                                                rig->voters[i].id,
+                                                rig->voters[i].name,
+                                                RAFT_VOTER),
+                         0);
+    say(from, m);
+    raft_configuration_close(&m.install_snapshot.conf);
+}
+
+static void start_alone(bool unguarded)
+{
+    start(3, unguarded, 0);
+    rig_crash(rig, 1);
+    rig_crash(rig, 2);
+}
+
 START_TEST(a_snapshot_replaces_what_contradicts_it)
 {
-    struct coord_status s;
+    for (int unguarded = 0; unguarded < 2; unguarded++) {
+        start_alone(unguarded);
+        say_entries(102, 5, 1, 1, 3, 1);
+        ck_assert_uint_eq(raft_log_last(raft_at(0)), 4);
+        say_snapshot(103, 7, 3, 4);
+        say_entries(103, 7, 3, 4, 2, 4);
+        /* Unguarded: it has an entry 3 of term 5 and is content with it. */
+        ck_assert_uint_eq(rig->node[0].restored, !unguarded);
+        ck_assert_uint_eq(raft_at(0)->commit_index, unguarded ? 1 : 4);
+        if (!unguarded)
+            ck_assert_uint_eq(raft_log_term(raft_at(0), 3), 4);
+        if (!unguarded)
+            ck_assert_uint_eq(rig->w.node[0].disk.snapshot.term, 4);
+        finish();
+    }
+}
+END_TEST
 
-    start(5, false, 4);
-    elect(ALL, 1);
-    together(S2 | S3);
-    ck_assert(rig_propose(rig, 1) != 0); /* an old term, on two */
-    rig_run(rig, 100);
-    elect(S1 | S4 | S5, 0);
-    rig_run(rig, 50);
-    together(0);
-    for (int i = 0; i < 3; i++) /* a later term, on one */
-        (void)rig_propose(rig, 0);
-    rig_run(rig, 100);
-    elect(S2 | S3 | S4, 1);
-    propose(1, 20);
-    together(ALL);
-    rig_run(rig, 12000);
-    coord_status(rig->node[0].c, &s);
-    ck_assert_uint_ge(s.commit, 20);
-    ck_assert_uint_eq(rig->node[0].last, rig->node[1].last);
-    rig_settle(rig, 5000);
-    ck_assert_uint_eq(rig->found, 0);
+START_TEST(a_commit_beyond_the_message_is_not_believed)
+{
+    start_alone(false);
+    say_entries(102, 5, 1, 1, 4, 1); /* 2 to 5, a stale suffix */
+    say_entries(103, 7, 3, 5, 0, 5); /* proves only 3 */
+    ck_assert_uint_eq(raft_at(0)->commit_index, 3);
+    finish();
+    start_alone(true);
+    say_entries(102, 5, 1, 1, 4, 1);
+    say_entries(103, 7, 3, 5, 0, 5);
+    ck_assert_uint_eq(raft_at(0)->commit_index, 5);
+    finish();
+}
+END_TEST
+
+START_TEST(a_message_from_before_the_log_is_cut_to_what_is_behind_it)
+{
+    start_alone(false);
+    say_snapshot(103, 7, 10, 6);
+    ck_assert_uint_eq(raft_at(0)->commit_index, 10);
+    say_entries(103, 7, 8, 6, 5, 13);
+    ck_assert_uint_eq(raft_at(0)->commit_index, 13);
+    ck_assert_uint_eq(raft_log_last(raft_at(0)), 13);
+    say_entries(103, 7, 0, 0, 3, 13); /* an old one: nothing new */
+    ck_assert_uint_eq(raft_log_last(raft_at(0)), 13);
+    ck_assert_uint_eq(rig->found & RIG_UNAVAILABLE, 0);
     finish();
 }
 END_TEST
@@ -324,6 +433,8 @@ Suite *suite(void)
     tcase_add_test(t, a_change_of_voters_that_is_cut_off_is_taken_back);
     tcase_add_test(t, also_if_the_node_was_restarted_in_between);
     tcase_add_test(t, a_snapshot_replaces_what_contradicts_it);
+    tcase_add_test(t, a_commit_beyond_the_message_is_not_believed);
+    tcase_add_test(t, a_message_from_before_the_log_is_cut_to_what_is_behind_it);
     tcase_add_test(t, a_voter_that_does_not_know_it_yet_votes);
     tcase_add_test(t, a_configuration_is_read_as_it_was_written);
     tcase_add_test(t, a_configuration_that_is_cut_or_changed_is_refused_or_harmless);
