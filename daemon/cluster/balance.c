@@ -218,6 +218,17 @@ void balance_row(struct balance_work *w, struct balance_hot *h,
     w->rows[w->n++] = (struct slot_row){.slot = (uint16_t)h->slot, .to = *t};
 }
 
+/* Not under way, and nothing that placement has yet to mend. */
+bool balance_quiet(const struct balance_work *w, const struct slot *t)
+{
+    for (uint32_t k = 0; k < VIEW_COPIES; k++) {
+        if (t->owner[k] != NODE_NONE && !work_member(&w->place, t->owner[k]))
+            return false;
+    }
+    return t->owner[0] != NODE_NONE && t->to == NODE_NONE &&
+           t->from == NODE_NONE;
+}
+
 /* The total by weight, over the nodes that are UP. */
 static void open_fair(struct balance_work *w)
 {
@@ -263,7 +274,7 @@ enum err balance_open(struct balance_work *w, const struct balance *b,
         const struct slot *t = &v->slots[w->hot[i].slot];
 
         open_spread(w, t, w->hot[i].load, true);
-        w->hot[i].touched = t->to != NODE_NONE || t->from != NODE_NONE;
+        w->hot[i].touched = !balance_quiet(w, t);
     }
     open_fair(w);
     return OK;

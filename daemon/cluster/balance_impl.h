@@ -39,6 +39,7 @@ uint64_t balance_relative(const struct balance_work *w, uint16_t node,
 /* Who serves the slot's reads, the home (or who will be) first. */
 uint32_t balance_replicas(const struct balance_work *w, const struct slot *t,
                           uint16_t out[VIEW_COPIES]);
+bool balance_quiet(const struct balance_work *w, const struct slot *t);
 /* Puts the row in place of the old one: loads follow. */
 void balance_row(struct balance_work *w, struct balance_hot *h,
                  const struct slot *t);

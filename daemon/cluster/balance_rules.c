@@ -173,7 +173,7 @@ void balance_cool(struct balance_work *w)
         struct slot t = w->v->slots[s];
         struct balance_hot *h, none = {.slot = s};
 
-        if (t.heat == 0 || t.to != NODE_NONE || t.from != NODE_NONE)
+        if (t.heat == 0 || !balance_quiet(w, &t))
             continue;
         h = hot_find(w, s);
         if (h && h->load / t.heat >= cold)

@@ -151,7 +151,7 @@ static uint16_t mend_next_home(struct plan *p, uint32_t slot,
         if (work_member(&p->w, t->owner[k]))
             pick = t->owner[k];
     }
-    return pick;
+    return pick == NODE_NONE && work_member(&p->w, t->from) ? t->from : pick;
 }
 
 static void mend_home(struct plan *p, uint32_t slot, struct slot *t)
@@ -186,6 +186,23 @@ static bool row_answers(const struct place_work *w, const struct slot *t)
     return false;
 }
 
+/* Where there was no owner 2 before, as in a cluster of two, the new one may be
+ * owner 1 by its score: else who joins would stand in for nobody. */
+static void mend_order(struct plan *p, uint32_t slot, struct slot *t)
+{
+    const struct slot *old = &p->v->slots[slot];
+    const struct place_work *w = &p->w;
+    uint16_t first = t->owner[1], second = t->owner[2];
+
+    if (old->owner[1] != first || old->owner[2] != NODE_NONE || old->heat ||
+        !work_places(w, first) || w->scored != slot + 1 ||
+        w->scores[second] >= w->scores[first] ||
+        work_apart(w, t->owner[0], second) < work_apart(w, t->owner[0], first))
+        return;
+    t->owner[1] = second;
+    t->owner[2] = first;
+}
+
 /* Owners 1 and 2 that stay move up, new ones fill. When none of all answers,
  * the last gives way to one that does. */
 static void mend_tail(struct plan *p, uint32_t slot, struct slot *t)
@@ -208,6 +225,7 @@ static void mend_tail(struct plan *p, uint32_t slot, struct slot *t)
             return;
         t->owner[n++] = pick;
     }
+    mend_order(p, slot, t);
     if (row_answers(&p->w, t))
         return;
     pick = work_pick(&p->w, slot, t->owner, n - 1, PLACE_COPY);

@@ -140,6 +140,18 @@ static void site_make(struct place_site *s, const struct view *v,
     s->host = n->host;
 }
 
+static void work_zones(struct place_work *w)
+{
+    const struct place_site *first = NULL;
+
+    for (uint16_t i = 0; i < w->n; i++) {
+        if (!work_places(w, i))
+            continue;
+        w->zones |= first && first->zone != w->sites[i].zone;
+        first = &w->sites[i];
+    }
+}
+
 enum err work_init(struct place_work *w, const struct view *v)
 {
     uint64_t weight_max = 1;
@@ -162,6 +174,7 @@ enum err work_init(struct place_work *w, const struct view *v)
     }
     for (uint32_t i = 0; i < v->node_n; i++)
         site_make(&w->sites[i], v, &v->nodes[i], weight_max);
+    work_zones(w);
     work_loads(w);
     return OK;
 }
@@ -232,15 +245,30 @@ bool work_has_room(const struct place_work *w, uint16_t node,
     return l->copies * UINT64_C(16) <= l->share_x16 * 2 * (VIEW_COPIES - 1);
 }
 
+/* Into its place among the best, if it belongs there. */
+static void score_top(struct place_work *w, uint16_t node)
+{
+    uint32_t at = w->top_n < PLACE_TOP ? w->top_n++ : PLACE_TOP - 1;
+
+    for (; at > 0 && w->scores[node] < w->scores[w->top[at - 1]]; at--)
+        w->top[at] = w->top[at - 1];
+    w->top[at] = node;
+}
+
 static void work_score(struct place_work *w, uint32_t slot)
 {
     if (w->scored == slot + 1)
         return;
-    for (uint32_t i = 0; i < w->n; i++) {
+    w->top_n = 0;
+    for (uint16_t i = 0; i < w->n; i++) {
         const struct place_site *s = &w->sites[i];
 
-        if (w->kind[i] & PLACE_PLACES)
-            w->scores[i] = place_score(s->hash, s->inverse, slot);
+        if (!work_places(w, i))
+            continue;
+        w->scores[i] = place_score(s->hash, s->inverse, slot);
+        if (w->top_n < PLACE_TOP ||
+            w->scores[i] < w->scores[w->top[PLACE_TOP - 1]])
+            score_top(w, i);
     }
     w->scored = slot + 1;
 }
@@ -279,13 +307,29 @@ static uint16_t pick_of(const struct place_work *w, const uint16_t *taken,
     return best;
 }
 
+/* The first of the best that is as far away as can be: nobody beats it. */
+static uint16_t pick_top(const struct place_work *w, const uint16_t *taken,
+                         uint32_t taken_n, enum place_role role)
+{
+    uint32_t want = role == PLACE_HOME || taken_n == 0 ? 1 : 4;
+
+    for (uint32_t k = 0; k < w->top_n && (want == 1 || w->zones); k++) {
+        if (work_has_room(w, w->top[k], role) &&
+            pick_apart(w, w->top[k], taken, taken_n) >= want)
+            return w->top[k];
+    }
+    return NODE_NONE;
+}
+
 uint16_t work_pick(struct place_work *w, uint32_t slot, const uint16_t *taken,
                    uint32_t taken_n, enum place_role role)
 {
     uint16_t node;
 
     work_score(w, slot);
-    node = pick_of(w, taken, taken_n, role, false);
+    node = pick_top(w, taken, taken_n, role);
+    if (node == NODE_NONE)
+        node = pick_of(w, taken, taken_n, role, false);
     if (node == NODE_NONE)
         node = pick_of(w, taken, taken_n, role, true);
     return node;

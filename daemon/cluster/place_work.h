@@ -22,6 +22,8 @@ enum {                   /* what a node is: kind[] */
        PLACE_HOLDS = 8,  /* has a share */
 };
 
+enum { PLACE_TOP = 12 };
+
 enum place_role { PLACE_HOME, PLACE_COPY };
 
 struct place_work {
@@ -31,6 +33,10 @@ struct place_work {
     struct place_load *load;
     uint64_t *scores; /* of slot scored - 1 */
     uint32_t scored;
+    uint16_t top[PLACE_TOP]; /* of it, the best first: one of these it is,
+                              * nearly always */
+    uint32_t top_n;
+    bool zones; /* there are several among those that take slots */
     uint32_t under_way;
     uint8_t kind[NODES_MAX]; /* small, for the looks at all slots */
 };

@@ -113,6 +113,8 @@ static void check_row(const struct slot *t)
     }
     EXPECT(t->to == NODE_NONE || t->to != t->owner[0]);
     EXPECT(t->from == NODE_NONE || t->from != t->owner[0]);
+    EXPECT(t->owner[0] != NODE_NONE ||
+           (t->to == NODE_NONE && t->from == NODE_NONE));
 }
 
 static uint32_t under_way(void)
@@ -344,7 +346,8 @@ START_TEST(the_same_members_give_the_same_slots)
     remember();
     compute();
     ck_assert_int_eq(memcmp(b->before, b->v.slots, sizeof(b->before)), 0);
-    ck_assert_uint_eq(hash_64(0, b->v.slots, sizeof(b->before)), UINT64_C(14846470289881084563));
+    ck_assert_uint_eq(hash_64(0, b->v.slots, sizeof(b->before)),
+                      UINT64_C(14846470289881084563));
 }
 END_TEST
 
@@ -446,7 +449,7 @@ static void lose(uint16_t node)
 
 START_TEST(a_loss_moves_the_lost_homes_only)
 {
-    const uint32_t sizes[] = {3, 4, 8, 16, 100, 1000};
+    const uint32_t sizes[] = {3, 4, 16, 1000};
 
     for (uint32_t i = 0; i < countof(sizes); i++) {
         uint32_t n = sizes[i], lost, moved;
@@ -486,7 +489,7 @@ END_TEST
 
 START_TEST(a_join_moves_one_share_to_the_new_node)
 {
-    const uint32_t sizes[] = {1, 2, 3, 7, 15, 99, 999};
+    const uint32_t sizes[] = {1, 2, 15, 999};
 
     for (uint32_t i = 0; i < countof(sizes); i++) {
         uint32_t n = sizes[i], moved, share = WIRE_SLOTS / (n + 1);
@@ -529,20 +532,23 @@ END_TEST
 /* Also when the owners came by joins, one after the other. */
 START_TEST(a_loss_after_joins_still_moves_one_share)
 {
-    for (uint16_t victim = 0; victim < 6; victim++) {
-        restart();
-        add_many(3, 1, 1);
-        compute();
-        for (int i = 0; i < 3; i++) {
-            add("z0", "r0", 1000);
+    for (uint32_t n = 3; n <= 6; n++) {
+        for (uint16_t victim = 0; victim < n; victim += (uint16_t)(n - 1)) {
+            restart();
+            add_many(n / 2 + 1, 1, 1);
+            compute();
+            while (b->v.node_n < n) {
+                add("z0", "r0", 1000);
+                settle();
+            }
+            remember();
+            lose(victim);
             settle();
+            ck_assert_msg(homes_changed() * n * 100 <= WIRE_SLOTS * 125u,
+                          "%u nodes, %u lost: %u moved", n, victim,
+                          homes_changed());
+            ck_assert_uint_le(imbalance(), 50);
         }
-        remember();
-        lose(victim);
-        settle();
-        ck_assert_msg(homes_changed() * 6 * 100 <= WIRE_SLOTS * 125u,
-                      "node %u: %u moved", victim, homes_changed());
-        ck_assert_uint_le(imbalance(), 50);
     }
 }
 END_TEST
@@ -626,6 +632,22 @@ START_TEST(a_move_goes_on_with_who_stands_in_for_a_lost_home)
         kept++;
     }
     ck_assert_uint_gt(kept, 0);
+}
+END_TEST
+
+/* All else is gone: the source of a move, though DOWN, may come back. */
+START_TEST(the_last_that_has_a_slot_keeps_it)
+{
+    add_many(3, 1, 1);
+    compute();
+    b->v.slots[7] = (struct slot){{0, NODE_NONE, NODE_NONE}, 1, 2, 1, 0};
+    b->v.nodes[1].state = NODE_DOWN;
+    lose(0);
+    lose(2);
+    settle();
+    ck_assert_uint_eq(b->v.slots[7].owner[0], 1);
+    ck_assert_uint_eq(b->v.slots[7].from, NODE_NONE);
+    ck_assert_uint_eq(b->v.slots[7].heat, 0);
 }
 END_TEST
 
@@ -741,7 +763,7 @@ static void shake(void)
 
 START_TEST(whatever_happens_it_ends_in_balance)
 {
-    for (uint32_t seed = 1; seed <= 5; seed++) {
+    for (uint32_t seed = 1; seed <= 3; seed++) {
         restart();
         b->rng = seed;
         add_many(6, 2, 2);
@@ -846,6 +868,7 @@ Suite *suite(void)
     tcase_add_test(t, who_is_down_keeps_all_that_it_has);
     tcase_add_test(t, a_move_to_who_goes_down_is_given_up);
     tcase_add_test(t, a_move_goes_on_with_who_stands_in_for_a_lost_home);
+    tcase_add_test(t, the_last_that_has_a_slot_keeps_it);
     tcase_add_test(t, a_source_that_is_removed_is_forgotten);
     tcase_add_test(t, a_slot_of_which_no_owner_answers_gets_one_that_does);
     tcase_add_test(t, hot_slots_are_left_where_balancing_put_them);
