@@ -17,18 +17,24 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "client/call.h"
+#include "client/peer.h"
+#include "client/spread.h"
 
 enum { SEGS_MAX = 1024, STAGE_ALIGN = 64 };
 
 /* ---- plan ---- */
 
-uint32_t build_lane(const struct pikv *kv, const struct ns *space,
-                    const struct pikv_key *k)
+uint32_t build_slot(const struct ns *space, const struct pikv_key *k)
 {
     const struct pikv_bytes *route = k->route.len ? &k->route : &k->key;
 
-    return hash_slot(space->slot_seed, route->p, route->len) % kv->lane_n;
+    return hash_slot(space->slot_seed, route->p, route->len);
+}
+
+uint32_t build_lane(const struct pikv *kv, const struct ns *space,
+                    const struct pikv_key *k)
+{
+    return build_slot(space, k) % kv->peers[0]->lane_n;
 }
 
 bool build_item_has_attr(const struct pikv_put *p)
@@ -112,7 +118,7 @@ static bool dest_registered(struct pikv *kv, const struct part *p,
     for (uint32_t k = 0; k < n; k++) {
         struct pikv_buf b = dest_run(p, d, k);
 
-        if (!region_find(kv, p->conn->lane, b.p, b.len))
+        if (!region_find(kv, p->conn->line, b.p, b.len))
             return false;
     }
     return true;
@@ -172,13 +178,14 @@ static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
         return true;
     if (!part_runs(r, p, d, i))
         return false;
-    if (!p->conn->ops->registers)
+    if (!p->conn->ops->registers && p->kind != LEG_HEDGE)
         return true;
-    if (p->layout || dest_registered(kv, p, d)) {
+    if (p->kind != LEG_HEDGE &&
+        (p->layout || dest_registered(kv, p, d))) {
         d->segs = p->layout ? 1 : dest_run_n(d);
         p->direct = true;
     } else {
-        d->segs = 1;
+        d->segs = p->conn->ops->registers;
         d->staged = p->staged_bytes;
         p->staged_bytes += align_up(bytes, STAGE_ALIGN);
     }
@@ -240,17 +247,17 @@ static bool part_add(struct pikv *kv, const struct request *r, struct part *p,
     return true;
 }
 
-static struct part *plan_part(struct pikv *kv, const struct request *r,
-                              struct call *c, uint32_t lane)
+struct part *build_part(struct pikv *kv, const struct request *r,
+                        struct call *c, uint32_t line)
 {
-    struct part *p = part_take(kv, c, kv->conns[lane]);
+    struct part *p = part_take(kv, c, kv->conns[line]);
 
     if (!p)
         return NULL;
     p->ns = (uint32_t)(r->space - kv->ns);
-    p->has_idx = kv->lane_n > 1 && !r->everywhere;
+    p->has_idx = (kv->many || kv->line_n > 1) && !r->everywhere;
     p->incarnation = p->conn->incarnation;
-    p->layout = r->lay ? r->lay->ids[lane] : 0;
+    p->layout = r->lay ? r->lay->ids[line] : 0;
     p->cols = (uint16_t)r->cols;
     p->record_n = 1 + r->cols + r->extra_n;
     if (r->label)
@@ -260,20 +267,31 @@ static struct part *plan_part(struct pikv *kv, const struct request *r,
     return p;
 }
 
-/* All items to one lane, in as many parts as it takes. */
-static int plan_lane(struct pikv *kv, const struct request *r, struct call *c,
-                     uint32_t lane)
+bool build_add(struct pikv *kv, const struct request *r, struct call *c,
+               struct part **p, uint32_t i)
 {
-    struct part *p = plan_part(kv, r, c, lane);
+    uint64_t bytes = build_item_bytes(r, i);
 
-    for (uint32_t i = 0; p && i < r->n; i++) {
-        uint64_t bytes = build_item_bytes(r, i);
+    if (part_is_full(r, *p, i, bytes)) {
+        struct part *full = *p;
 
-        if (part_is_full(r, p, i, bytes))
-            p = plan_part(kv, r, c, lane);
-        if (!p || !part_add(kv, r, p, i, bytes))
-            return ERR_NO_MEMORY;
+        *p = build_part(kv, r, c, full->conn->line);
+        if (*p) {
+            (*p)->kind = full->kind;
+            (*p)->sided = full->sided;
+        }
     }
+    return *p && part_add(kv, r, *p, i, bytes);
+}
+
+int build_line(struct pikv *kv, const struct request *r, struct call *c,
+               uint32_t line)
+{
+    struct part *p = build_part(kv, r, c, line);
+
+    for (uint32_t i = 0; p && i < r->n; i++)
+        if (!build_add(kv, r, c, &p, i))
+            return ERR_NO_MEMORY;
     return p ? OK : ERR_NO_MEMORY;
 }
 
@@ -283,11 +301,10 @@ static int plan_lanes(struct pikv *kv, const struct request *r, struct call *c)
 
     for (uint32_t i = 0; i < r->n; i++) {
         uint32_t lane = build_lane(kv, r->space, request_key(r, i));
-        uint64_t bytes = build_item_bytes(r, i);
 
-        if (!open[lane] || part_is_full(r, open[lane], i, bytes))
-            open[lane] = plan_part(kv, r, c, lane);
-        if (!open[lane] || !part_add(kv, r, open[lane], i, bytes))
+        if (!open[lane])
+            open[lane] = build_part(kv, r, c, lane);
+        if (!open[lane] || !build_add(kv, r, c, &open[lane], i))
             return ERR_NO_MEMORY;
     }
     return OK;
@@ -302,9 +319,14 @@ static int plan_staging(struct pikv *kv, struct part *p)
 
     if (bytes == 0 || p->conn->state != CONN_UP)
         return OK;
+    if (!p->conn->ops->registers) {
+        p->aside = malloc(bytes);
+        return p->aside ? OK : ERR_NO_MEMORY;
+    }
     if (staging_take(&kv->staging, bytes, &p->stage))
         return OK;
-    if (bytes <= (uint64_t)kv->staging.units * STAGE_UNIT)
+    if (bytes <= (uint64_t)kv->staging.units * STAGE_UNIT ||
+        p->kind == LEG_HEDGE)
         return ERR_BUSY;
     bytes = align_up(bytes, STAGE_UNIT);
     e = region_memfd(bytes, &addr, &fd);
@@ -334,7 +356,7 @@ static void plan_sizes(const struct request *r, struct part *p)
 /* Each part gets what its keys are of all keys; the sums of these shares differ
  * from one part to the next by whole MiB, so that nothing of the cap is lost. A
  * part without any is not sent: 0 would mean no cap. */
-static void plan_caps(const struct request *r, struct call *c)
+void build_caps(const struct request *r, struct call *c)
 {
     uint64_t keys = 0, before = 0;
 
@@ -352,27 +374,33 @@ static void plan_caps(const struct request *r, struct call *c)
     }
 }
 
+int build_close(struct pikv *kv, const struct request *r, struct part *p)
+{
+    int e = plan_staging(kv, p);
+
+    plan_sizes(r, p);
+    if (!e && p->msg_len - p->inline_bytes > p->conn->limits.message_bytes)
+        e = ERR_LIMIT;
+    return e;
+}
+
 int build_plan(struct pikv *kv, const struct request *r, struct call *c)
 {
+    uint32_t lanes = kv->peers[0]->lane_n;
     int e = OK;
 
-    if (!r->everywhere && kv->lane_n > 1)
+    if (!r->everywhere && lanes > 1)
         e = plan_lanes(kv, r, c);
     else if (!r->everywhere)
-        e = plan_lane(kv, r, c, 0);
+        e = build_line(kv, r, c, 0);
     else
-        for (uint32_t lane = 0; lane < kv->lane_n && !e; lane++)
-            e = plan_lane(kv, r, c, lane);
-    plan_caps(r, c);
+        for (uint32_t lane = 0; lane < lanes && !e; lane++)
+            e = build_line(kv, r, c, lane);
+    build_caps(r, c);
     LIST_FOREACH(l, &c->parts)
     {
-        struct part *p = container_of(l, struct part, call_node);
-
         if (!e)
-            e = plan_staging(kv, p);
-        plan_sizes(r, p);
-        if (!e && p->msg_len - p->inline_bytes > p->conn->limits.message_bytes)
-            e = ERR_LIMIT;
+            e = build_close(kv, r, container_of(l, struct part, call_node));
     }
     return e;
 }
@@ -381,6 +409,8 @@ int build_plan(struct pikv *kv, const struct request *r, struct call *c)
 
 uint8_t *part_staging(struct pikv *kv, const struct part *p)
 {
+    if (p->aside)
+        return p->aside;
     if (p->own)
         return p->own->addr;
     return kv->staging.region->addr + (size_t)p->stage.first * STAGE_UNIT;

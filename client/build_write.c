@@ -11,26 +11,40 @@
 
 #include "base/slice.h"
 #include "client/call.h"
+#include "client/nodes.h"
 
-static void write_head(const struct request *r, const struct part *p,
-                       struct slice_out *o)
+/* What is left of it, if the part goes out later than the submit. */
+static uint32_t write_soft(const struct pikv *kv, const struct part *p,
+                           uint32_t soft_us)
+{
+    uint64_t gone = p->call->spreads
+                        ? (kv->now_ns - p->call->begin_ns) / NS_PER_US
+                        : 0;
+
+    return gone < soft_us ? soft_us - (uint32_t)gone : 1;
+}
+
+static void write_head(const struct pikv *kv, const struct request *r,
+                       const struct part *p, struct slice_out *o)
 {
     const struct pikv_call *call = r->call;
     struct wire_batch *b = slice_grow(o, sizeof(*b));
     bool tells = p->call->tells && (p->conn->features & FEATURE_PARTS);
+    const struct ns_at *at = ns_at(r->space, p->conn);
 
     *b = (struct wire_batch){
-        .ns = r->space->id,
-        .generation = r->space->generation,
+        .ns = at ? at->id : 0,
+        .generation = at ? at->generation : 0,
         .key_n = p->n + r->extra_n,
         .select = (uint8_t)r->select,
         .cols = p->cols,
         .count = p->cap_mib,
         .layout = p->layout,
+        .epoch = kv->many ? kv->nodes->view.epoch : 0,
     };
     if (!call)
         return;
-    b->soft_us = call->soft_us;
+    b->soft_us = call->soft_us ? write_soft(kv, p, call->soft_us) : 0;
     b->pin_ttl_ms = call->pin_ttl_ms;
     b->flags = (call->promote ? BATCH_PROMOTE : 0) | (tells ? BATCH_PARTS : 0);
     if (r->op == OP_PUT_BEGIN)
@@ -97,7 +111,7 @@ static void write_segs(struct pikv *kv, const struct request *r,
                        const struct part *p, uint32_t i, struct slice_out *keys)
 {
     const struct dest *d = &p->dests[i];
-    uint32_t lane = p->conn->lane;
+    uint32_t line = p->conn->line;
 
     if (d->segs == 0)
         return;
@@ -105,7 +119,7 @@ static void write_segs(struct pikv *kv, const struct request *r,
         if (p->own)
             write_seg(keys, 0, d->staged, d->len);
         else
-            write_seg(keys, kv->staging.region->ids[lane] - 1,
+            write_seg(keys, kv->staging.region->ids[line] - 1,
                       (uint64_t)p->stage.first * STAGE_UNIT + d->staged,
                       d->len);
         return;
@@ -116,10 +130,10 @@ static void write_segs(struct pikv *kv, const struct request *r,
     }
     for (uint32_t k = 0; k < d->segs; k++) {
         struct pikv_buf b = dest_run(p, d, k);
-        const struct region *g = region_find(kv, lane, b.p, b.len);
+        const struct region *g = region_find(kv, line, b.p, b.len);
 
         if (g) /* else unregistered since the plan: the daemon says NO_MEM */
-            write_seg(keys, g->ids[lane] - 1,
+            write_seg(keys, g->ids[line] - 1,
                       (uint64_t)((const uint8_t *)b.p - g->addr), b.len);
         else
             write_seg(keys, 0, 0, b.len);
@@ -262,7 +276,7 @@ void build_message(struct pikv *kv, const struct request *r, struct part *p,
         .keys_len = p->keys_len,
         .data_len = p->inline_bytes,
     };
-    write_head(r, p, &o);
+    write_head(kv, r, p, &o);
     if (r->op == OP_LOOKUP)
         write_columns(r, p, &o);
     for (uint32_t i = 0; i < r->extra_n; i++)

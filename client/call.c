@@ -15,7 +15,7 @@
  *  4. A part that ucx still uses when it is given becomes a zombie, which the
  *     last completion gives again.
  *  5. on_done of an internal call runs once, whatever happens. */
-#include "client/call.h"
+#include "client/hedge.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +77,7 @@ struct call *call_take(struct pikv *kv, bool internal)
     c->late = c->waited = c->done = c->verify = c->everywhere = c->tells =
         false;
     c->ready_n = c->told_n = 0;
+    c->spreads = false;
     c->status = 0;
     c->results = NULL;
     c->stops = NULL;
@@ -93,6 +94,7 @@ void call_give(struct pikv *kv, struct call *c)
 {
     list_del(&c->node);
     list_del(&c->tell_node);
+    spread_end(c);
     if (c->id) {
         kv->calls[c->slot] = NULL;
         kv->call_free[kv->call_free_n++] = c->slot;
@@ -125,7 +127,10 @@ struct part *part_take(struct pikv *kv, struct call *c, struct conn *conn)
     p->status = 0;
     p->tp_pending = p->rndv = 0;
     p->asked = 0;
-    p->no_loans = p->busy = p->lost = false;
+    p->no_loans = p->busy = p->lost = p->sided = false;
+    p->kind = LEG_ITEM;
+    p->twin = NULL;
+    p->hedged = p->came = false;
     p->announced = p->landed = p->layout = 0;
     list_add_tail(&c->parts, &p->call_node);
     c->open_parts++;
@@ -144,6 +149,8 @@ void part_give(struct pikv *kv, struct part *p)
     if (p->own)
         region_drop(kv, p->own);
     p->own = NULL;
+    free(p->aside);
+    p->aside = NULL;
     p->call = NULL;
     p->state = PART_FREE;
     list_add_head(&kv->free_parts, &p->node);
@@ -151,10 +158,12 @@ void part_give(struct pikv *kv, struct part *p)
 
 void call_fail_items(struct part *p, int status)
 {
-    struct pikv_result *r = p->call->results;
+    const struct call *c = p->call;
 
-    for (uint32_t i = p->landed; r && i < p->n; i++)
-        r[part_item(p, i)] = (struct pikv_result){.status = status};
+    if (c->spreads && c->everywhere)
+        return; /* another line's answer may be there */
+    for (uint32_t i = p->landed; c->results && i < p->n; i++)
+        *part_result(p, i) = (struct pikv_result){.status = status};
 }
 
 static void call_finish(struct pikv *kv, struct call *c)
@@ -169,6 +178,10 @@ static void call_finish(struct pikv *kv, struct call *c)
             on_done(kv, c, c->status, NULL, 0, -1);
         call_give(kv, c);
         return;
+    }
+    if (c->spreads) {
+        spread_finish(c);
+        hedge_took(kv, c);
     }
     if (c->op == OP_LOOKUP)
         reply_lookup(c);
@@ -198,9 +211,10 @@ void call_unhold(struct pikv *kv, struct call *c)
 static void call_leave(struct pikv *kv, struct part *p, int status)
 {
     struct call *c = p->call;
+    int ends = c->spreads ? spread_part_left(kv, p, status) : status;
 
-    if (status && !c->status)
-        c->status = status;
+    if (ends && !c->status)
+        c->status = ends;
     if (!status)
         parts_ended(kv, p);
     list_del(&p->call_node);
@@ -257,6 +271,8 @@ static void expire_call(struct pikv *kv, struct call *c, uint64_t now)
     c->late = true;
     c->due_ns = last ? DEADLINE_NEVER : now + GRACE_MS * NS_PER_MS;
     c->open_parts++;
+    if (c->spreads && !last)
+        spread_expire(kv, c);
     while ((p = expire_next(c, last ? 2 : 1)))
         expire_part(kv, p, last);
     call_unhold(kv, c);
@@ -281,7 +297,10 @@ uint64_t call_expire(struct pikv *kv, uint64_t now)
             kv->due_ns = next;
             break;
         }
-        expire_call(kv, due, now);
+        if (due->spreads && now < due->deadline_ns)
+            hedge_due(kv, due, now);
+        else
+            expire_call(kv, due, now);
     }
     return kv->due_ns;
 }

@@ -61,6 +61,12 @@ static inline uint32_t part_item(const struct part *p, uint32_t i)
     return p->has_idx ? p->idx[i] : p->first + i;
 }
 
+/* Where the answer for a part's item goes. */
+static inline struct pikv_result *part_result(const struct part *p, uint32_t i)
+{
+    return p->sided ? &p->side[i] : &p->call->results[part_item(p, i)];
+}
+
 /* call.c */
 uint64_t call_deadline_ns(uint16_t op, uint64_t deadline_us, uint64_t bytes,
                           uint64_t now);
@@ -93,7 +99,8 @@ void call_fail_items(struct part *p, int status);
 
 /* build.c */
 uint64_t build_item_bytes(const struct request *r, uint32_t i);
-/* The lane that has a key. */
+uint32_t build_slot(const struct ns *space, const struct pikv_key *k);
+/* Without a view: the lane that has a key. */
 uint32_t build_lane(const struct pikv *kv, const struct ns *space,
                     const struct pikv_key *k);
 /* The caller's runs of item i, in the shape of pikv_buf. */
@@ -102,8 +109,21 @@ const struct pikv_buf *build_item_runs(const struct request *r, uint32_t i,
 bool build_item_has_attr(const struct pikv_put *p);
 /* What makes a block of item i: attributes and parent; NULL: it makes none. */
 const struct pikv_put *build_item_put(const struct request *r, uint32_t i);
-/* Cuts the request into parts, sized and staged; none sent yet. */
+/* Cuts the request into parts, sized and staged; none sent yet. For a handle
+ * without a view. */
 int build_plan(struct pikv *kv, const struct request *r, struct call *c);
+/* Its steps: a part for a line; item i into it, or into another one that takes
+ * its place when it is full; its size and staging when all are in. NULL, false:
+ * no memory. */
+struct part *build_part(struct pikv *kv, const struct request *r,
+                        struct call *c, uint32_t line);
+bool build_add(struct pikv *kv, const struct request *r, struct call *c,
+               struct part **p, uint32_t i);
+int build_close(struct pikv *kv, const struct request *r, struct part *p);
+/* All items to one line, in as many parts as it takes. */
+int build_line(struct pikv *kv, const struct request *r, struct call *c,
+               uint32_t line);
+void build_caps(const struct request *r, struct call *c);
 /* Where the part's stand-in bytes begin. */
 uint8_t *part_staging(struct pikv *kv, const struct part *p);
 void build_stage(struct pikv *kv, struct part *p);
@@ -174,5 +194,8 @@ bool lay_expand(const struct lay *a, const struct lay_range *g, struct part *p,
 int data_check_key(const struct pikv_key *k);
 int data_submit(struct pikv *kv, struct request *r, bool wait,
                 uint64_t *id_out);
+/* A planned part, its staging filled: goes out, or queues, or ends. */
+void data_start(struct pikv *kv, const struct request *r, struct part *p,
+                uint64_t now);
 
 #endif

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "client/call.h"
+#include "client/hedge.h"
 #include "pikv.pb-c.h"
 
 enum {
@@ -27,22 +28,28 @@ enum {
     MARGIN_US_MAX = 1000, /* the daemon's deadline lies before ours */
 };
 
-struct conn *conn_new(struct pikv *kv, uint32_t lane, const char *addr)
+/* The line was reserved by peer_new or peer_lanes; they are made in order. */
+struct conn *conn_new(struct pikv *kv, struct peer *peer, uint32_t lane,
+                      const char *addr)
 {
     struct conn *c = calloc(1, sizeof(*c));
 
     if (!c)
         return NULL;
     c->kv = kv;
-    c->ops = kv->is_ucx ? &conn_ucx : &conn_shm;
+    c->ops = strncmp(addr, "ucx:", 4) == 0 ? &conn_ucx : &conn_shm;
+    c->peer = peer;
     c->lane = lane;
+    c->line = peer->first + lane;
     c->status = ERR_NO_SERVER;
     c->backoff_ns = BACKOFF_MS * NS_PER_MS;
-    strncpy(c->addr, addr, sizeof(c->addr) - 1);
+    snprintf(c->addr, sizeof(c->addr), "%s", addr);
     list_init(&c->backlog);
     for (uint16_t i = 0; i < CONN_SLOTS; i++)
         c->slot_free[i] = i;
     c->slot_free_n = CONN_SLOTS;
+    kv->conns[c->line] = c;
+    kv->line_n = (uint32_t)max_u64(kv->line_n, c->line + 1);
     return c;
 }
 
@@ -78,9 +85,11 @@ static void conn_up(struct conn *c)
 {
     c->state = CONN_UP;
     c->kv->reconnects += c->was_up;
-    c->was_up = true;
     c->status = OK;
+    c->fails = 0;
     c->backoff_ns = BACKOFF_MS * NS_PER_MS;
+    nodes_line_up(c);
+    c->was_up = true;
     conn_run_backlog(c);
     pthread_cond_broadcast(&c->kv->cond);
 }
@@ -116,7 +125,7 @@ static void conn_lane_addr(const struct conn *c, const char *given, char *out)
 {
     const char *port = strrchr(given, ':'), *mine = strrchr(c->addr, ':');
 
-    if (c->kv->is_ucx && port && mine &&
+    if (c->ops == &conn_ucx && port && mine &&
         (strncmp(given, "ucx:0.0.0.0:", 12) == 0 ||
          strncmp(given, "ucx::", 5) == 0 ||
          strncmp(given, "ucx:[::]:", 9) == 0))
@@ -128,27 +137,32 @@ static void conn_lane_addr(const struct conn *c, const char *given, char *out)
 static int conn_lanes(struct conn *c, const Pikv__HelloReply *m)
 {
     struct pikv *kv = c->kv;
+    struct peer *p = c->peer;
     uint32_t n = m->n_lanes ? (uint32_t)m->n_lanes : 1;
+    int e;
 
     if (c->lane != 0)
-        return m->lane == c->lane && n == kv->lane_n ? OK : ERR_NO_SERVER;
-    if (m->n_lanes > LANES_MAX || (kv->lane_n > 1 && kv->lane_n != n))
+        return m->lane == c->lane && n == p->lane_n ? OK : ERR_NO_SERVER;
+    if (m->n_lanes > LANES_MAX || (p->lane_n > 1 && p->lane_n != n))
         return ERR_UNSUPPORTED;
-    for (uint32_t i = 1; i < n; i++) {
-        const char *given = kv->is_ucx ? m->lanes[i]->ucx : m->lanes[i]->shm;
+    if (m->lane != 0)
+        return ERR_UNSUPPORTED;
+    e = peer_lanes(kv, p, n);
+    for (uint32_t i = 1; i < n && !e; i++) {
+        const char *given =
+            c->ops == &conn_ucx ? m->lanes[i]->ucx : m->lanes[i]->shm;
+        struct conn *lane = peer_conn(kv, p, i);
         char addr[ADDR_MAX];
 
         conn_lane_addr(c, given, addr);
-        if (!kv->conns[i])
-            kv->conns[i] = conn_new(kv, i, addr);
-        if (!kv->conns[i])
-            return ERR_NO_MEMORY;
-        snprintf(kv->conns[i]->addr, ADDR_MAX, "%s", addr);
+        if (!lane && !conn_new(kv, p, i, addr))
+            e = ERR_NO_MEMORY;
+        else if (lane && lane->ops == c->ops)
+            snprintf(lane->addr, ADDR_MAX, "%s", addr);
     }
-    if (m->lane != 0)
-        return ERR_UNSUPPORTED;
-    kv->lane_n = n;
-    return OK;
+    if (!e)
+        p->lane_n = n;
+    return e;
 }
 
 static void conn_take_limits(struct conn *c, const Pikv__HelloReply *m)
@@ -157,6 +171,7 @@ static void conn_take_limits(struct conn *c, const Pikv__HelloReply *m)
 
     c->boot = m->boot;
     c->features = m->features;
+    c->epoch = m->features & FEATURE_VIEW ? m->epoch : 0;
     c->credit_ops =
         m->credit_ops > CREDIT_OPS_MIN ? m->credit_ops : CREDIT_OPS_MIN;
     c->credit_bytes = m->credit_bytes ? m->credit_bytes : UINT64_MAX;
@@ -166,11 +181,11 @@ static void conn_take_limits(struct conn *c, const Pikv__HelloReply *m)
         c->limits.batch_keys = m->batch_keys_max;
     if (m->block_bytes_max)
         c->limits.block_bytes = m->block_bytes_max;
-    if (c->lane)
+    if (c->line)
         return;
     snprintf(info->server, sizeof(info->server), "%s", m->server);
     snprintf(info->transport, sizeof(info->transport), "%s", c->ops->name);
-    info->lanes = c->kv->lane_n;
+    info->lanes = c->peer->lane_n;
     info->batch_keys_max = c->limits.batch_keys;
     info->block_bytes_max = c->limits.block_bytes;
     info->pin_ttl_ms_max = m->pin_ttl_ms_max;
@@ -219,7 +234,7 @@ void conn_connected(struct conn *c)
     m.numa_node = -1;
     m.pid = (uint32_t)getpid();
     m.client = kv->client;
-    m.features = FEATURE_PARTS | FEATURE_LAYOUT;
+    m.features = FEATURE_PARTS | FEATURE_LAYOUT | FEATURE_VIEW;
     c->state = CONN_HELLO;
     if (call_msg(kv, c, OP_HELLO, env, pikv__hello__pack(&m, env), -1,
                  c->setup_due_ns, conn_greeted, c))
@@ -233,10 +248,10 @@ static void conn_forget_ids(struct conn *c)
     struct pikv *kv = c->kv;
 
     LIST_FOREACH(l, &kv->regions)
-    container_of(l, struct region, node)->ids[c->lane] = 0;
-    lay_conn_gone(kv, c->lane);
+    container_of(l, struct region, node)->ids[c->line] = 0;
+    lay_conn_gone(kv, c->line);
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++)
-        loan_unmap(&kv->ns[i], c->lane);
+        loan_unmap(&kv->ns[i], c->line);
 }
 
 void conn_part_ends(struct conn *c, struct part *p, int status)
@@ -257,6 +272,7 @@ void conn_down(struct conn *c, int status)
         return;
     c->state = CONN_DOWN;
     c->status = status;
+    c->fails++;
     c->retry_ns = now_ns() + c->backoff_ns;
     if (c->backoff_ns < BACKOFF_MAX_MS * NS_PER_MS)
         c->backoff_ns *= 2;
@@ -276,6 +292,7 @@ void conn_down(struct conn *c, int status)
         if (!p->tp_pending && !p->busy)
             conn_part_ends(c, p, p->status);
     }
+    nodes_line_down(c);
     pthread_cond_broadcast(&kv->cond);
 }
 
@@ -295,10 +312,11 @@ void conn_take_slot(struct conn *c, struct part *p)
 {
     p->slot = c->slot_free[--c->slot_free_n];
     p->req =
-        (uint64_t)c->lane << LANE_SHIFT | (++c->serial * CONN_SLOTS) | p->slot;
+        (uint64_t)c->line << LINE_SHIFT | (++c->serial * CONN_SLOTS) | p->slot;
     c->slots[p->slot] = p;
     c->ops_used++;
     c->bytes_used += p->bytes;
+    p->sent_ns = c->kv->now_ns;
     p->state = PART_SENT;
 }
 
@@ -358,14 +376,14 @@ static bool conn_send_now(struct conn *c, struct part *p)
     if (!conn_takes(c, p) || !conn_has_credit(c, p))
         return false;
     if (p->gate == GATE_REGION) {
-        if (!p->own->ids[c->lane] && p->own->asked)
+        if (!p->own->ids[c->line] && p->own->asked)
             return false;
-        if (!p->own->ids[c->lane]) {
+        if (!p->own->ids[c->line]) {
             list_del(&p->node);
             conn_part_ends(c, p, p->own->status ? p->own->status : ERR_RETRY);
             return true;
         }
-        build_patch(p, p->own->ids[c->lane] - 1);
+        build_patch(p, p->own->ids[c->line] - 1);
         p->gate = GATE_NONE;
     } else if (p->gate == GATE_LOANS) {
         return false; /* loan.c opens the gate */
@@ -447,6 +465,10 @@ void conn_finish(struct conn *c, struct part *p)
 
     if (p->busy)
         return; /* again when it no longer is */
+    if (p->kind == LEG_HEDGE && p->call) {
+        hedge_came(kv, p);
+        return;
+    }
     conn_give_slot(c, p);
     list_del(&p->node);
     for (uint32_t i = p->landed; reply_lands(p) && i < p->n; i++)
@@ -492,6 +514,7 @@ void conn_message(struct conn *c, const void *frame, const void *body,
         conn_down(c, ERR_BAD_REQUEST);
     } else if (m.frame.kind == WIRE_REPLY || m.frame.kind == WIRE_EVENT) {
         p = c->slots[m.frame.req % CONN_SLOTS];
+        c->heard_ns = c->kv->now_ns;
         if (p && p->req == m.frame.req && !p->replied) {
             if (m.frame.kind == WIRE_EVENT)
                 conn_event(c, p, &m);

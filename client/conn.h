@@ -11,6 +11,7 @@
  * server, opens its namespaces again. Only an UP connection takes calls; while
  * it is not, they end at once with NO_SERVER (a dead server costs a client one
  * deadline, then nothing). conn_down ends what was sent or queued with RETRY.
+ * A connection whose retry_ns is never waits to be needed (nodes.h).
  *
  * The common half (conn.c) owns slots, credits and the backlog. All with
  * kv->mu held. Nothing here calls back into a caller. */
@@ -23,8 +24,8 @@
 #include "rpc/frame.h"
 #include "rpc/ring.h"
 
-/* Request id: lane, a count, slot. */
-enum { CONN_SLOTS = RING_CANCELS, LANE_SHIFT = 56, CONN_FDS = 2 };
+/* Request id: line, a count, slot. */
+enum { CONN_SLOTS = RING_CANCELS, LINE_SHIFT = 48, CONN_FDS = 2 };
 
 enum conn_state { CONN_DOWN, CONN_DIALING, CONN_HELLO, CONN_SETUP, CONN_UP };
 
@@ -42,6 +43,9 @@ struct conn_ops {
      * any more, abandon it now; false: ask again in GRACE_MS. With last the
      * grace is over. May call conn_down. */
     bool (*give_up)(struct conn *c, struct part *p, bool last);
+    /* May p be left now: nothing of the caller's is touched for it any more?
+     * false: not yet; it was asked to end soon. */
+    bool (*leave)(struct conn *c, struct part *p);
     /* Have all bytes of a replied part arrived, and no request of the
      * transport uses it? Else the transport calls conn_finish later. */
     bool (*complete)(struct conn *c, struct part *p);
@@ -58,7 +62,9 @@ struct conn {
     struct pikv *kv;
     const struct conn_ops *ops;
     void *tp; /* the transport's */
-    uint32_t lane, incarnation;
+    struct peer *peer;
+    uint32_t line, lane; /* of the handle, of the node */
+    uint32_t incarnation;
     char addr[ADDR_MAX];
     enum conn_state state;
     int status; /* why it is down */
@@ -66,12 +72,16 @@ struct conn {
     uint32_t setup_pending;
     uint64_t boot, features;
     bool was_up; /* at some time: the next one is a reconnect */
+    uint32_t fails;    /* ends since it was up, or since ever */
+    uint64_t epoch;    /* of the view that its HELLO spoke of; 0 none */
+    uint64_t heard_ns; /* a message came last */
 
     uint64_t serial;
     struct part *slots[CONN_SLOTS];
     uint16_t slot_free[CONN_SLOTS];
     uint32_t slot_free_n;
     struct list backlog;
+    struct part *filling[2]; /* by spread.c, of the call that it plans */
     uint32_t ops_used, credit_ops;
     uint64_t bytes_used, credit_bytes;
     struct frame_limits limits;
@@ -79,7 +89,8 @@ struct conn {
 
 extern const struct conn_ops conn_shm, conn_ucx;
 
-struct conn *conn_new(struct pikv *kv, uint32_t lane, const char *addr);
+struct conn *conn_new(struct pikv *kv, struct peer *peer, uint32_t lane,
+                      const char *addr);
 void conn_free(struct conn *c);
 void conn_dial(struct conn *c, uint64_t now);
 void conn_connected(struct conn *c); /* the transport: says HELLO */

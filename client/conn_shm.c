@@ -327,6 +327,15 @@ static bool shm_give_up(struct conn *c, struct part *p, bool last)
     return last;
 }
 
+static bool shm_leave(struct conn *c, struct part *p)
+{
+    struct shm *s = shm_of(c);
+
+    if (p->direct && s->sh)
+        shm_cancel(s, p);
+    return !p->direct;
+}
+
 static bool shm_complete(struct conn *c, struct part *p)
 {
     (void)c;
@@ -421,6 +430,7 @@ const struct conn_ops conn_shm = {
     .push = shm_push,
     .send = shm_send,
     .give_up = shm_give_up,
+    .leave = shm_leave,
     .complete = shm_complete,
     .progress = shm_progress,
     .loan_epoch = shm_loan_epoch,

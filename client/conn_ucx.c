@@ -56,7 +56,7 @@ static bool ucx_complete(struct conn *c, struct part *p)
     if (p->tp_pending)
         return false;
     for (uint32_t i = 0; p->op == OP_GET && p->call && i < p->n; i++)
-        if (p->dests[i].got < p->call->results[part_item(p, i)].moved)
+        if (p->dests[i].got < part_result(p, i)->moved)
             return false;
     return true;
 }
@@ -235,9 +235,9 @@ static ucs_status_t data_rndv(struct part *p, const struct wire_frame *f,
     if (!l)
         return UCS_ERR_NO_MEMORY;
     *l = (struct ucx_landing){p, f->data_off, f->data_len, f->data_idx, NULL};
-    if (d->iov_n)
+    if (d->iov_n && !p->aside)
         l->temp = malloc(f->data_len);
-    if (d->iov_n && !l->temp) {
+    if (d->iov_n && !p->aside && !l->temp) {
         free(l);
         return UCS_ERR_NO_MEMORY;
     }
@@ -245,7 +245,10 @@ static ucs_status_t data_rndv(struct part *p, const struct wire_frame *f,
     p->rndv++;
     ucx_conn_of(p->conn)->pending++;
     r = x->api.ucp_am_recv_data_nbx(x->worker, desc,
-                                    l->temp ? l->temp : d->p + f->data_off,
+                                    l->temp    ? l->temp
+                                    : p->aside ? p->aside + d->staged +
+                                                     f->data_off
+                                               : d->p + f->data_off,
                                     f->data_len, &param);
     if (UCS_PTR_IS_ERR(r))
         landed(NULL, UCS_PTR_STATUS(r), 0, l);
@@ -288,7 +291,7 @@ ucs_status_t ucx_arrives(void *arg, const void *header, size_t header_len,
     if (header_len != sizeof(f))
         return UCS_OK;
     memcpy(&f, header, sizeof(f));
-    c = f.req >> LANE_SHIFT < kv->lane_n ? kv->conns[f.req >> LANE_SHIFT]
+    c = f.req >> LINE_SHIFT < kv->line_n ? kv->conns[f.req >> LINE_SHIFT]
                                          : NULL;
     if (!c || c->state <= CONN_DIALING)
         return UCS_OK;
@@ -307,7 +310,7 @@ ucs_status_t ucx_arrives(void *arg, const void *header, size_t header_len,
 static bool ucx_give_up(struct conn *c, struct part *p, bool last)
 {
     (void)last;
-    if (p->tp_pending == 0)
+    if (p->tp_pending == 0 || p->aside)
         return true;
     if (c->state != CONN_DOWN) {
         p->status = ERR_TIMEOUT;
@@ -315,6 +318,12 @@ static bool ucx_give_up(struct conn *c, struct part *p, bool last)
         conn_down(c, ERR_NO_SERVER);
     }
     return false;
+}
+
+static bool ucx_leave(struct conn *c, struct part *p)
+{
+    (void)c;
+    return p->tp_pending == 0;
 }
 
 static bool ucx_progress(struct conn *c, bool look)
@@ -347,7 +356,7 @@ static bool ucx_arm(struct conn *c)
 {
     struct ucx *x = c->kv->ucx;
 
-    return c->lane != 0 || x->api.ucp_worker_arm(x->worker) == UCS_OK;
+    return x->head != c || x->api.ucp_worker_arm(x->worker) == UCS_OK;
 }
 
 static void ucx_awake(struct conn *c)
@@ -359,7 +368,7 @@ static int ucx_fds(struct conn *c, struct pollfd *out)
 {
     const struct ucx *x = c->kv->ucx;
 
-    if (c->lane != 0)
+    if (x->head != c)
         return 0;
     out[0] = (struct pollfd){.fd = x->efd, .events = POLLIN};
     return 1;
@@ -373,6 +382,7 @@ const struct conn_ops conn_ucx = {
     .push = ucx_push,
     .send = ucx_send,
     .give_up = ucx_give_up,
+    .leave = ucx_leave,
     .complete = ucx_complete,
     .progress = ucx_progress,
     .loan_epoch = ucx_loan_epoch,

@@ -17,7 +17,8 @@ struct ucx {
     ucp_context_h context;
     ucp_worker_h worker;
     int efd;
-    bool copies; /* invariant 6 */
+    bool copies;       /* invariant 6 */
+    struct conn *head; /* the first connection: arms the worker for all */
 };
 
 struct ucx_conn {
@@ -27,6 +28,7 @@ struct ucx_conn {
     uint32_t pending; /* UCX requests of this connection */
     struct sockaddr_storage addr;
     socklen_t addr_len;
+    char resolved[ADDR_MAX]; /* what addr was made of */
 };
 
 static inline struct ucx_conn *ucx_conn_of(const struct conn *c)

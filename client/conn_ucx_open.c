@@ -12,7 +12,8 @@
  * memory (not crash-safe in 1.13), one rail, and copies (invariant 6). UCX's
  * own threads are made with all signals blocked.
  *
- * A host name is looked up once, when the connection is first made. */
+ * A host name is looked up once, when the connection is first made, and again
+ * when the view gives the node another address. */
 #include <netdb.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -131,6 +132,7 @@ static int dial_resolve(struct conn *c)
         return ERR_NO_SERVER;
     memcpy(&u->addr, found->ai_addr, found->ai_addrlen);
     u->addr_len = found->ai_addrlen;
+    memcpy(u->resolved, c->addr, sizeof(u->resolved));
     freeaddrinfo(found);
     return OK;
 }
@@ -164,7 +166,9 @@ enum err ucx_dial(struct conn *c)
             return ERR_NO_MEMORY;
     }
     u->hang = u->failed = false;
-    if (!u->addr_len)
+    if (!x->head)
+        x->head = c;
+    if (!u->addr_len || strcmp(u->resolved, c->addr) != 0)
         e = dial_resolve(c);
     if (e)
         return e;

@@ -4,13 +4,13 @@
  * the items, then one way for all:
  *
  *     data_submit   call from the pool, plan (build.c), staging copied
- *       part_start  the message straight into the ring, or queued
+ *       data_start  the message straight into the ring, or queued
  *
  * Nothing here waits for the server. A part whose connection is down ends at
  * once with NO_SERVER; its items say so and the call completes. */
 #include <string.h>
 
-#include "client/call.h"
+#include "client/hedge.h"
 
 enum {
     STAGE_INLINE = 16 << 10, /* copied without letting kv->mu go */
@@ -206,15 +206,15 @@ static void submit_stage(struct pikv *kv, const struct request *r,
         pthread_mutex_lock(&kv->mu);
 }
 
-static void part_start(struct pikv *kv, const struct request *r, struct part *p,
-                       uint64_t now)
+void data_start(struct pikv *kv, const struct request *r, struct part *p,
+                uint64_t now)
 {
     struct conn *c = p->conn;
     uint8_t *msg;
 
     if (c->state != CONN_UP || p->incarnation != c->incarnation ||
-        r->space->boot != c->boot ||
-        (p->staged_bytes && !p->stage.n && !p->own)) {
+        !ns_at(r->space, c) ||
+        (p->staged_bytes && !p->stage.n && !p->own && !p->aside)) {
         conn_part_ends(c, p, c->state == CONN_UP ? ERR_RETRY : ERR_NO_SERVER);
         return;
     }
@@ -250,12 +250,16 @@ static void submit_start(struct pikv *kv, const struct request *r,
 {
     call_begin(kv, c);
     c->open_parts++;
+    if (c->spreads) {
+        spread_started(kv, c);
+        hedge_arm(kv, c);
+    }
     LIST_FOREACH_SAFE(l, &c->parts)
     {
         struct part *p = container_of(l, struct part, call_node);
 
         if (p->state == PART_PLANNED)
-            part_start(kv, r, p, now);
+            data_start(kv, r, p, now);
     }
     call_unhold(kv, c);
 }
@@ -272,7 +276,7 @@ static int submit_locked(struct pikv *kv, struct request *r,
     r->space = ns_find(kv, r->ns);
     if (!r->space)
         return ERR_NO_NAMESPACE;
-    if (r->n > kv->info.batch_keys_max * (uint64_t)kv->lane_n)
+    if (r->n > kv->info.batch_keys_max * nodes_lanes(kv))
         return ERR_LIMIT;
     e = lay_bind(kv, r);
     if (e)
@@ -281,8 +285,10 @@ static int submit_locked(struct pikv *kv, struct request *r,
     if (!c)
         return ERR_BUSY;
     e = submit_columns(r, c);
+    if (!e && kv->many && !(r->call && r->call->here))
+        e = spread_begin(&r, c);
     if (!e)
-        e = build_plan(kv, r, c);
+        e = c->spreads ? spread_plan(kv, c) : build_plan(kv, r, c);
     if (e) {
         submit_undo(kv, c);
         return e;
@@ -290,6 +296,8 @@ static int submit_locked(struct pikv *kv, struct request *r,
     submit_stage(kv, r, c);
     *call_out = c;
     submit_start(kv, r, c, now);
+    if (kv->many)
+        spread_run(kv);
     progress_submitted(kv, now);
     return OK;
 }

@@ -29,6 +29,7 @@
 #include <string.h>
 
 #include "client/call.h"
+#include "client/nodes.h"
 #include "rpc/msg.h"
 
 enum {
@@ -52,6 +53,7 @@ struct box {
 
 struct feed {
     struct pikv_events *ev;
+    uint32_t line, node;
     bool asked;    /* a poll is under way */
     uint64_t next; /* seq; 0: from now on */
     uint64_t boot; /* that it counts in */
@@ -69,7 +71,7 @@ struct pikv_events {
     uint32_t holds; /* polls under way, and the caller */
     bool closed, came;
     int status; /* for good */
-    struct feed feeds[LANES_MAX];
+    struct feed *feeds[LINES_MAX]; /* by line; made when first looked at */
 };
 
 /* ---- polls, with kv->mu */
@@ -78,9 +80,31 @@ static void events_let(struct pikv_events *ev)
 {
     if (--ev->holds)
         return;
-    for (uint32_t i = 0; i < LANES_MAX; i++)
-        free(ev->feeds[i].env);
+    for (uint32_t i = 0; i < LINES_MAX; i++) {
+        if (ev->feeds[i])
+            free(ev->feeds[i]->env);
+        free(ev->feeds[i]);
+    }
     free(ev);
+}
+
+/* NULL: no memory. A line of the first node counts from the boot that
+ * pikv_info says; another line's first boot is the one that it has now. */
+static struct feed *feed_at(struct pikv_events *ev, uint32_t line)
+{
+    const struct pikv *kv = ev->kv;
+    struct feed *f = ev->feeds[line];
+
+    if (f)
+        return f;
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->ev = ev;
+    f->line = line;
+    f->boot = line < kv->info.lanes ? kv->info.boot : kv->conns[line]->boot;
+    ev->feeds[line] = f;
+    return f;
 }
 
 static void feed_pause(struct feed *f)
@@ -106,7 +130,7 @@ static void feed_polled(struct pikv *kv, struct call *call, int status,
 
     (void)fd;
     f->asked = false;
-    kv->event_polls[f - ev->feeds]--;
+    kv->event_polls[f->line]--;
     if (!status && !ev->closed) {
         f->env = malloc(env_len + 1);
         status = f->env ? OK : ERR_NO_MEMORY;
@@ -132,12 +156,12 @@ static uint32_t polls_max(const struct conn *c)
 static bool feed_ready(struct pikv_events *ev, const struct conn *c,
                        const struct ns *space, uint64_t now, uint64_t *due)
 {
-    const struct feed *f = &ev->feeds[c->lane];
+    const struct feed *f = ev->feeds[c->line];
 
     if (f->asked || f->env || f->anew)
         return false;
-    if (c->state != CONN_UP || space->boot != c->boot ||
-        ev->kv->event_polls[c->lane] >= polls_max(c))
+    if (c->state != CONN_UP || !ns_at(space, c) ||
+        ev->kv->event_polls[c->line] >= polls_max(c))
         *due = min_u64(*due, now + LOOK_MS * NS_PER_MS);
     else if (now < f->ask_ns)
         *due = min_u64(*due, f->ask_ns);
@@ -149,26 +173,26 @@ static bool feed_ready(struct pikv_events *ev, const struct conn *c,
 static void feed_ask(struct pikv_events *ev, struct conn *c,
                      const struct ns *space, uint64_t now)
 {
-    struct feed *f = &ev->feeds[c->lane];
+    struct feed *f = ev->feeds[c->line];
     uint32_t wait_ms = f->next ? POLL_MS : 0;
     uint64_t most_ms = wait_ms ? POLL_MS + POLL_SLACK_MS : FIRST_MS;
     uint8_t env[64];
     Pikv__Subscribe m;
 
     pikv__subscribe__init(&m);
-    m.ns = space->id;
+    m.ns = ns_at(space, c)->id;
     m.from_seq = f->next;
     m.wait_ms = wait_ms;
     m.id = ev->id;
     f->asked = true;
-    ev->kv->event_polls[c->lane]++;
+    ev->kv->event_polls[c->line]++;
     ev->holds++;
     /* It may have ended when this returns, if the connection did. */
     if (!call_msg(ev->kv, c, OP_SUBSCRIBE, env, pikv__subscribe__pack(&m, env),
                   -1, now + most_ms * NS_PER_MS, feed_polled, f))
         return;
     f->asked = false;
-    ev->kv->event_polls[c->lane]--;
+    ev->kv->event_polls[c->line]--;
     feed_pause(f);
     events_let(ev);
 }
@@ -194,12 +218,23 @@ static int events_ask(struct pikv_events *ev, uint64_t *due_out)
     uint64_t now = now_ns();
 
     *due_out = space ? DEADLINE_NEVER : now + LOOK_MS * NS_PER_MS;
-    if (!space && kv->conns[0]->state == CONN_UP)
+    if (!space && nodes_any(kv)->state == CONN_UP)
         return ERR_NO_NAMESPACE;
-    for (uint32_t i = 0; space && !kv->closing && i < kv->lane_n; i++) {
+    if (space && !kv->closing)
+        nodes_reach(kv, &kv->ns[ev->ns]);
+    for (uint32_t i = 0; space && !kv->closing && i < kv->line_n; i++) {
         struct conn *c = kv->conns[i];
-        struct feed *f = &ev->feeds[i];
+        struct feed *f;
 
+        if (i >= kv->info.lanes && !c->was_up) { /* no boot to count from */
+            if (!c->peer->gone)
+                *due_out = min_u64(*due_out, now + LOOK_MS * NS_PER_MS);
+            continue;
+        }
+        f = feed_at(ev, i);
+        if (!f)
+            return ERR_NO_MEMORY;
+        f->node = kv->many ? c->peer->node : 0;
         if (!feed_ready(ev, c, space, now, due_out))
             continue;
         if (c->boot != f->boot)
@@ -222,11 +257,12 @@ static void events_unask(struct pikv_events *ev)
 
     pikv__subscribe__init(&m);
     m.id = ev->id;
-    for (uint32_t i = 0; space && !kv->closing && i < kv->lane_n; i++) {
+    for (uint32_t i = 0; space && !kv->closing && i < kv->line_n; i++) {
         struct conn *c = kv->conns[i];
+        const struct ns_at *at = ns_at(space, c);
 
-        m.ns = space->id;
-        if (ev->feeds[i].asked && c->state == CONN_UP && space->boot == c->boot)
+        m.ns = at ? at->id : 0;
+        if (ev->feeds[i] && ev->feeds[i]->asked && c->state == CONN_UP && at)
             (void)call_msg(kv, c, OP_SUBSCRIBE, env,
                            pikv__subscribe__pack(&m, env), -1,
                            now + FIRST_MS * NS_PER_MS, NULL, NULL);
@@ -271,7 +307,8 @@ static bool feed_next(struct feed *f, uint32_t lane, struct pikv_event *out)
 {
     struct box *b = &f->box;
 
-    *out = (struct pikv_event){.lane = lane, .boot = f->boot};
+    *out = (struct pikv_event){
+        .lane = lane, .node = f->node, .boot = f->boot};
     if (f->anew) {
         out->kind = PIKV_EVENT_LOST;
         out->seq = 1;
@@ -296,10 +333,10 @@ static bool feed_next(struct feed *f, uint32_t lane, struct pikv_event *out)
 /* What was handed out before is not valid any more. */
 static void boxes_clear(struct pikv_events *ev)
 {
-    for (uint32_t i = 0; i < LANES_MAX; i++) {
-        struct box *b = &ev->feeds[i].box;
+    for (uint32_t i = 0; i < LINES_MAX; i++) {
+        struct box *b = ev->feeds[i] ? &ev->feeds[i]->box : NULL;
 
-        if (!b->reply || b->lost || b->at < b->reply->n_events)
+        if (!b || !b->reply || b->lost || b->at < b->reply->n_events)
             continue;
         pikv__subscribe_reply__free_unpacked(b->reply, NULL);
         b->reply = NULL;
@@ -331,13 +368,15 @@ static void feed_open(struct pikv_events *ev, struct feed *f)
 static int boxes_hand_out(struct pikv_events *ev, struct pikv_event *out,
                           int max)
 {
-    uint32_t lanes = ev->kv->lane_n, first = ev->first++ % lanes;
+    uint32_t lanes = ev->kv->line_n, first = ev->first++ % lanes;
     int n = 0;
 
     for (uint32_t i = 0; i < lanes; i++) {
         uint32_t lane = (first + i) % lanes;
-        struct feed *f = &ev->feeds[lane];
+        struct feed *f = ev->feeds[lane];
 
+        if (!f)
+            continue;
         if (f->env && !f->box.reply)
             feed_open(ev, f);
         while (n < max && feed_next(f, lane, &out[n]))
@@ -353,6 +392,7 @@ int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
 {
     struct pikv_events *ev;
     uint64_t due;
+    bool memory = true;
     int e = handle_check(kv);
 
     if (e)
@@ -365,15 +405,15 @@ int pikv_events_open(struct pikv *kv, uint32_t ns, const uint64_t *from_seq,
     ev->holds = 1;
     pthread_mutex_lock(&kv->mu);
     ev->id = ++kv->event_ids;
-    for (uint32_t i = 0; i < LANES_MAX; i++) {
-        struct feed *f = &ev->feeds[i];
+    for (uint32_t i = 0; from_seq && i < kv->info.lanes; i++) {
+        struct feed *f = feed_at(ev, i);
 
-        f->ev = ev;
-        f->boot = kv->info.boot;
-        if (from_seq && i < kv->lane_n)
+        if (f)
             f->next = max_u64(from_seq[i], 1);
+        memory = memory && f;
     }
-    e = !ns_find(kv, ns)                ? ERR_NO_NAMESPACE
+    e = !memory                         ? ERR_NO_MEMORY
+        : !ns_find(kv, ns)              ? ERR_NO_NAMESPACE
         : kv->event_streams >= OPEN_MAX ? ERR_LIMIT
                                         : events_ask(ev, &due);
     ev->closed = e != 0;
@@ -428,9 +468,10 @@ void pikv_events_close(struct pikv_events *ev)
     if (!ev || handle_check(ev->kv))
         return;
     kv = ev->kv;
-    for (uint32_t i = 0; i < LANES_MAX; i++)
-        if (ev->feeds[i].box.reply)
-            pikv__subscribe_reply__free_unpacked(ev->feeds[i].box.reply, NULL);
+    for (uint32_t i = 0; i < LINES_MAX; i++)
+        if (ev->feeds[i] && ev->feeds[i]->box.reply)
+            pikv__subscribe_reply__free_unpacked(ev->feeds[i]->box.reply,
+                                                 NULL);
     pthread_mutex_lock(&kv->mu);
     ev->closed = true;
     kv->event_streams--;

@@ -2,9 +2,10 @@
  *
  * The inside of a libpikv handle: what the files of client/ share.
  *
- *     pikv          one per pikv_open: connections (one per lane), memory,
- *                   namespaces, calls, finished calls behind one eventfd
- *      +- conn      one per lane, conn.h: UP, or DOWN with a time to try again
+ *     pikv          one per pikv_open: connections, memory, namespaces, calls,
+ *                   finished calls behind one eventfd
+ *      +- peer      one per node that was ever asked, peer.h
+ *          +- conn  one per lane, conn.h: UP, or DOWN with a time to try again
  *      +- call      one submit of the caller, or one internal MSG request
  *          +- part  what of a call one request carries to one lane
  *
@@ -14,6 +15,12 @@
  *               +---------+-- deadline: the call ends without it; a SENT part
  *                             stays, without call, until its reply is dropped
  *                             or its connection has ended (ABANDONED)
+ *
+ * A line is a lane of a node: an index into kv->conns. A node has the lines
+ * [first, first + lane_n), the first node those from 0 on; what is known per
+ * connection (ids of memory, layouts, loans) is kept in arrays by line, which
+ * grow together (peer.c). Without a view there is one node, and spread.h, which
+ * sends a call to many, is never called.
  *
  * Invariants
  *  1. kv->mu guards everything here. It is let go only around waiting and
@@ -41,9 +48,13 @@
 
 struct conn;
 struct call;
+struct peer;
+struct spread;
+struct nodes;
 
 enum {
-    LANES_MAX = 64,
+    LANES_MAX = 64,   /* of a node */
+    LINES_MAX = 1024, /* of all nodes that a handle uses */
     NAMESPACES_MAX = 256,
     LAYOUTS_MAX = 256,
     GRACE_MS = 10, /* a reply that the memory's safety waits for */
@@ -64,9 +75,9 @@ struct region {
     bool told;    /* nothing is asked */
     bool waited;  /* its registration is, by a thread: nobody drops it */
     uint64_t serial;
-    uint32_t asked;          /* registrations not answered yet */
-    int status;              /* of the last registration that failed */
-    uint32_t ids[LANES_MAX]; /* id + 1 on that lane's connection; 0 none */
+    uint32_t asked; /* registrations not answered yet */
+    int status;     /* of the last registration that failed */
+    uint32_t *ids;  /* by line: id + 1 on that connection; 0 none */
 };
 
 /* A registered layout. */
@@ -75,10 +86,10 @@ struct lay {
     const struct region *region; /* NULL: it was unregistered */
     struct layout l;             /* offsets are in the region */
     uint64_t *table;
-    bool told;               /* nothing is asked */
-    bool waited;             /* its registration is, by a thread */
-    uint32_t asked;          /* registrations not answered yet */
-    uint32_t ids[LANES_MAX]; /* of that lane's connection; 0 none */
+    bool told;      /* nothing is asked */
+    bool waited;    /* its registration is, by a thread */
+    uint32_t asked; /* registrations not answered yet */
+    uint32_t *ids;  /* by line: of that connection; 0 none */
 };
 
 /* Bytes of the staging area; n units from first, n 0: none. */
@@ -131,6 +142,13 @@ struct part {
     uint32_t n, first; /* items: idx[0..n), or first.. if has_idx is 0 */
     uint32_t cap_mib;  /* PREFETCH: its part of the cap; 0 none */
     bool has_idx;
+    uint8_t kind; /* enum leg_kind (spread.h) */
+    bool sided;   /* its answers go to side, not to the caller's results */
+    struct pikv_result *side;
+    struct part *twin;  /* hedge.c: the other one of two */
+    bool hedged, came;  /* was looked at for a twin; the twin's bytes are there */
+    uint8_t *aside;     /* ucx: where a twin's bytes land */
+    uint32_t side_cap;
     uint32_t *idx;
     struct dest *dests;
     struct pikv_buf *iov;
@@ -144,7 +162,7 @@ struct part {
     uint32_t frames_cap;
     uint8_t *msg; /* frame + body when not built in the ring */
     uint32_t msg_cap, msg_len;
-    uint64_t sent_us; /* deadline sent, for the frame */
+    uint64_t sent_ns;
     int status;       /* how it ended, while LANDING or tp_pending */
     uint8_t asked;    /* to end, at the deadline (1) and after (2) */
     bool no_loans;    /* built without KEY_LOAN */
@@ -186,6 +204,8 @@ struct call {
     bool tells;
     uint8_t *ready;
     uint32_t ready_cap, ready_n, told_n;
+    struct spread *spread; /* over many nodes; kept for the next call */
+    bool spreads;
 };
 
 enum ns_state { NS_FREE, NS_OPENING, NS_OPEN };
@@ -199,14 +219,24 @@ struct loan_map {
     int status;
 };
 
+/* A namespace at one node. */
+struct ns_at {
+    uint32_t id;
+    uint64_t generation;
+    uint64_t boot; /* of the run of the server that said so */
+    bool known;    /* it has said so */
+    bool asked;    /* an OPEN is under way */
+    int refused;   /* by the run of that boot: why */
+};
+
 struct ns {
     enum ns_state state;
     char *name;
     uint8_t *open_msg; /* packed Open, to open again after a restart */
     size_t open_len;
-    uint32_t id;
-    uint64_t generation, slot_seed, boot;
-    struct loan_map loans[LANES_MAX];
+    uint64_t slot_seed;
+    struct ns_at *at;       /* by peer */
+    struct loan_map *loans; /* by line */
 };
 
 struct pikv {
@@ -218,10 +248,18 @@ struct pikv {
     char address[ADDR_MAX], engine[64], model[128];
     uint32_t dp_rank, tp_rank, pp_rank;
     uint64_t client; /* random id */
-    bool is_ucx;
+    bool is_ucx;     /* the address given is; then all connections are */
 
-    struct conn *conns[LANES_MAX];
-    uint32_t lane_n;
+    struct conn **conns; /* by line */
+    uint32_t line_n, line_cap;
+    struct peer **peers; /* the first is the one that was opened */
+    uint32_t peer_n, peer_cap;
+    struct nodes *nodes; /* nodes.h; NULL: no node has spoken of a view */
+    bool many;           /* there is a view */
+    bool no_view;        /* option: and none is looked at */
+    uint8_t hedge;       /* option */
+    bool stirred;        /* calls that wait for a line or a view are looked at */
+    struct list rerouted, waiting; /* calls (spread.h) */
     struct pikv_info info;
 
     struct list regions;
@@ -236,13 +274,13 @@ struct pikv {
     uint32_t call_cap, call_free_n;
     uint64_t call_serial, event_ids;
     uint32_t event_streams; /* subscriptions open */
-    uint32_t event_polls[LANES_MAX];
+    uint32_t *event_polls;  /* by line */
     struct list inflight, done, telling, landing, free_calls, free_parts;
     uint64_t due_ns; /* no call in flight is due before */
     uint64_t now_ns; /* when progress last looked at the clock */
 
     struct pikv_op_stats counts[PIKV_STATS_OPS];
-    uint64_t reconnects;
+    uint64_t reconnects, redirects, failovers, copies_failed, hedges, hedges_won;
 
     int event_fd, wake_fd;
     bool event_set;
@@ -268,8 +306,8 @@ void last_error_clear(void);
 struct region *region_new(struct pikv *kv, int fd, uint64_t off, uint64_t len,
                           void *addr, bool ours, bool callers);
 int region_memfd(uint64_t bytes, void **addr_out, int *fd_out);
-/* The registered memory that holds all of p..p+len and that lane knows. */
-struct region *region_find(struct pikv *kv, uint32_t lane, const void *p,
+/* The registered memory that holds all of p..p+len and that line knows. */
+struct region *region_find(struct pikv *kv, uint32_t line, const void *p,
                            uint64_t len);
 struct region *region_at(struct pikv *kv, const void *addr);
 /* The registered memory that addr lies in. */
@@ -284,7 +322,7 @@ struct lay *lay_find(struct pikv *kv, uint32_t id);
 /* The connection knows the memory: it is told of the layouts in it. */
 void lay_region_known(struct pikv *kv, const struct region *r, struct conn *c);
 void lay_region_gone(struct pikv *kv, const struct region *r);
-void lay_conn_gone(struct pikv *kv, uint32_t lane);
+void lay_conn_gone(struct pikv *kv, uint32_t line);
 void lay_free_all(struct pikv *kv);
 
 /* mapping.c: a descriptor of the file behind addr..addr+len, to be closed, and
@@ -303,8 +341,13 @@ void staging_give(struct staging *s, struct stage *st);
 
 /* namespace.c */
 struct ns *ns_find(struct pikv *kv, uint32_t ns);
-/* Opens all namespaces again after the server was restarted. */
+/* What the node behind a connection calls it; NULL: it has not said yet. */
+const struct ns_at *ns_at(const struct ns *s, const struct conn *c);
+/* In SETUP of a node's first lane: opens all namespaces that this run of the
+ * server has not been told of. */
 void ns_reopen_all(struct pikv *kv, struct conn *c);
+/* Asks c's node to open it, unless that is under way. */
+void ns_want(struct pikv *kv, struct ns *s, struct conn *c);
 void ns_free_all(struct pikv *kv);
 
 /* loan.c */
@@ -313,7 +356,7 @@ void loan_want(struct pikv *kv, struct part *p);
 const uint8_t *loan_bytes(struct pikv *kv, struct part *p, uint64_t off,
                           uint64_t len);
 uint64_t loan_id_public(const struct conn *c, uint64_t id);
-void loan_unmap(struct ns *ns, uint32_t lane); /* the connection ended */
+void loan_unmap(struct ns *ns, uint32_t line); /* the connection ended */
 void loan_unmap_all(struct pikv *kv);
 
 /* conn_ucx_open.c */

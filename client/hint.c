@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "client/call.h"
+#include "client/nodes.h"
 #include "rpc/msg.h"
 
 enum { REPLY_BYTES = 16 << 10, SESSION_STATES = 3 };
@@ -30,20 +31,20 @@ static int hint_conn_check(const struct conn *c, const struct ns *space)
 {
     if (c->state != CONN_UP)
         return ERR_NO_SERVER;
-    return space->boot == c->boot ? OK : ERR_RETRY;
+    return ns_at(space, c) ? OK : ERR_RETRY;
 }
 
 /* ---- explain ---- */
 
 /* The packed request, malloc'ed. */
-static uint8_t *explain_pack(const struct ns *space, const struct pikv_key *k,
+static uint8_t *explain_pack(uint32_t id, const struct pikv_key *k,
                              size_t *len_out)
 {
     Pikv__ExplainRequest m;
     uint8_t *env;
 
     pikv__explain_request__init(&m);
-    m.ns = space->id;
+    m.ns = id;
     m.group = k->group;
     /* protobuf-c has no const; packing only reads. */
     m.key = (ProtobufCBinaryData){k->key.len, (uint8_t *)(uintptr_t)k->key.p};
@@ -79,23 +80,43 @@ static int explain_take(const void *reply, size_t len,
     return m ? OK : ERR_BAD_REQUEST;
 }
 
+/* The lane that serves a key, connected. */
+static int explain_lane(struct pikv *kv, struct ns *space,
+                        const struct pikv_key *key, uint64_t deadline_ns,
+                        struct conn **c_out)
+{
+    uint32_t slot = build_slot(space, key);
+    struct peer *p;
+
+    if (!kv->many) {
+        *c_out = kv->conns[build_lane(kv, space, key)];
+        return hint_conn_check(*c_out, space);
+    }
+    p = nodes_peer(kv, cview_serving(&kv->nodes->view, slot));
+    if (!p)
+        return ERR_NO_SERVER;
+    *c_out = nodes_line(kv, p, slot);
+    return nodes_wait_line(kv, *c_out, space, deadline_ns);
+}
+
 /* With kv->mu, which is let go while it waits. */
-static int explain_ask(struct pikv *kv, const struct ns *space,
+static int explain_ask(struct pikv *kv, struct ns *space,
                        const struct pikv_key *key, const struct pikv_call *call,
                        void **reply_out, size_t *len_out)
 {
-    struct conn *c = kv->conns[build_lane(kv, space, key)];
+    uint64_t deadline_ns = hint_deadline(OP_EXPLAIN, call);
+    struct conn *c = NULL;
     size_t len = 0;
     uint8_t *env;
-    int e = hint_conn_check(c, space);
+    int e = explain_lane(kv, space, key, deadline_ns, &c);
 
     if (e)
         return e;
-    env = explain_pack(space, key, &len);
+    env = explain_pack(ns_at(space, c)->id, key, &len);
     if (!env)
         return ERR_NO_MEMORY;
-    e = call_msg_wait(kv, c, OP_EXPLAIN, env, len, -1,
-                      hint_deadline(OP_EXPLAIN, call), reply_out, len_out);
+    e = call_msg_wait(kv, c, OP_EXPLAIN, env, len, -1, deadline_ns, reply_out,
+                      len_out);
     free(env);
     return e;
 }
@@ -103,7 +124,7 @@ static int explain_ask(struct pikv *kv, const struct ns *space,
 int pikv_explain(struct pikv *kv, uint32_t ns, const struct pikv_key *key,
                  const struct pikv_call *call, struct pikv_explanation *out)
 {
-    const struct ns *space;
+    struct ns *space;
     void *reply = NULL;
     size_t len = 0;
     int e = handle_check(kv);
@@ -135,17 +156,24 @@ static char *const session_words[SESSION_STATES] = {
 
 /* To every lane that can take it; the first reason why one cannot. */
 static int session_tell(struct pikv *kv, const struct ns *space,
-                        const void *env, size_t len, uint64_t deadline_ns)
+                        Pikv__Feedback *m, uint64_t deadline_ns)
 {
+    uint8_t env[64];
     int first = OK;
 
-    for (uint32_t lane = 0; lane < kv->lane_n; lane++) {
-        struct conn *c = kv->conns[lane];
-        int e = hint_conn_check(c, space);
+    for (uint32_t line = 0; line < kv->line_n; line++) {
+        struct conn *c = kv->conns[line];
+        int e;
 
-        if (!e)
-            e = call_msg(kv, c, OP_FEEDBACK, env, len, -1, deadline_ns, NULL,
+        if (c->peer->gone)
+            continue;
+        e = hint_conn_check(c, space);
+        if (!e) {
+            m->ns = ns_at(space, c)->id;
+            e = call_msg(kv, c, OP_FEEDBACK, env,
+                         pikv__feedback__pack(m, env), -1, deadline_ns, NULL,
                          NULL);
+        }
         if (e && !first)
             first = e;
     }
@@ -155,9 +183,8 @@ static int session_tell(struct pikv *kv, const struct ns *space,
 int pikv_session(struct pikv *kv, uint32_t ns, uint64_t session,
                  enum pikv_session_state state, const struct pikv_call *call)
 {
-    uint8_t env[64];
     Pikv__Feedback m;
-    const struct ns *space;
+    struct ns *space;
     int e = handle_check(kv);
 
     if (e)
@@ -170,12 +197,11 @@ int pikv_session(struct pikv *kv, uint32_t ns, uint64_t session,
     if (space && !kv->closing) {
         uint64_t now = now_ns();
 
+        nodes_reach(kv, space);
         pikv__feedback__init(&m);
-        m.ns = space->id;
         m.session = session;
         m.session_state = session_words[state];
-        e = session_tell(kv, space, env, pikv__feedback__pack(&m, env),
-                         hint_deadline(OP_FEEDBACK, call));
+        e = session_tell(kv, space, &m, hint_deadline(OP_FEEDBACK, call));
         progress_submitted(kv, now);
     }
     pthread_mutex_unlock(&kv->mu);

@@ -63,7 +63,7 @@ static void lay_told(struct pikv *kv, struct call *c, int status,
     if (a)
         a->told = --a->asked == 0;
     if (m && here && a)
-        a->ids[q->conn->lane] = m->id;
+        a->ids[q->conn->line] = m->id;
     else if (m && here)
         lay_forget_id(kv, q->conn, m->id);
     if (m)
@@ -110,7 +110,7 @@ static void lay_tell(struct pikv *kv, struct lay *a, struct conn *c)
 {
     struct lay_asked *q = malloc(sizeof(*q));
     size_t len = 0;
-    uint8_t *env = lay_pack(a, a->region->ids[c->lane] - 1, &len);
+    uint8_t *env = lay_pack(a, a->region->ids[c->line] - 1, &len);
     int e = ERR_NO_MEMORY;
 
     if (q && env &&
@@ -130,7 +130,7 @@ static void lay_tell(struct pikv *kv, struct lay *a, struct conn *c)
 static bool lay_tells(const struct lay *a, const struct conn *c)
 {
     return (c->features & FEATURE_LAYOUT) && a->region &&
-           a->region->ids[c->lane] != 0;
+           a->region->ids[c->line] != 0;
 }
 
 void lay_region_known(struct pikv *kv, const struct region *r, struct conn *c)
@@ -150,11 +150,11 @@ void lay_region_gone(struct pikv *kv, const struct region *r)
             kv->layouts[i]->region = NULL;
 }
 
-void lay_conn_gone(struct pikv *kv, uint32_t lane)
+void lay_conn_gone(struct pikv *kv, uint32_t line)
 {
     for (uint32_t i = 0; i < LAYOUTS_MAX; i++)
         if (kv->layouts[i])
-            kv->layouts[i]->ids[lane] = 0;
+            kv->layouts[i]->ids[line] = 0;
 }
 
 /* ---- register ---- */
@@ -163,6 +163,7 @@ static void lay_free(struct pikv *kv, struct lay *a)
 {
     kv->layouts[a->id % LAYOUTS_MAX] = NULL;
     free(a->table);
+    free(a->ids);
     free(a);
 }
 
@@ -184,8 +185,12 @@ static struct lay *lay_new(struct pikv *kv)
         if (id == 0 || kv->layouts[id % LAYOUTS_MAX])
             continue;
         a = calloc(1, sizeof(*a));
-        if (!a)
+        if (a)
+            a->ids = calloc(kv->line_cap, sizeof(*a->ids));
+        if (!a || !a->ids) {
+            free(a);
             return NULL;
+        }
         a->id = kv->layout_serial = id;
         kv->layouts[id % LAYOUTS_MAX] = a;
     }
@@ -217,7 +222,7 @@ static void lay_register(struct pikv *kv, struct lay *a)
 {
     a->waited = true;
     a->asked = 1; /* until all are asked */
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         if (kv->conns[i]->state == CONN_UP && lay_tells(a, kv->conns[i]))
             lay_tell(kv, a, kv->conns[i]);
     a->told = --a->asked == 0;
@@ -267,7 +272,7 @@ int pikv_layout_unregister(struct pikv *kv, uint32_t id)
     a = lay_find(kv, id);
     if (a && a->waited)
         a = NULL; /* its id was not given to anybody yet */
-    for (uint32_t i = 0; a && i < kv->lane_n; i++)
+    for (uint32_t i = 0; a && i < kv->line_n; i++)
         if (a->ids[i])
             lay_forget_id(kv, kv->conns[i], a->ids[i]);
     if (a)

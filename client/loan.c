@@ -12,7 +12,7 @@
  *     that the daemon's memory is let go), and release answers STALE.
  *  2. Only memory that is sealed against shrinking is mapped: reading a loan
  *     never faults.
- *  3. An id given to the caller also says lane and incarnation, because a
+ *  3. An id given to the caller also says line and incarnation, because a
  *     connection's end ends its loans.
  * With kv->mu. */
 #include <fcntl.h>
@@ -22,9 +22,11 @@
 #include <sys/stat.h>
 
 #include "client/call.h"
+#include "client/peer.h"
 #include "pikv.pb-c.h"
 
-enum { ATTACH_MS = 1000, LOAN_ID_BITS = 48 };
+enum { ATTACH_MS = 1000, LOAN_ID_BITS = 46, LOAN_LINE_SHIFT = 54 };
+static_assert(LINES_MAX <= 1 << (64 - LOAN_LINE_SHIFT), "a loan says its line");
 
 /* What a LOAN_ATTACH in flight carries. */
 struct loan_asked {
@@ -76,7 +78,7 @@ static void loan_attached(struct pikv *kv, struct call *call, int status,
                           const void *env, size_t env_len, int fd)
 {
     struct loan_asked *a = call->arg;
-    struct loan_map *map = &kv->ns[a->ns].loans[a->conn->lane];
+    struct loan_map *map = &kv->ns[a->ns].loans[a->conn->line];
     Pikv__LoanAttachReply *m = NULL;
 
     if (!status) {
@@ -104,12 +106,12 @@ static int loan_attach(struct pikv *kv, uint32_t ns, struct conn *c)
     if (!a)
         return ERR_NO_MEMORY;
     *a = (struct loan_asked){ns, c->incarnation, c};
-    m.ns = kv->ns[ns].id;
-    kv->ns[ns].loans[c->lane].asked = true;
+    m.ns = kv->ns[ns].at[c->peer->index].id;
+    kv->ns[ns].loans[c->line].asked = true;
     e = call_msg(kv, c, OP_LOAN_ATTACH, env, pikv__loan_attach__pack(&m, env),
                  -1, now_ns() + ATTACH_MS * NS_PER_MS, loan_attached, a);
     if (e) {
-        kv->ns[ns].loans[c->lane].asked = false;
+        kv->ns[ns].loans[c->line].asked = false;
         free(a);
     }
     return e;
@@ -117,7 +119,7 @@ static int loan_attach(struct pikv *kv, uint32_t ns, struct conn *c)
 
 void loan_want(struct pikv *kv, struct part *p)
 {
-    struct loan_map *map = &kv->ns[p->ns].loans[p->conn->lane];
+    struct loan_map *map = &kv->ns[p->ns].loans[p->conn->line];
     bool wanted = false;
 
     for (uint32_t i = 0; i < p->n; i++)
@@ -139,7 +141,7 @@ void loan_want(struct pikv *kv, struct part *p)
 const uint8_t *loan_bytes(struct pikv *kv, struct part *p, uint64_t off,
                           uint64_t len)
 {
-    const struct loan_map *map = &kv->ns[p->ns].loans[p->conn->lane];
+    const struct loan_map *map = &kv->ns[p->ns].loans[p->conn->line];
 
     if (!map->live || len > map->bytes || off > map->bytes - len)
         return NULL;
@@ -148,15 +150,17 @@ const uint8_t *loan_bytes(struct pikv *kv, struct part *p, uint64_t off,
 
 uint64_t loan_id_public(const struct conn *c, uint64_t id)
 {
-    return (uint64_t)(c->lane & 0xff) << 56 |
+    return (uint64_t)c->line << LOAN_LINE_SHIFT |
            (uint64_t)(c->incarnation & 0xff) << LOAN_ID_BITS |
            (id & ((UINT64_C(1) << LOAN_ID_BITS) - 1));
 }
 
-void loan_unmap(struct ns *ns, uint32_t lane)
+void loan_unmap(struct ns *ns, uint32_t line)
 {
-    struct loan_map *map = &ns->loans[lane];
+    struct loan_map *map = ns->loans ? &ns->loans[line] : NULL;
 
+    if (!map)
+        return;
     if (map->live)
         (void)mmap(map->addr, map->bytes, PROT_READ,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
@@ -167,17 +171,18 @@ void loan_unmap(struct ns *ns, uint32_t lane)
 void loan_unmap_all(struct pikv *kv)
 {
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++)
-        for (uint32_t lane = 0; lane < LANES_MAX; lane++)
-            if (kv->ns[i].loans[lane].addr)
-                munmap(kv->ns[i].loans[lane].addr, kv->ns[i].loans[lane].bytes);
+        for (uint32_t line = 0; kv->ns[i].loans && line < kv->line_n; line++)
+            if (kv->ns[i].loans[line].addr)
+                munmap(kv->ns[i].loans[line].addr, kv->ns[i].loans[line].bytes);
 }
 
 /* Nobody waits for the answer: OK or STALE was decided by the epoch word. */
 static void loan_tell(struct pikv *kv, struct ns *ns, struct conn *c,
                       uint64_t id)
 {
+    const struct ns_at *at = &ns->at[c->peer->index];
     struct wire_batch b = {
-        .ns = ns->id, .generation = ns->generation, .key_n = 1};
+        .ns = at->id, .generation = at->generation, .key_n = 1};
     struct wire_key k = {.key_len = 1, .token = id};
     uint8_t body[2 * WIRE_RECORD + 1] = {0};
 
@@ -190,7 +195,7 @@ static void loan_tell(struct pikv *kv, struct ns *ns, struct conn *c,
 int pikv_loan_release(struct pikv *kv, uint32_t ns,
                       const struct pikv_result *result)
 {
-    uint32_t lane = (uint32_t)(result->loan_id >> 56);
+    uint32_t line = (uint32_t)(result->loan_id >> LOAN_LINE_SHIFT);
     uint64_t id = result->loan_id & ((UINT64_C(1) << LOAN_ID_BITS) - 1);
     int e = handle_check(kv);
     struct conn *c;
@@ -200,7 +205,7 @@ int pikv_loan_release(struct pikv *kv, uint32_t ns,
         return e;
     pthread_mutex_lock(&kv->mu);
     space = ns_find(kv, ns);
-    c = lane < kv->lane_n ? kv->conns[lane] : NULL;
+    c = line < kv->line_n ? kv->conns[line] : NULL;
     if (!space || !c || !result->loan) {
         e = ERR_BAD_REQUEST;
     } else if (c->state != CONN_UP ||

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Namespaces as the handle knows them: a local number -> the server's id,
- * generation and slot seed. OPEN goes to lane 0, which answers when all lanes
- * know it. Opening a name again gives the same number and takes over the new
- * generation. After a restart of the server (another boot id) the packed OPEN
- * is sent again while the connection is set up; a namespace that the server
- * then refuses answers NO_NAMESPACE until it is opened again. */
+ * Namespaces as the handle knows them: a local number -> for each node its id
+ * and generation, and the slot seed, which all nodes of a cluster agree on.
+ * OPEN goes to lane 0, which answers when all lanes know it. Opening a name
+ * again gives the same number and takes over the new generation. After a
+ * restart of the server (another boot id) the packed OPEN is sent again while
+ * the connection is set up; a namespace that the server then refuses answers
+ * NO_NAMESPACE until it is opened again.
+ *
+ * With a view one node is asked and waited for, the others get the same OPEN
+ * when they are first needed (ns_want), and again when the name is opened
+ * again; what a node refuses, only the items that go there hear. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "client/call.h"
+#include "client/nodes.h"
 #include "rpc/msg.h"
 
 enum { GROUPS_MAX = 16, ARENA_BYTES = 64 << 10, REOPEN_MS = 1000 };
@@ -27,6 +33,8 @@ void ns_free_all(struct pikv *kv)
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++) {
         free(kv->ns[i].name);
         free(kv->ns[i].open_msg);
+        free(kv->ns[i].at);
+        free(kv->ns[i].loans);
     }
 }
 
@@ -126,13 +134,36 @@ static Pikv__OpenReply *open_reply(const void *env, size_t len, struct arena *a,
     return msg_unpack(&pikv__open_reply__descriptor, a, env, len);
 }
 
-static void ns_take(struct ns *s, const Pikv__OpenReply *m, uint64_t boot)
+const struct ns_at *ns_at(const struct ns *s, const struct conn *c)
 {
-    s->id = m->id;
-    s->generation = m->generation;
+    const struct ns_at *at = &s->at[c->peer->index];
+
+    return at->known && at->boot == c->boot && !at->refused ? at : NULL;
+}
+
+static void ns_take(struct ns *s, const Pikv__OpenReply *m,
+                    const struct conn *c)
+{
+    s->at[c->peer->index] = (struct ns_at){
+        .id = m->id,
+        .generation = m->generation,
+        .boot = c->boot,
+        .known = true,
+    };
     s->slot_seed = m->slot_seed;
-    s->boot = boot;
     s->state = NS_OPEN;
+}
+
+/* A name that is new here: its arrays. */
+static bool ns_init(const struct pikv *kv, struct ns *s, const char *name)
+{
+    if (!s->at)
+        s->at = calloc(kv->peer_cap, sizeof(*s->at));
+    if (!s->loans)
+        s->loans = calloc(kv->line_cap, sizeof(*s->loans));
+    if (s->at && s->loans)
+        s->name = strdup(name);
+    return s->name != NULL;
 }
 
 /* The place of a name: its own, or a free one. */
@@ -151,23 +182,24 @@ static struct ns *ns_place(struct pikv *kv, const char *name)
     return room;
 }
 
-static int ns_store(struct pikv *kv, const char *name, uint8_t **msg,
-                    size_t len, const Pikv__OpenReply *m, uint32_t *ns_out)
+static int ns_store(struct pikv *kv, const struct conn *c, const char *name,
+                    uint8_t **msg, size_t len, const Pikv__OpenReply *m,
+                    uint32_t *ns_out)
 {
     struct ns *s = ns_place(kv, name);
 
     if (!s)
         return last_error_set(ERR_LIMIT, "more than %d namespaces in a handle",
                               NAMESPACES_MAX);
-    if (!s->name)
-        s->name = strdup(name);
-    if (!s->name)
+    if (!s->name && !ns_init(kv, s, name))
         return ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < kv->peer_n; i++)
+        s->at[i].known = false;
     free(s->open_msg);
     s->open_msg = *msg;
     s->open_len = len;
     *msg = NULL;
-    ns_take(s, m, kv->conns[0]->boot);
+    ns_take(s, m, c);
     *ns_out = (uint32_t)(s - kv->ns);
     return OK;
 }
@@ -216,8 +248,11 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *d,
     if (!e)
         e = open_pack(d, &msg, &len);
     if (!e) {
+        struct conn *c;
+
         pthread_mutex_lock(&kv->mu);
-        e = call_msg_wait(kv, kv->conns[0], OP_OPEN, msg, len, -1,
+        c = nodes_any(kv);
+        e = call_msg_wait(kv, c, OP_OPEN, msg, len, -1,
                           ns_deadline(OP_OPEN, call), &reply, &reply_len);
         m = reply || !e ? open_reply(reply, reply_len, &a, buf) : NULL;
         if (!e && !m)
@@ -225,7 +260,7 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *d,
         if (e)
             (void)open_failed(e, d->name, m);
         else
-            e = ns_store(kv, d->name, &msg, len, m, ns_out);
+            e = ns_store(kv, c, d->name, &msg, len, m, ns_out);
         pthread_mutex_unlock(&kv->mu);
     }
     free(reply);
@@ -234,26 +269,71 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *d,
     return e;
 }
 
-/* ---- after a restart of the server ---- */
+/* ---- at other nodes, and after a restart of the server ---- */
+
+/* What an OPEN in flight carries. */
+struct ns_asked {
+    struct ns *ns;
+    struct conn *conn;
+    uint32_t incarnation;
+    bool in_setup;
+};
+
+static void ns_refused(struct pikv *kv, struct ns *s, const struct conn *c,
+                       int status)
+{
+    struct ns_at *at = &s->at[c->peer->index];
+
+    if (!kv->many) {
+        s->state = NS_OPENING;
+    } else if (err_who(status) != WHO_RETRY) {
+        at->boot = c->boot;
+        at->refused = status;
+    }
+}
 
 static void ns_reopened(struct pikv *kv, struct call *call, int status,
                         const void *env, size_t env_len, int fd)
 {
-    struct ns *s = call->arg;
-    struct conn *c = kv->conns[0];
+    struct ns_asked *a = call->arg;
+    struct ns *s = a->ns;
+    struct conn *c = a->conn;
+    bool here = c->incarnation == a->incarnation;
     void *buf = malloc(ARENA_BYTES);
-    struct arena a;
+    struct arena arena;
     Pikv__OpenReply *m = NULL;
 
     (void)fd;
+    s->at[c->peer->index].asked = false;
     if (!status && buf)
-        m = open_reply(env, env_len, &a, buf);
-    if (m)
-        ns_take(s, m, c->boot);
-    else
-        s->state = NS_OPENING;
+        m = open_reply(env, env_len, &arena, buf);
+    if (m && here)
+        ns_take(s, m, c);
+    else if (here)
+        ns_refused(kv, s, c, status ? status : ERR_BAD_REQUEST);
     free(buf);
-    conn_setup_done(c);
+    if (a->in_setup && here)
+        conn_setup_done(c);
+    free(a);
+    nodes_stir(kv);
+}
+
+static bool ns_ask(struct pikv *kv, struct ns *s, struct conn *c, bool in_setup)
+{
+    struct ns_at *at = &s->at[c->peer->index];
+    struct ns_asked *a = malloc(sizeof(*a));
+
+    if (!a)
+        return false;
+    *a = (struct ns_asked){s, c, c->incarnation, in_setup};
+    at->asked = true;
+    at->refused = 0;
+    if (!call_msg(kv, c, OP_OPEN, s->open_msg, s->open_len, -1,
+                  now_ns() + REOPEN_MS * NS_PER_MS, ns_reopened, a))
+        return true;
+    at->asked = false;
+    free(a);
+    return false;
 }
 
 void ns_reopen_all(struct pikv *kv, struct conn *c)
@@ -261,18 +341,25 @@ void ns_reopen_all(struct pikv *kv, struct conn *c)
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++) {
         struct ns *s = &kv->ns[i];
 
-        if (!s->open_msg || s->boot == c->boot)
+        if (!s->open_msg || ns_at(s, c))
             continue;
         c->setup_pending++;
-        if (call_msg(kv, c, OP_OPEN, s->open_msg, s->open_len, -1,
-                     now_ns() + REOPEN_MS * NS_PER_MS, ns_reopened, s))
+        if (!ns_ask(kv, s, c, true))
             c->setup_pending--;
     }
 }
 
+void ns_want(struct pikv *kv, struct ns *s, struct conn *c)
+{
+    if (c->state == CONN_UP && !s->at[c->peer->index].asked)
+        (void)ns_ask(kv, s, c, false);
+}
+
 /* ---- bump, ids ---- */
 
-static int bump_take(struct ns *s, const void *reply, size_t len)
+/* The new generation of one node. */
+static int bump_take(struct ns_at *at, const void *reply, size_t len,
+                     bool *everywhere)
 {
     uint8_t *buf = malloc(ARENA_BYTES);
     Pikv__NamespaceReply *m = NULL;
@@ -284,41 +371,75 @@ static int bump_take(struct ns *s, const void *reply, size_t len)
     arena_init(&a, buf, ARENA_BYTES);
     m = msg_unpack(&pikv__namespace_reply__descriptor, &a, reply, len);
     if (m && m->n_namespaces == 1) {
-        s->generation = m->namespaces[0]->generation;
+        at->generation = m->namespaces[0]->generation;
+        *everywhere = m->everywhere;
         e = OK;
     }
     free(buf);
     return e;
 }
 
-int pikv_namespace_bump(struct pikv *kv, uint32_t ns,
-                        const struct pikv_call *call)
+static int bump_at(struct pikv *kv, struct ns *s, struct conn *c,
+                   uint64_t deadline_ns, bool *everywhere)
 {
     Pikv__NamespaceRequest m;
-    struct ns *s = NULL;
     void *reply = NULL;
     uint8_t *env;
     size_t len = 0;
+    int e = ERR_NO_MEMORY;
+
+    pikv__namespace_request__init(&m);
+    m.name = s->name;
+    m.bump = 1;
+    env = malloc(pikv__namespace_request__get_packed_size(&m));
+    if (env)
+        e = call_msg_wait(kv, c, OP_NAMESPACE, env,
+                          pikv__namespace_request__pack(&m, env), -1,
+                          deadline_ns, &reply, &len);
+    if (!e)
+        e = bump_take(&s->at[c->peer->index], reply, len, everywhere);
+    free(env);
+    free(reply);
+    return e;
+}
+
+/* One node makes it everybody's where it can: the others are asked again for
+ * the generation that they have then. Else each is told. */
+static int bump_many(struct pikv *kv, struct ns *s, uint64_t deadline_ns)
+{
+    struct conn *c = nodes_any(kv);
+    bool everywhere = false;
+    int e = nodes_wait_line(kv, c, s, deadline_ns);
+
+    if (!e)
+        e = bump_at(kv, s, c, deadline_ns, &everywhere);
+    if (e)
+        return e;
+    for (uint32_t i = 0; everywhere && i < kv->peer_n; i++)
+        s->at[i].known &= i == c->peer->index;
+    return everywhere ? OK : nodes_each(kv, s, c, deadline_ns, bump_at);
+}
+
+int pikv_namespace_bump(struct pikv *kv, uint32_t ns,
+                        const struct pikv_call *call)
+{
+    uint64_t deadline;
+    bool everywhere;
+    struct ns *s;
     int e = handle_check(kv);
 
     if (e)
         return e;
+    deadline = ns_deadline(OP_NAMESPACE, call);
     pthread_mutex_lock(&kv->mu);
     s = ns_find(kv, ns);
-    pikv__namespace_request__init(&m);
-    m.name = s ? s->name : NULL;
-    m.bump = 1;
-    env = s ? malloc(pikv__namespace_request__get_packed_size(&m)) : NULL;
-    e = s ? ERR_NO_MEMORY : ERR_NO_NAMESPACE;
-    if (env)
-        e = call_msg_wait(kv, kv->conns[0], OP_NAMESPACE, env,
-                          pikv__namespace_request__pack(&m, env), -1,
-                          ns_deadline(OP_NAMESPACE, call), &reply, &len);
-    if (!e)
-        e = bump_take(s, reply, len);
+    if (!s)
+        e = ERR_NO_NAMESPACE;
+    else if (kv->many)
+        e = bump_many(kv, s, deadline);
+    else
+        e = bump_at(kv, s, kv->conns[0], deadline, &everywhere);
     pthread_mutex_unlock(&kv->mu);
-    free(env);
-    free(reply);
     return e;
 }
 
@@ -333,8 +454,10 @@ int pikv_namespace_id(struct pikv *kv, uint32_t ns, uint32_t *id_out,
     pthread_mutex_lock(&kv->mu);
     s = ns_find(kv, ns);
     if (s) {
-        *id_out = s->id;
-        *generation_out = s->generation;
+        const struct ns_at *at = &s->at[nodes_any(kv)->peer->index];
+
+        *id_out = at->id;
+        *generation_out = at->generation;
     }
     pthread_mutex_unlock(&kv->mu);
     return s ? OK : ERR_NO_NAMESPACE;

@@ -21,7 +21,7 @@
  * With kv->mu. */
 #include <string.h>
 
-#include "client/call.h"
+#include "client/spread.h"
 
 enum { LAND_CHUNK = 256 << 10 /* without the lock, between two completions */ };
 
@@ -37,7 +37,9 @@ static void parts_tell(struct pikv *kv, struct call *c)
 static void parts_ready(struct pikv *kv, struct part *p, uint32_t up_to)
 {
     for (; p->call->tells && p->landed < up_to; p->landed++)
-        p->call->ready[part_item(p, p->landed)] = 1;
+        p->call->ready[part_item(p, p->landed)] =
+            !p->call->spreads ||
+            spread_tells(kv, p->call, part_item(p, p->landed));
     p->landed = up_to;
     if (p->call->tells)
         parts_tell(kv, p->call);
@@ -47,7 +49,7 @@ static void parts_ready(struct pikv *kv, struct part *p, uint32_t up_to)
 bool parts_came(const struct part *p, uint32_t i)
 {
     return p->conn->ops->registers ||
-           p->dests[i].got >= p->call->results[part_item(p, i)].moved;
+           p->dests[i].got >= part_result(p, i)->moved;
 }
 
 void parts_land(struct pikv *kv, struct part *p)

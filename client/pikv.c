@@ -4,9 +4,10 @@
  * error words, administration. The rest of the public interface is in data.c
  * (blocks), progress.c (completions), region.c (memory), namespace.c, loan.c.
  *
- *     open    lane 0 is connected and greeted; it tells the other lanes, which
- *             are connected as well. A lane that does not answer in time is
- *             tried on in the background: lane 0 decides over success.
+ *     open    the addresses given, one after the other: lane 0 is connected and
+ *             greeted; it tells the other lanes, which are connected as well,
+ *             and the view, if there is one. A lane that does not answer in
+ *             time is tried on in the background: lane 0 decides over success.
  *     close   the thread ends; calls in flight are given up as at a deadline;
  *             connections are hung up; everything is freed.
  *
@@ -24,6 +25,8 @@
 
 #include "base/hash.h"
 #include "client/call.h"
+#include "client/nodes.h"
+#include "client/spread.h"
 
 enum {
     CONNECT_MS = 1000,
@@ -143,18 +146,15 @@ static int open_fds(struct pikv *kv)
     return kv->event_fd < 0 || kv->wake_fd < 0 ? ERR_NO_MEMORY : OK;
 }
 
-static int open_words(struct pikv *kv, const struct pikv_options *o)
+static int open_words(struct pikv *kv, const struct pikv_options *o,
+                      const char *addr)
 {
-    const char *addr = o->address ? o->address : getenv("PIKV_ADDRESS");
-
-    if (!addr || !addr[0])
-        addr = "shm:/run/pikvd/pikvd.sock";
     if (strlen(addr) >= sizeof(kv->address) ||
         (strncmp(addr, "shm:", 4) != 0 && strncmp(addr, "ucx:", 4) != 0))
         return last_error_set(ERR_BAD_REQUEST,
                               "address %.100s: want shm:PATH or ucx:HOST:PORT",
                               addr);
-    snprintf(kv->address, sizeof(kv->address), "%s", addr);
+    memcpy(kv->address, addr, strlen(addr) + 1);
     kv->is_ucx = strncmp(addr, "ucx:", 4) == 0;
     snprintf(kv->engine, sizeof(kv->engine), "%s",
              o->engine ? o->engine : program_invocation_short_name);
@@ -162,6 +162,8 @@ static int open_words(struct pikv *kv, const struct pikv_options *o)
     kv->dp_rank = o->dp_rank;
     kv->tp_rank = o->tp_rank;
     kv->pp_rank = o->pp_rank;
+    kv->no_view = o->no_view;
+    kv->hedge = (uint8_t)o->hedge;
     if (getrandom(&kv->client, sizeof(kv->client), 0) !=
         (ssize_t)sizeof(kv->client))
         return ERR_IO;
@@ -183,6 +185,8 @@ static struct pikv *open_new(void)
     list_init(&kv->landing);
     list_init(&kv->free_calls);
     list_init(&kv->free_parts);
+    list_init(&kv->rerouted);
+    list_init(&kv->waiting);
     open_locks(kv);
     return kv;
 }
@@ -195,18 +199,19 @@ static int open_connect(struct pikv *kv, uint64_t until)
 
     for (;;) {
         uint64_t now = now_ns();
-        bool all = true;
+        bool all;
 
         (void)progress_once(kv, now);
         if (first->state == CONN_UP && !started) {
             started = true;
-            for (uint32_t i = 1; i < kv->lane_n; i++)
+            for (uint32_t i = 1; i < kv->peers[0]->lane_n; i++)
                 if (kv->conns[i]->state == CONN_DOWN)
                     conn_dial(kv->conns[i], now);
         }
         if (first->state == CONN_DOWN && first->status != ERR_BUSY)
             return first->status;
-        for (uint32_t i = 0; i < kv->lane_n; i++)
+        all = !nodes_asking(kv);
+        for (uint32_t i = 0; i < kv->peers[0]->lane_n; i++)
             all &= kv->conns[i]->state == CONN_UP ||
                    (i && kv->conns[i]->state == CONN_DOWN &&
                     kv->conns[i]->status != ERR_BUSY);
@@ -221,11 +226,11 @@ static int open_connect(struct pikv *kv, uint64_t until)
     }
 }
 
-static int open_all(struct pikv *kv, const struct pikv_options *o)
+static int open_all(struct pikv *kv, const struct pikv_options *o,
+                    const char *addr, uint64_t until)
 {
-    uint64_t until =
-        now_ns() + (o->connect_ms ? o->connect_ms : CONNECT_MS) * NS_PER_MS;
-    int e = open_words(kv, o);
+    struct peer *first;
+    int e = open_words(kv, o, addr);
 
     if (!e)
         e = open_alive(kv);
@@ -233,6 +238,9 @@ static int open_all(struct pikv *kv, const struct pikv_options *o)
         e = open_fds(kv);
     if (!e)
         e = open_calls(kv, o->inflight_max);
+    first = e ? NULL : peer_new(kv, 1);
+    if (!e && !first)
+        e = ERR_NO_MEMORY;
     if (!e && !kv->is_ucx)
         e = staging_init(kv, o->staging_bytes ? o->staging_bytes
                                               : MIB(STAGING_MIB));
@@ -240,10 +248,8 @@ static int open_all(struct pikv *kv, const struct pikv_options *o)
         e = ucx_open(kv);
     if (e)
         return e;
-    kv->conns[0] = conn_new(kv, 0, kv->address);
-    if (!kv->conns[0])
+    if (!conn_new(kv, first, 0, kv->address))
         return ERR_NO_MEMORY;
-    kv->lane_n = 1;
     pthread_mutex_lock(&kv->mu);
     conn_dial(kv->conns[0], now_ns());
     e = open_connect(kv, until);
@@ -251,24 +257,55 @@ static int open_all(struct pikv *kv, const struct pikv_options *o)
     return e ? e : progress_start(kv, !o->no_progress_thread);
 }
 
-int pikv_open(const struct pikv_options *options, struct pikv **kv_out)
+/* One handle for one of the addresses. */
+static int open_at(const struct pikv_options *o, const char *addr,
+                   uint64_t until, struct pikv **kv_out)
 {
-    static const struct pikv_options defaults;
     struct pikv *kv = open_new();
     int e;
 
-    last_error_clear();
     if (!kv)
         return ERR_NO_MEMORY;
-    e = open_all(kv, options ? options : &defaults);
+    last_error_clear();
+    e = open_all(kv, o, addr, until);
     if (!e) {
         *kv_out = kv;
         return OK;
     }
     if (!last_error[0])
-        (void)last_error_set(e, "%s: %s", kv->address, err_text(e));
+        (void)last_error_set(e, "%s: %s", addr, err_text(e));
     pikv_close(kv);
     return e;
+}
+
+/* In turn; each that is left has an equal part of the time that is left. */
+int pikv_open(const struct pikv_options *options, struct pikv **kv_out)
+{
+    static const struct pikv_options defaults;
+    const struct pikv_options *o = options ? options : &defaults;
+    const char *at = o->address ? o->address : getenv("PIKV_ADDRESS");
+    uint64_t ms = o->connect_ms ? o->connect_ms : CONNECT_MS, now = now_ns();
+    uint64_t until = now + ms * NS_PER_MS;
+    uint32_t left = 1;
+    int e;
+
+    last_error_clear();
+    if (!at || !at[0])
+        at = "shm:/run/pikvd/pikvd.sock";
+    for (const char *p = at; *p; p++)
+        left += *p == ',';
+    for (;; at += strcspn(at, ",") + 1) {
+        char addr[ADDR_MAX + 1];
+        size_t n = strcspn(at, ",");
+
+        now = now_ns();
+        snprintf(addr, sizeof(addr), "%.*s", (int)min_u64(n, ADDR_MAX), at);
+        e = open_at(o, addr, now + (until - min_u64(now, until)) / left,
+                    kv_out);
+        if (!e || !at[n] || e == ERR_BAD_REQUEST)
+            return e;
+        left--;
+    }
 }
 
 /* ---- close ---- */
@@ -283,6 +320,7 @@ static void close_calls(struct pikv *kv)
         struct call *c = container_of(l, struct call, node);
 
         c->due_ns = min_u64(c->due_ns, now);
+        c->deadline_ns = min_u64(c->deadline_ns, now);
     }
     kv->due_ns = now;
     while ((!list_empty(&kv->inflight) || !list_empty(&kv->landing)) &&
@@ -299,11 +337,11 @@ static void close_conns(struct pikv *kv)
     uint64_t until = now_ns() + CLOSE_MS * NS_PER_MS, now;
     bool quiet = false;
 
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         conn_down(kv->conns[i], ERR_CLOSED);
     while (!quiet && (now = now_ns()) < until) {
         quiet = true;
-        for (uint32_t i = 0; i < kv->lane_n; i++) {
+        for (uint32_t i = 0; i < kv->line_n; i++) {
             (void)kv->conns[i]->ops->progress(kv->conns[i], false);
             quiet &= kv->conns[i]->ops->quiet(kv->conns[i]);
         }
@@ -318,6 +356,7 @@ static void close_call_free(struct call *c)
     list_del(&c->tell_node);
     free(c->columns);
     free(c->ready);
+    spread_free(c->spread);
     free(c);
 }
 
@@ -363,8 +402,8 @@ void pikv_close(struct pikv *kv)
     close_conns(kv);
     pthread_mutex_unlock(&kv->mu);
     close_memory(kv);
-    for (uint32_t i = 0; i < LANES_MAX; i++)
-        conn_free(kv->conns[i]);
+    peers_free(kv);
+    nodes_fini(kv);
     ucx_close(kv);
     if (kv->event_fd >= 0)
         close(kv->event_fd);
@@ -387,6 +426,7 @@ int pikv_info(struct pikv *kv, struct pikv_info *out)
         return e;
     pthread_mutex_lock(&kv->mu);
     *out = kv->info;
+    nodes_info(kv, out);
     pthread_mutex_unlock(&kv->mu);
     return OK;
 }
@@ -426,7 +466,7 @@ int pikv_admin(struct pikv *kv, const char *op, int lane, const void *request,
     pthread_mutex_lock(&kv->mu);
     lane = lane < 0 ? 0 : lane;
     e = ERR_BAD_REQUEST;
-    if ((uint32_t)lane < kv->lane_n)
+    if ((uint32_t)lane < kv->info.lanes)
         e = call_msg_wait(
             kv, kv->conns[lane], id, request, request_len, -1,
             call_deadline_ns(id, call ? call->deadline_us : 0, 0, now_ns()),

@@ -111,9 +111,20 @@ enum pikv_who pikv_error_who(int code);
 
 struct pikv; /* opaque */
 
+/* A GET that takes longer than 95 of 100 did lately may be asked of another
+ * node too, at most one GET in ten; who answers first counts. */
+enum pikv_hedge {
+    PIKV_HEDGE_REPLICAS, /* only where others have the block: hot slots */
+    PIKV_HEDGE_NEVER,
+    PIKV_HEDGE_ALWAYS, /* the next owner in any case: it has what was put with
+                        * replicas */
+};
+
 struct pikv_options {
-    const char *address; /* "shm:PATH" or "ucx:HOST:PORT"; NULL: $PIKV_ADDRESS
-                          * or shm:/run/pikvd/pikvd.sock */
+    const char *address; /* "shm:PATH" or "ucx:HOST:PORT", or several with
+                          * commas between: tried in turn, any node of a
+                          * cluster will do; NULL: $PIKV_ADDRESS or
+                          * shm:/run/pikvd/pikvd.sock */
     const char *engine;  /* your name, for `pikvctl clients`; NULL: program */
     const char *model;
     uint32_t dp_rank, tp_rank, pp_rank;
@@ -124,6 +135,7 @@ struct pikv_options {
     bool no_progress_thread; /* the caller drives with pikv_poll() only */
     bool no_view;            /* this one node only: no view is fetched and no
                               * redirect followed (daemons, operators) */
+    enum pikv_hedge hedge;
 };
 
 /* Connects and says HELLO. Blocks at most connect_ms. options may be NULL.
@@ -144,8 +156,23 @@ struct pikv_info {
     uint64_t block_bytes_max;
     uint32_t pin_ttl_ms_max;
     uint64_t boot; /* random id of the daemon's run */
+    uint32_t nodes; /* of the cluster; 0: there is no view */
+    uint64_t epoch; /* of the view */
 };
 int pikv_info(struct pikv *kv, struct pikv_info *out);
+
+struct pikv_node {
+    char name[64];
+    char state[12]; /* joining, up, draining, down */
+    char transport[8]; /* "shm" or "ucx"; "": not used by this handle yet */
+    uint32_t index; /* pikv_event.node */
+    uint32_t lanes, lanes_up; /* connections of this handle */
+    uint32_t slots;           /* of 65536 that it is the home of */
+    bool broken; /* it did not answer: not asked until a probe comes back */
+};
+/* The nodes of the view: how many there are, of which up to max are filled in;
+ * 0: there is no view. */
+int pikv_nodes(struct pikv *kv, struct pikv_node *out, uint32_t max);
 
 /* ---- memory ---- */
 
@@ -235,9 +262,9 @@ struct pikv_call {
     bool demote;          /* EVICT: out of DRAM, to the SSD, not dropped */
     bool parts;           /* GET: a completion for each item as well, in the
                            * order asked (layer-wise loading) */
-    bool here;            /* daemons and operators: what this node has counts,
-                           * whoever owns the key; PUT: stored here, no copies
-                           * elsewhere */
+    bool here;            /* daemons and operators: what the node that was opened
+                           * has counts, whoever owns the key; PUT: stored
+                           * there, no copies elsewhere */
     uint32_t layout;      /* PUT, PUT_WRITE, GET: items name blocks of this
                            * layout; 0 none */
     uint32_t open_ms;     /* PUT_BEGIN: the block must be committed by then;
@@ -610,7 +637,9 @@ enum pikv_event_kind {
 
 struct pikv_event {
     enum pikv_event_kind kind;
-    uint32_t lane;
+    uint32_t lane; /* of the handle's: in a cluster those of the node that was
+                    * opened, then those of others */
+    uint32_t node; /* pikv_node.index; 0 without a view */
     uint64_t seq; /* of this lane: 1, 2, 3, ... over all namespaces; starts
                    * anew when the server does (.boot differs) */
     uint64_t boot;
@@ -673,6 +702,12 @@ struct pikv_stats {
     uint64_t inflight, staging_bytes, registered_bytes;
     uint32_t lanes, lanes_up;
     uint64_t reconnects;
+    /* Of a cluster: items that a node sent elsewhere (an old view), items that
+     * went to the next owner because a node did not answer, copies that were
+     * not made (pikv_put.replicas), GETs asked of a second node and how often
+     * that one was first, nodes that are not asked now. */
+    uint64_t redirects, failovers, copies_failed, hedges, hedges_won;
+    uint32_t breaker_open;
 };
 int pikv_stats(struct pikv *kv, struct pikv_stats *out);
 

@@ -26,6 +26,8 @@
 #include <unistd.h>
 
 #include "client/call.h"
+#include "client/nodes.h"
+#include "client/spread.h"
 
 enum {
     ASIDE_MS = 2,
@@ -80,6 +82,17 @@ static bool progress_land(struct pikv *kv)
     return true;
 }
 
+/* Where there is a view. */
+static bool progress_nodes(struct pikv *kv, uint64_t now)
+{
+    if (now >= kv->nodes->due_ns)
+        nodes_tick(kv, now);
+    if (!kv->stirred && list_empty(&kv->rerouted))
+        return false;
+    spread_run(kv);
+    return true;
+}
+
 bool progress_once(struct pikv *kv, uint64_t now)
 {
     bool more = false;
@@ -90,7 +103,7 @@ bool progress_once(struct pikv *kv, uint64_t now)
         kv->socket_ns = now;
         kv->look = false;
     }
-    for (uint32_t i = 0; i < kv->lane_n; i++) {
+    for (uint32_t i = 0; i < kv->line_n; i++) {
         struct conn *c = kv->conns[i];
 
         if (c->state != CONN_UP)
@@ -99,6 +112,8 @@ bool progress_once(struct pikv *kv, uint64_t now)
         if (!list_empty(&c->backlog))
             conn_run_backlog(c);
     }
+    if (kv->nodes)
+        more |= progress_nodes(kv, now);
     more |= progress_land(kv);
     if (now >= kv->due_ns)
         (void)call_expire(kv, now);
@@ -110,7 +125,7 @@ static uint64_t progress_due(struct pikv *kv, uint64_t now)
 {
     uint64_t due = kv->due_ns;
 
-    for (uint32_t i = 0; i < kv->lane_n; i++) {
+    for (uint32_t i = 0; i < kv->line_n; i++) {
         const struct conn *c = kv->conns[i];
 
         if (c->state == CONN_DOWN)
@@ -118,6 +133,8 @@ static uint64_t progress_due(struct pikv *kv, uint64_t now)
         else if (c->state != CONN_UP)
             due = min_u64(due, c->setup_due_ns);
     }
+    if (kv->nodes)
+        due = min_u64(due, kv->nodes->due_ns);
     if (now - kv->active_ns < ACTIVE_MS * NS_PER_MS)
         due = min_u64(due, now + LINGER_MS * NS_PER_MS);
     return min_u64(due, now + IDLE_S * NS_PER_S);
@@ -127,21 +144,21 @@ static bool progress_arm(struct pikv *kv)
 {
     bool quiet = true;
 
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         quiet &= kv->conns[i]->ops->arm(kv->conns[i]);
     return quiet;
 }
 
 static void progress_awake(struct pikv *kv)
 {
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         kv->conns[i]->ops->awake(kv->conns[i]);
 }
 
 /* Sleeps without the lock on everything that can happen, until due. */
 static void progress_sleep(struct pikv *kv, uint64_t due, uint64_t now)
 {
-    struct pollfd fds[LANES_MAX * CONN_FDS + 1];
+    struct pollfd fds[LINES_MAX * CONN_FDS + 1];
     uint64_t ns = due > now ? due - now : 0, n;
     struct timespec t = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
     nfds_t fd_n = 1;
@@ -151,7 +168,7 @@ static void progress_sleep(struct pikv *kv, uint64_t due, uint64_t now)
         return;
     }
     fds[0] = (struct pollfd){.fd = kv->wake_fd, .events = POLLIN};
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         fd_n += (nfds_t)kv->conns[i]->ops->fds(kv->conns[i], fds + fd_n);
     pthread_mutex_unlock(&kv->mu);
     (void)ppoll(fds, fd_n, &t, NULL);
@@ -252,7 +269,7 @@ void progress_submitted(struct pikv *kv, uint64_t now)
     kv->active_ns = now;
     if (!kv->has_thread || kv->callers_poll || kv->thread_wakes_ns == 0)
         return;
-    if (kv->due_ns < kv->thread_wakes_ns || kv->is_ucx)
+    if (kv->due_ns < kv->thread_wakes_ns || kv->ucx)
         progress_kick(kv);
 }
 

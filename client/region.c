@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Registered memory: the caller's (pikv_mem_*), the staging area, and memory
- * of one large request. A region is known to a lane once that lane's MEM_
+ * of one large request. A region is known to a line once that line's MEM_
  * REGISTER reply came; ids end with the connection and are asked for again in
  * SETUP. Memory that a lane does not know is not an error: its bytes go
  * through staging there.
@@ -48,7 +48,10 @@ struct region *region_new(struct pikv *kv, int fd, uint64_t off, uint64_t len,
 {
     struct region *r = calloc(1, sizeof(*r));
 
-    if (!r) {
+    if (r)
+        r->ids = calloc(kv->line_cap, sizeof(*r->ids));
+    if (!r || !r->ids) {
+        free(r);
         if (ours)
             munmap(addr, len);
         if (fd >= 0)
@@ -66,7 +69,7 @@ struct region *region_new(struct pikv *kv, int fd, uint64_t off, uint64_t len,
     return r;
 }
 
-struct region *region_find(struct pikv *kv, uint32_t lane, const void *p,
+struct region *region_find(struct pikv *kv, uint32_t line, const void *p,
                            uint64_t len)
 {
     uintptr_t at = (uintptr_t)p;
@@ -76,7 +79,7 @@ struct region *region_find(struct pikv *kv, uint32_t lane, const void *p,
         struct region *r = container_of(l, struct region, node);
         uintptr_t base = (uintptr_t)r->addr;
 
-        if (r->callers && r->ids[lane] && at >= base && len <= r->len &&
+        if (r->callers && r->ids[line] && at >= base && len <= r->len &&
             at - base <= r->len - len)
             return r;
     }
@@ -165,13 +168,13 @@ static void region_told(struct pikv *kv, struct call *c, int status,
         if (status)
             r->status = status;
         else if (conn->incarnation == a->incarnation)
-            r->ids[conn->lane] = m->id + 1;
+            r->ids[conn->line] = m->id + 1;
     } else if (!status && conn->incarnation == a->incarnation) {
         region_forget_id(kv, conn, m->id);
     }
     if (m)
         pikv__mem_register_reply__free_unpacked(m, NULL);
-    if (r && r->ids[conn->lane])
+    if (r && r->ids[conn->line])
         lay_region_known(kv, r, conn);
     if (a->in_setup && conn->incarnation == a->incarnation)
         conn_setup_done(conn);
@@ -216,7 +219,7 @@ void region_tell(struct pikv *kv, struct region *r, struct conn *c,
 
 void region_drop(struct pikv *kv, struct region *r)
 {
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         if (r->ids[i])
             region_forget_id(kv, kv->conns[i], r->ids[i] - 1);
     lay_region_gone(kv, r);
@@ -225,6 +228,7 @@ void region_drop(struct pikv *kv, struct region *r)
         munmap(r->addr, r->len);
     if (r->fd >= 0)
         close(r->fd);
+    free(r->ids);
     free(r);
 }
 
@@ -234,14 +238,14 @@ static int region_register(struct pikv *kv, struct region *r)
     bool known = false;
 
     r->waited = true;
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         if (kv->conns[i]->ops->registers && kv->conns[i]->state == CONN_UP)
             region_tell(kv, r, kv->conns[i], false);
     r->told = r->asked == 0;
     progress_submitted(kv, now_ns());
     progress_wait(kv, &r->told);
     r->waited = false;
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         known |= r->ids[i] != 0 || !kv->conns[i]->ops->registers;
     return known ? OK : r->status ? r->status : ERR_NO_SERVER;
 }

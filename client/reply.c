@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "client/call.h"
+#include "client/spread.h"
 
 /* ---- results ---- */
 
@@ -22,7 +22,7 @@ static void reply_loan(struct pikv *kv, struct part *p,
 {
     if (!(w->flags & RESULT_LOAN)) {
         if (p->ns < NAMESPACES_MAX && r->status == OK && r->moved == 0)
-            r->status = kv->ns[p->ns].loans[p->conn->lane].status;
+            r->status = kv->ns[p->ns].loans[p->conn->line].status;
         return;
     }
     r->moved = 0;
@@ -56,14 +56,17 @@ static void dest_copy_in(struct part *p, struct dest *d, uint64_t off,
 void reply_bytes(struct part *p, struct dest *d, uint64_t off,
                  const uint8_t *from, uint64_t len)
 {
-    dest_copy_in(p, d, off, from, len);
+    if (p->aside)
+        memcpy(p->aside + d->staged + off, from, len);
+    else
+        dest_copy_in(p, d, off, from, len);
     d->got += len;
 }
 
 bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
                 const struct wire_result *w, struct slice *data)
 {
-    struct pikv_result *r = &p->call->results[part_item(p, i)];
+    struct pikv_result *r = part_result(p, i);
     bool moves = p->op == OP_GET;
     struct dest *d = moves ? &p->dests[i] : NULL;
     bool lent = moves && d->loan && (w->flags & RESULT_LOAN);
@@ -83,6 +86,8 @@ bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
         .eta_us = w->eta_us,
         .token = p->op == OP_PUT_BEGIN ? w->loan : 0,
     };
+    if (w->status == ERR_WRONG_NODE && p->call->spreads)
+        spread_told(p->call, part_item(p, i), w->owner);
     if (moves && d->loan)
         reply_loan(kv, p, w, r);
     if (data->len && moves && w->moved && !lent) {
@@ -99,7 +104,7 @@ bool reply_item(struct pikv *kv, struct part *p, uint32_t i,
 static void reply_item_anywhere(struct part *p, uint32_t i,
                                 const struct wire_result *w)
 {
-    struct pikv_result *r = &p->call->results[part_item(p, i)];
+    struct pikv_result *r = part_result(p, i);
 
     if (w->status == OK || r->status == ERR_MISS)
         r->status = w->status <= 0 ? w->status : ERR_INTERNAL;
@@ -123,6 +128,8 @@ bool reply_batch(struct pikv *kv, struct part *p, const struct message *m)
     if (p->op == OP_PREFETCH && b.head.count > p->n)
         return false;
     c->count += b.head.count;
+    if (kv->many && b.head.epoch > kv->nodes->view.epoch)
+        nodes_want_view(kv, p->conn);
     if (b.head.key_n != p->n)
         return p->n == 0 || (p->op == OP_EVICT && b.head.key_n == 0);
     for (uint32_t i = 0; c->results && i < p->n; i++) {
@@ -148,7 +155,7 @@ bool reply_lands(const struct part *p)
 
 uint64_t reply_land_bytes(const struct part *p, uint32_t i)
 {
-    return reply_lands(p) ? p->call->results[part_item(p, i)].moved : 0;
+    return reply_lands(p) ? part_result(p, i)->moved : 0;
 }
 
 static uint32_t dest_crc(const struct part *p, const struct dest *d,
@@ -170,7 +177,7 @@ static uint32_t dest_crc(const struct part *p, const struct dest *d,
 
 void reply_land(struct pikv *kv, struct part *p, uint32_t i)
 {
-    struct pikv_result *r = &p->call->results[part_item(p, i)];
+    struct pikv_result *r = part_result(p, i);
     struct dest *d = &p->dests[i];
 
     if (r->moved == 0 || r->loan)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "client/call.h"
+#include "client/peer.h"
 
 /* The rows, by place; a row's place is also its place in kv->counts. */
 static const uint16_t stats_ops[] = {
@@ -104,15 +105,23 @@ static void stats_gauges(const struct pikv *kv, struct pikv_stats *out)
 {
     out->inflight = kv->call_cap - kv->call_free_n;
     out->staging_bytes = (uint64_t)kv->staging.used_n * STAGE_UNIT;
-    out->lanes = kv->lane_n;
+    out->lanes = kv->line_n;
     out->reconnects = kv->reconnects;
+    out->redirects = kv->redirects;
+    out->failovers = kv->failovers;
+    out->copies_failed = kv->copies_failed;
+    out->hedges = kv->hedges;
+    out->hedges_won = kv->hedges_won;
+    for (uint32_t i = 0; i < kv->peer_n; i++)
+        out->breaker_open += !kv->peers[i]->gone &&
+                             kv->peers[i]->breaker != BREAKER_CLOSED;
     LIST_FOREACH(l, &kv->regions)
     {
         const struct region *r = container_of(l, struct region, node);
 
         out->registered_bytes += r->callers ? r->len : 0;
     }
-    for (uint32_t i = 0; i < kv->lane_n; i++)
+    for (uint32_t i = 0; i < kv->line_n; i++)
         out->lanes_up += kv->conns[i]->state == CONN_UP;
 }
 

@@ -17,6 +17,9 @@
  *   ctl_events.c     events
  *   ctl_size*.c      size: from the daemon, from a trace
  *   ctl_ssd.c        ssd ...
+ *   ctl_cluster.c    cluster, node, placement, coord
+ *   ctl_experts.c    experts ...
+ *   ctl_firewall.c   firewall
  *   ctl_top*.c       top: the loop and screen; the tiers
  *   ctl_namespace.c  namespace ...
  *   ctl_config.c     config ...: runs pikvd
@@ -183,6 +186,12 @@ int look_clients(struct ctl *c, json_t **rows_out);
 /* All counters as one JSON object. */
 int look_stat(struct ctl *c, const char *prefix, json_t **out);
 
+/* ---- ctl_cluster.c ---- */
+
+/* The daemon's answer, or NULL and the failure said. */
+Pikv__ClusterReply *cluster_ask(struct ctl *c, const Pikv__ClusterRequest *m,
+                                int *status_out);
+
 /* ---- ctl_top_tiers.c ---- */
 
 /* The rows of tiers between two samples of counters, dt seconds apart. */
@@ -222,6 +231,23 @@ int verb_events(struct ctl *c);
 int verb_ssd_list(struct ctl *c);
 int verb_ssd_retire(struct ctl *c);
 int verb_ssd_replace(struct ctl *c);
+int verb_cluster_status(struct ctl *c);
+int verb_cluster_nodes(struct ctl *c);
+int verb_cluster_slots(struct ctl *c);
+int verb_cluster_events(struct ctl *c);
+int verb_node_drain(struct ctl *c);
+int verb_node_undrain(struct ctl *c);
+int verb_node_remove(struct ctl *c);
+int verb_placement_show(struct ctl *c);
+int verb_placement_plan(struct ctl *c);
+int verb_placement_apply(struct ctl *c);
+int verb_coord_status(struct ctl *c);
+int verb_coord_transfer(struct ctl *c);
+int verb_coord_recover(struct ctl *c);
+int verb_experts_load(struct ctl *c);
+int verb_experts_plan(struct ctl *c);
+int verb_experts_export(struct ctl *c);
+int verb_firewall(struct ctl *c);
 int verb_size(struct ctl *c);
 int verb_stat(struct ctl *c);
 int verb_top(struct ctl *c);

@@ -41,6 +41,8 @@ uint64_t doctor_field(const char *text, const char *name, uint64_t dflt);
 const char *doctor_bytes(uint64_t bytes, char *buf, size_t n);
 
 /* ctl_doctor_node.c: the daemon and its addresses */
+/* Fills d->settings from d->c's --config for another verb; or says why not. */
+int doctor_settings(struct doctor *d);
 void doctor_config(struct doctor *d);
 void doctor_daemon(struct doctor *d);
 void doctor_socket_dir(struct doctor *d);

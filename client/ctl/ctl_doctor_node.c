@@ -58,12 +58,12 @@ static int run_program(char *const *argv, char *out, size_t n)
 
 static char word_dump[] = "--dump-config", word_config[] = "--config";
 
-void doctor_config(struct doctor *d)
+/* What pikvd says of the configuration in d->settings, or in out why not; its
+ * exit status, -1 if it does not run, d->pikvd "" if there is none. */
+static int read_settings(struct doctor *d, char *out, size_t n)
 {
-    static const char why[] = "pikvd refuses to start with a wrong setting";
-    static char config[PATH_BYTES], out[OUTPUT_BYTES];
+    static char config[PATH_BYTES];
     char *argv[] = {d->pikvd, word_dump, word_config, config, NULL};
-    char fix[2 * PATH_BYTES + 40];
     int rc;
 
     d->config = d->c->opt[OPT_CONFIG];
@@ -72,15 +72,45 @@ void doctor_config(struct doctor *d)
     snprintf(config, sizeof(config), "%s", d->config ? d->config : "");
     if (!config_find_pikvd(d->pikvd, sizeof(d->pikvd))) {
         d->pikvd[0] = '\0';
+        return -1;
+    }
+    if (!d->config)
+        argv[2] = NULL;
+    rc = run_program(argv, out, n);
+    d->settings = rc == 0 ? json_loads(out, 0, NULL) : NULL;
+    out[strcspn(out, "\n")] = '\0';
+    return rc;
+}
+
+int doctor_settings(struct doctor *d)
+{
+    static char out[OUTPUT_BYTES];
+    int rc = read_settings(d, out, sizeof(out));
+
+    if (d->settings)
+        return CTL_OK;
+    if (!d->pikvd[0])
+        return ctl_fail(CTL_ERROR, "%s: no pikvd beside pikvctl, in $PIKVD or "
+                                   "in PATH; set PIKVD to its path",
+                        d->c->verb->name);
+    return ctl_fail(CTL_ERROR, "%s: %s", d->c->verb->name,
+                    rc < 0 ? "pikvd does not run" : out);
+}
+
+void doctor_config(struct doctor *d)
+{
+    static const char why[] = "pikvd refuses to start with a wrong setting";
+    static char out[OUTPUT_BYTES];
+    const char *config;
+    char fix[2 * PATH_BYTES + 40];
+    int rc = read_settings(d, out, sizeof(out));
+
+    if (!d->pikvd[0]) {
         doctor_say(d, DOCTOR_WARN, why, "export PIKVD=/path/to/pikvd",
                    "no pikvd on this machine; defaults are assumed");
         return;
     }
-    if (!d->config)
-        argv[2] = NULL;
-    rc = run_program(argv, out, sizeof(out));
-    d->settings = rc == 0 ? json_loads(out, 0, NULL) : NULL;
-    out[strcspn(out, "\n")] = '\0';
+    config = d->config ? d->config : "";
     snprintf(fix, sizeof(fix), "edit %s; pikvctl config check %s", config,
              config);
     if (d->settings)

@@ -14,6 +14,7 @@
 #include "tests/lib/fake_open.h"
 #include "tests/lib/fake_parts.h"
 #include "tests/lib/fake_pikvd.h"
+#include "tests/lib/fake_view.h"
 
 enum {
     LANES = 8,
@@ -85,6 +86,10 @@ struct fake {
     struct block *blocks;
     struct fake_opens opens;
     uint64_t versions;
+    struct fake_view *view; /* NULL: a single node */
+    uint32_t ns_id, ns_opens, views, redirects, pings, evicted, bumps;
+    int refuses_open;
+    bool down;
 };
 
 /* fake_pikvd.c */

@@ -30,6 +30,10 @@ void fake_do_hello(struct lane *l, struct fake_conn *c,
     }
     m.version = 1;
     m.features = f->tells ? FEATURE_PARTS : 0;
+    if (f->view) {
+        m.features |= FEATURE_VIEW;
+        m.epoch = f->view->epoch;
+    }
     m.server = server;
     m.boot = f->boot;
     m.lane = l->idx;
@@ -60,12 +64,15 @@ void fake_do_open(struct lane *l, struct fake_conn *c,
         m.mismatch_have = have;
         m.mismatch_want = want;
     }
+    if (l->f->refuses_open)
+        status = l->f->refuses_open;
     if (o && o->settings) {
         snprintf(l->seen.policy, sizeof(l->seen.policy), "%s",
                  o->settings->policy);
         snprintf(l->seen.dram, sizeof(l->seen.dram), "%s", o->settings->dram);
     }
-    m.id = 7;
+    m.id = l->f->ns_id;
+    l->f->ns_opens++;
     m.generation = l->f->generation;
     m.slot_seed = 99;
     pikv__open__free_unpacked(o, NULL);
@@ -119,8 +126,9 @@ void fake_do_namespace(struct lane *l, struct fake_conn *c,
 
     pikv__namespace_reply__init(&m);
     pikv__namespace_info__init(&info);
-    info.id = 7;
+    info.id = l->f->ns_id;
     info.generation = ++l->f->generation;
+    l->f->bumps++;
     m.namespaces = list;
     m.n_namespaces = 1;
     fake_reply(c, &msg->frame, 0, env, 0,
@@ -133,7 +141,7 @@ void fake_do_feedback(struct lane *l, struct fake_conn *c,
     Pikv__Feedback *m =
         pikv__feedback__unpack(NULL, msg->frame.env_len, msg->env);
 
-    MUST(m && m->ns == 7);
+    MUST(m && m->ns == l->f->ns_id);
     l->seen.feedbacks++;
     l->seen.session = m->session;
     snprintf(l->seen.session_state, sizeof(l->seen.session_state), "%s",
@@ -159,7 +167,7 @@ void fake_do_explain(struct lane *l, struct fake_conn *c,
     Pikv__ExplainReply r;
     uint8_t env[1024];
 
-    MUST(m && m->ns == 7);
+    MUST(m && m->ns == l->f->ns_id);
     l->seen.explains++;
     while (b && (b->lane != l->idx || b->key_len != m->key.len ||
                  memcmp(b->key, m->key.data, b->key_len) != 0))

@@ -174,6 +174,8 @@ static void do_put(struct lane *l, struct fake_conn *c, uint64_t req,
         r->status = ERR_EXISTS;
         return;
     }
+    if (k->has_attr)
+        l->seen.replicas = k->attr.replicas;
     if (k->has_attr && (k->attr.flags & ATTR_DURABLE))
         r->status = l->f->durable;
     if (r->status == ERR_UNSUPPORTED)
@@ -285,6 +287,22 @@ static void do_prefetch(struct lane *l, const struct key_ref *k,
     }
 }
 
+/* Only nodes of a cluster let go of what is dropped. */
+static int do_evict(struct lane *l, const struct key_ref *k,
+                    const struct wire_batch *head)
+{
+    struct block *b = find(l, k);
+
+    if (!b || !b->key_len)
+        return ERR_MISS;
+    if (l->f->view && !(head->flags & BATCH_DEMOTE)) {
+        b->key_len = 0; /* is found no more */
+        l->f->evicted++;
+        l->f->stored--;
+    }
+    return OK;
+}
+
 static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
                    const struct key_ref *k, struct wire_result *r,
                    struct wire_batch *head)
@@ -293,6 +311,11 @@ static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
     if (head->select == SELECT_PATTERN)
         snprintf(l->seen.pattern, sizeof(l->seen.pattern), "%.*s",
                  (int)k->rec.key_len, (const char *)k->key);
+    if (m->frame.op == OP_PUT || m->frame.op == OP_PUT_BEGIN) {
+        r->status = fake_view_put(l, head, k, r);
+        if (r->status)
+            return;
+    }
     if (m->frame.op == OP_PUT)
         do_put(l, c, m->frame.req, k, r);
     else if (m->frame.op == OP_PUT_BEGIN)
@@ -310,7 +333,16 @@ static void do_key(struct lane *l, struct fake_conn *c, const struct message *m,
     else if (m->frame.op == OP_PREFETCH)
         do_prefetch(l, k, r, head);
     else if (m->frame.op == OP_EVICT)
-        r->status = find(l, k) ? OK : ERR_MISS;
+        r->status = do_evict(l, k, head);
+    else if (m->frame.op == OP_PIN || m->frame.op == OP_TOUCH)
+        r->status = !l->f->view || find(l, k) ? OK : ERR_MISS;
+    if (m->frame.op != OP_EVICT &&
+        (r->status == ERR_MISS ||
+         (m->frame.op == OP_LOOKUP && r->state == STATE_MISS))) {
+        int e = fake_view_miss(l, head, k, r);
+
+        r->status = e ? e : r->status;
+    }
 }
 
 static void look_head(struct lane *l, uint16_t op, const struct wire_batch *h)
@@ -377,6 +409,12 @@ static void do_batch(struct lane *l, struct fake_conn *c,
     head = calloc(n, WIRE_RECORD);
     r = (struct wire_result *)(void *)(head + 1);
     *head = b.head;
+    l->seen.epoch = b.head.epoch;
+    if (l->f->view && b.head.ns != l->f->ns_id) {
+        fake_reply(c, &m->frame, ERR_NO_NAMESPACE, NULL, 0, 0);
+        free(head);
+        return;
+    }
     if (m->frame.op == OP_EVICT)
         head->count = 1 + b.head.select;
     look_head(l, m->frame.op, &b.head);
@@ -384,6 +422,8 @@ static void do_batch(struct lane *l, struct fake_conn *c,
         head->count = 0;
     while (batch_next(&b, &limits, &k) == OK)
         do_key(l, c, m, &k, r++, head);
+    if (l->f->view)
+        head->epoch = l->f->view->epoch;
     if (mode == FAKE_BOASTS)
         head->count = b.head.key_n + 1;
     if (mode == FAKE_CUTS)
@@ -445,6 +485,7 @@ static bool misbehave(struct lane *l, struct fake_conn *c,
     case FAKE_LIES:
     case FAKE_LENDS:
     case FAKE_BOASTS:
+    case FAKE_DEAF:
         break;
     }
     return false;
@@ -465,6 +506,12 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
         close(fd);
     if (c->sock < 0)
         return;
+    if (l->mode == FAKE_DEAF) {
+        if (fd >= 0 && m.frame.op == OP_MEM_REGISTER)
+            close(fd);
+        return;
+    }
+    l->f->pings += m.frame.op == OP_PING;
     l->f->spins |= (m.frame.flags & FRAME_SPINS) != 0;
     if (m.frame.op == OP_HELLO) {
         fake_do_hello(l, c, &m.frame);
@@ -474,6 +521,8 @@ static void handle(struct lane *l, struct fake_conn *c, const uint8_t *msg,
         fake_do_register(c, &m, fd);
     } else if (m.frame.op == OP_LOAN_ATTACH) {
         fake_do_attach(l, c, &m);
+    } else if (m.frame.op == OP_VIEW && l->f->view) {
+        fake_do_view(l, c, &m);
     } else if (m.frame.op == OP_NAMESPACE) {
         fake_do_namespace(l, c, &m);
     } else if (m.frame.op == OP_FEEDBACK) {
@@ -509,7 +558,7 @@ static void run_held(struct lane *l)
     }
 }
 
-static void welcome(struct lane *l)
+static void welcome_up(struct lane *l)
 {
     int sock = accept4(l->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     int mem = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -551,6 +600,15 @@ static void welcome(struct lane *l)
     if (l->f->pipe)
         close(ends[1]);
     close(mem);
+}
+
+static void welcome(struct lane *l)
+{
+    if (l->f->down) {
+        close(accept4(l->listen, NULL, NULL, SOCK_CLOEXEC));
+        return;
+    }
+    welcome_up(l);
 }
 
 /* One packet with an fd; false: none, or the connection ended. */
@@ -613,7 +671,8 @@ static void lane_turn(struct lane *l)
 
     if (l->restarts != l->f->restarts) {
         l->restarts = l->f->restarts;
-        l->feed.n = l->feed.poll_n = 0;
+        if (!l->f->down)
+            l->feed.n = l->feed.poll_n = 0;
         for (uint32_t i = 0; i < CONNS; i++)
             conn_end(l->f, &l->conns[i]);
     }
@@ -695,6 +754,7 @@ struct fake *fake_start(uint32_t lanes)
     pthread_mutex_init(&f->mu, NULL);
     f->lane_n = lanes;
     f->boot = 1000;
+    f->ns_id = 7;
     f->generation = 1;
     f->credit_ops = 64;
     f->credit_bytes = MIB(256);
@@ -729,6 +789,7 @@ void fake_stop(struct fake *f)
         }
     }
     rmdir(f->dir);
+    free(f->view);
     drop_blocks(f);
     free(f);
 }
@@ -768,6 +829,11 @@ void fake_set_durable(struct fake *f, int status)
     LOCKED(f->durable = status);
 }
 
+void fake_set_refuses_open(struct fake *f, int status)
+{
+    LOCKED(f->refuses_open = status);
+}
+
 void fake_set_pipe(struct fake *f)
 {
     LOCKED(f->pipe = true);
@@ -781,6 +847,11 @@ void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes)
 void fake_restart(struct fake *f)
 {
     LOCKED(f->restarts++; f->boot++; drop_blocks(f));
+}
+
+void fake_set_down(struct fake *f, bool down)
+{
+    LOCKED(f->down = down; f->restarts += down);
 }
 
 struct fake_feed *fake_feed(struct fake *f, uint32_t lane, pthread_mutex_t **mu)
@@ -832,6 +903,36 @@ uint32_t fake_held(const struct fake *f)
 uint32_t fake_hellos(const struct fake *f)
 {
     return look(f, &f->hellos);
+}
+
+uint32_t fake_ns_opens(const struct fake *f)
+{
+    return look(f, &f->ns_opens);
+}
+
+uint32_t fake_redirects(const struct fake *f)
+{
+    return look(f, &f->redirects);
+}
+
+uint32_t fake_pings(const struct fake *f)
+{
+    return look(f, &f->pings);
+}
+
+uint32_t fake_evicted(const struct fake *f)
+{
+    return look(f, &f->evicted);
+}
+
+uint32_t fake_bumps(const struct fake *f)
+{
+    return look(f, &f->bumps);
+}
+
+uint32_t fake_views(const struct fake *f)
+{
+    return look(f, &f->views);
 }
 
 uint32_t fake_given_up(const struct fake *f)

@@ -23,6 +23,7 @@ enum fake_mode {
     FAKE_LIES,    /* more bytes moved than there is room for */
     FAKE_LENDS,   /* GET: a loan that nobody asked for, of more bytes */
     FAKE_BOASTS,  /* a count of more keys than there are */
+    FAKE_DEAF,    /* takes what comes and answers nothing, PING neither */
 };
 
 struct fake;
@@ -37,7 +38,11 @@ void fake_set_lane_mode(struct fake *f, uint32_t lane, enum fake_mode mode);
 void fake_set_durable(struct fake *f, int status);
 /* New connections get a pipe without a reader in place of the eventfd. */
 void fake_set_pipe(struct fake *f);
+void fake_set_refuses_open(struct fake *f, int status); /* OPEN's answer */
 void fake_set_credits(struct fake *f, uint32_t ops, uint64_t bytes);
+/* All connections end and new ones are hung up at once, until it is up again;
+ * what is stored stays. */
+void fake_set_down(struct fake *f, bool down);
 /* All connections end; new ones see another boot id and an empty store. */
 void fake_restart(struct fake *f);
 void fake_loans_end(struct fake *f); /* takes all loans back */
@@ -58,6 +63,8 @@ struct fake_seen {
     uint32_t batch_flags, select; /* EVICT */
     uint64_t writers;             /* PUT_BEGIN */
     uint32_t open_ms, token_n, parent_len;
+    uint64_t epoch;    /* of the last batch */
+    uint32_t replicas; /* of the last PUT */
     char pattern[64];
     char policy[16], dram[16]; /* OPEN */
 };
@@ -67,6 +74,11 @@ void fake_seen(const struct fake *f, uint32_t lane, struct fake_seen *out);
 uint32_t fake_requests(const struct fake *f, uint32_t lane);
 uint32_t fake_held(const struct fake *f);
 uint32_t fake_hellos(const struct fake *f);
+uint32_t fake_ns_opens(const struct fake *f);
+uint32_t fake_redirects(const struct fake *f); /* items sent away */
+uint32_t fake_pings(const struct fake *f);
+uint32_t fake_evicted(const struct fake *f); /* keys dropped */
+uint32_t fake_bumps(const struct fake *f);
 uint32_t fake_given_up(const struct fake *f); /* cancel words of ended conns */
 uint32_t fake_segs(const struct fake *f);     /* segments seen */
 uint32_t fake_stored(const struct fake *f);   /* blocks in the dictionary */
