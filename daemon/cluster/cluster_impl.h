@@ -8,6 +8,7 @@
  *   cluster_link.c    links, dials
  *   cluster_seek.c    who leads, beats, joining, CUT
  *   cluster_view.c    the published view: taking, pushing on, pulling
+ *   cluster_since.c   deltas for who was away
  *   cluster_ask.c     commands on their way to the leader and back
  *   cluster_voter.c   coord: apply, snapshots, roles, the fence
  *   cluster_leader.c  beats in, the detector, states
@@ -34,16 +35,17 @@ enum {
     CL_DIALS = 64,         /* addresses dialed of late */
     CL_DIAL_AGAIN_MS = 700,
     CL_SPREAD_MS = 40,     /* at most one push in this time */
-    CL_BASES = 4,          /* views kept to make deltas from; voters */
     CL_ASKS_MAX = 256,
     CL_READY_MAX = 8192,
     CL_SEEK_MS = 200,      /* between beats when no leader answers */
     CL_PULL_AGAIN_MS = 300,
+    CL_PULL_LATE_MS = 150, /* a push had its time */
     CL_PUSH_FRESH_MS = 2000, /* a push is owed to a link that comes up */
     CL_TRANSFER_MS = 60000,
     CL_ASK_AGAIN_MS = 300,
     CL_REFUSED_MS = 30000, /* a refused join is asked again */
     CL_MOVES_MS = 100,
+    CL_PLACE_MS = 300,     /* between two looks at the placement */
     CL_BALANCE_MS = 3000,
     CL_QUIET_MS = 300,     /* nobody joined for so long: first placement */
     CL_FIRST_MS = 2000,    /* ... or the first joined so long ago */
@@ -141,11 +143,23 @@ struct cl_lead { /* only while this node leads */
     uint64_t again_ms;          /* but then it may want the same again */
     uint32_t joined_n;
     uint64_t slots_epoch;     /* place_next had nothing at this epoch */
-    uint64_t moves_ms, balance_ms, joined_ms, first_ms, spread_ms;
+    uint64_t place_ms, moves_ms, balance_ms, joined_ms, first_ms, spread_ms;
     uint64_t transfer_ms;     /* leadership was last offered away */
     bool transferring;
     struct shared_view *spread; /* what was pushed last */
     struct slot_row *rows;      /* CMD_SLOTS_MAX */
+};
+
+struct cl_since { /* epochs of changes, as seen here */
+    uint64_t first; /* nothing is known of what was before */
+    uint64_t nodes[NODES_MAX], born[NODES_MAX];
+    uint64_t flushes[VIEW_FLUSHES_MAX], flush_born[VIEW_FLUSHES_MAX];
+};
+
+struct cl_answered { /* the last answer to a VIEW_PULL */
+    uint32_t generation;
+    uint64_t epoch, base;
+    struct bytes bytes;
 };
 
 struct cl_experts { /* sorted */
@@ -176,14 +190,15 @@ struct cluster {
     uint32_t voter_next;
     uint64_t refused_ms;   /* a join was refused then */
     char refused[512];
+    uint64_t newer_link, newer_ms; /* somebody had a newer view then */
     bool expelled, joined; /* joined: our incarnation was in a view */
     uint64_t said_seek_ms;
     enum cluster_phase phase;
 
     struct shared_view *view;          /* never NULL */
     uint16_t self;
-    struct shared_view *bases[CL_BASES];
-    uint32_t base_next;
+    struct cl_since *since;            /* voters */
+    struct cl_answered answered;
     struct bytes push;                 /* the last PEER_VIEW_PUSH handed on */
     uint64_t push_epoch, push_ms;
     struct cl_moved *moved;            /* to be told in beats, if told */
@@ -280,6 +295,14 @@ void cl_view_link_up(struct cluster *c, struct cl_link *l);
 void cl_view_spread(struct cluster *c); /* leader */
 void cl_view_moved(struct cluster *c, uint32_t slot, uint64_t epoch);
 void cl_view_fini(struct cluster *c);
+
+/* ---- cluster_since.c ---- */
+void cl_since_note(struct cluster *c, const struct view *old,
+                   const struct view *v);
+/* The bytes for who has that epoch: a delta to *base_out, or all (0). */
+const struct bytes *cl_since(struct cluster *c, uint32_t generation,
+                             uint64_t since, uint64_t *base_out);
+void cl_since_fini(struct cluster *c);
 
 /* ---- cluster_ask.c ---- */
 void cl_ask_client(struct cluster *c, const struct cmd *cmd, uint64_t ticket);

@@ -129,10 +129,13 @@ static uint32_t moves_placed(struct cluster *c)
     struct place_cfg cfg = {.under_way = c->cfg.move_slots};
     uint32_t n = 0, kept;
 
-    if (d->slots_epoch == v->epoch && c->now_ms < d->again_ms)
+    if (c->now_ms < d->place_ms ||
+        (d->slots_epoch == v->epoch && c->now_ms < d->again_ms))
         return 0;
     if (place_next(v, &cfg, d->rows, CMD_SLOTS_MAX, &n) != OK)
         return 0;
+    if (n < CMD_SLOTS_MAX)
+        d->place_ms = c->now_ms + CL_PLACE_MS;
     kept = moves_unmarked(c, n);
     if (!kept) {
         d->slots_epoch = v->epoch;
@@ -192,6 +195,8 @@ void cl_moves_tick(struct cluster *c)
         n = moves_balanced(c);
     if (!n)
         return;
+    if (n == CMD_SLOTS_MAX)
+        d->moves_ms = c->now_ms; /* the first placement: go on at once */
     cmd.rows = d->rows;
     cmd.row_n = n;
     d->slots_busy = cl_ask_duty(c, &cmd) == OK;

@@ -249,6 +249,27 @@ void cl_seek_answer_beat(struct cluster *c, struct cl_link *l,
     cl_act_pack(c, l->id, PEER_BEAT_REPLY, &m);
 }
 
+/* Somebody has a newer view: it is probably on its way down the tree. */
+static void seek_newer(struct cluster *c, struct cl_link *l)
+{
+    if (c->newer_ms)
+        return;
+    c->newer_ms = c->now_ms;
+    c->newer_link = l->id;
+}
+
+static void seek_pull(struct cluster *c)
+{
+    struct cl_link *l;
+
+    if (!c->newer_ms || c->now_ms - c->newer_ms < CL_PULL_LATE_MS)
+        return;
+    c->newer_ms = 0;
+    l = cl_link_get(c, c->newer_link);
+    if (l)
+        cl_view_ask(c, l);
+}
+
 void cl_seek_reply(struct cluster *c, struct cl_link *l,
                    const Peer__BeatReply *m)
 {
@@ -256,7 +277,7 @@ void cl_seek_reply(struct cluster *c, struct cl_link *l,
 
     if (m->generation > v->generation ||
         (m->generation == v->generation && m->epoch > v->epoch))
-        cl_view_ask(c, l);
+        seek_newer(c, l);
     if (!m->leader[0] || m->generation < v->generation || cl_leads(c))
         return;
     if (strcmp(m->leader, l->name) == 0) {
@@ -378,6 +399,7 @@ static void seek_phases(struct cluster *c)
 void cl_seek_tick(struct cluster *c)
 {
     seek_by_coord(c);
+    seek_pull(c);
     seek_beats(c);
     seek_join(c);
     seek_phases(c);

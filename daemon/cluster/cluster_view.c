@@ -5,7 +5,8 @@
  *     leader: state --publish--> push (delta to the last one pushed)
  *                 \-- to its children of the tree, who hand it on (fanout.h)
  *     a push that does not fit (another base): VIEW_PULL from its sender
- *     a BeatReply with a newer epoch: VIEW_PULL from who said so
+ *     a BeatReply with a newer epoch, and no push in 150 ms: VIEW_PULL from who
+ *     said so
  *     VIEW_PULL: a delta if the base is among the last few, else all of it
  *
  * Invariants
@@ -95,14 +96,6 @@ void cl_view_moved(struct cluster *c, uint32_t slot, uint64_t epoch)
 
 /* ---- Taking ---- */
 
-/* Keeps a view to make deltas from. */
-static void view_keep(struct cluster *c, struct shared_view *s)
-{
-    shared_view_unref(c->bases[c->base_next]);
-    c->bases[c->base_next] = s;
-    c->base_next = (c->base_next + 1) % CL_BASES;
-}
-
 bool cl_view_take(struct cluster *c, struct shared_view *s)
 {
     struct shared_view *old = c->view;
@@ -115,11 +108,11 @@ bool cl_view_take(struct cluster *c, struct shared_view *s)
     if (!c->is_static)
         view_pool_add(c->cfg.pool, s);
     c->view = s;
+    c->newer_ms = 0;
     c->acts.publish = true;
-    if (c->state && !c->is_static)
-        view_keep(c, old);
-    else
-        shared_view_unref(old);
+    if (c->state)
+        cl_since_note(c, &old->v, &s->v);
+    shared_view_unref(old);
     if (c->cfg.wake)
         c->cfg.wake(c->cfg.wake_arg);
     cl_seek_view(c);
@@ -216,16 +209,6 @@ void cl_view_link_up(struct cluster *c, struct cl_link *l)
             cl_act_send(c, l->id, PEER_VIEW_PUSH, c->push.p, c->push.len);
 }
 
-/* What leads from base to v, or all of v. */
-static void view_bytes(const struct view *base, const struct view *v,
-                       struct bytes *out)
-{
-    if (base)
-        view_delta(base, v, out);
-    else
-        view_encode(v, out);
-}
-
 void cl_view_spread(struct cluster *c)
 {
     struct cl_lead *lead = c->lead;
@@ -237,7 +220,10 @@ void cl_view_spread(struct cluster *c)
     lead->spread_ms = c->now_ms + CL_SPREAD_MS;
     if (base->generation != v->generation || base->epoch == 0)
         base = NULL;
-    view_bytes(base, v, &b);
+    if (base)
+        view_delta(base, v, &b);
+    else
+        view_encode(v, &b);
     push_pack(&c->push, v, base, &b, 1);
     bytes_fini(&b);
     shared_view_unref(lead->spread);
@@ -261,22 +247,18 @@ void cl_view_ask(struct cluster *c, struct cl_link *l)
 
 void cl_view_pull(struct cluster *c, struct cl_link *l, const Peer__ViewPull *m)
 {
-    const struct view *v = cl_view(c), *base = NULL;
-    struct bytes b = {0}, out = {0};
+    const struct view *v = cl_view(c);
+    const struct bytes *b;
+    struct bytes out = {0};
+    struct view base = {0};
 
     if (m->generation > v->generation ||
         (m->generation == v->generation && m->have_epoch >= v->epoch))
         return;
-    for (uint32_t i = 0; i < CL_BASES; i++)
-        if (c->bases[i] && c->bases[i]->v.epoch == m->have_epoch &&
-            m->have_epoch && c->bases[i]->v.generation == m->generation &&
-            m->generation == v->generation)
-            base = &c->bases[i]->v;
-    view_bytes(base, v, &b);
-    push_pack(&out, v, base, &b, 0);
+    b = cl_since(c, m->generation, m->have_epoch, &base.epoch);
+    push_pack(&out, v, base.epoch ? &base : NULL, b, 0);
     if (!out.bad)
         cl_act_send(c, l->id, PEER_VIEW_PUSH, out.p, out.len);
-    bytes_fini(&b);
     bytes_fini(&out);
 }
 
@@ -337,8 +319,7 @@ void cl_view_push(struct cluster *c, struct cl_link *l, const Peer__ViewPush *m)
 
 void cl_view_fini(struct cluster *c)
 {
-    for (uint32_t i = 0; i < CL_BASES; i++)
-        shared_view_unref(c->bases[i]);
+    cl_since_fini(c);
     shared_view_unref(c->view);
     bytes_fini(&c->push);
     free(c->moved);

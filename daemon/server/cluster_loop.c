@@ -24,7 +24,6 @@
 #include "base/log.h"
 #include "server/files.h"
 #include "server/lane.h"
-#include "server/raft_disk.h"
 
 enum { TICK_MAX_MS = 50, TICK_MIN_MS = 5, CLOSE_MAX_MS = 10000 };
 
@@ -587,10 +586,11 @@ static enum err open_cluster(struct cluster_loop *cl, struct errmsg *m)
     struct view *last = NULL;
     enum err e = cluster_boot(cl, &cfg, &last, m);
 
-    if (!e && cfg.voter)
-        e = raft_disk_open(cl->cfg.uv, cl->raft_path, &cl->io, m);
-    cfg.io = cl->io;
     cl->host = cfg.self.host;
+    if (!e && cfg.voter) {
+        e = raft_disk_open(&cl->disk, cl->cfg.uv, cl->raft_path, m);
+        cfg.io = &cl->disk.io;
+    }
     if (!e)
         e = cluster_open(&cfg, cluster_now_ms(), &cl->cluster, m);
     if (!e)
@@ -679,7 +679,9 @@ static void close_parts(struct cluster_loop *cl)
     if (cl->cluster)
         cluster_close(cl->cluster, cluster_closed, cl);
     else
-        raft_disk_abandon(cl->io, cluster_closed, cl);
+        cluster_closed(cl);
+    if (!cl->cluster && cl->disk.open)
+        raft_disk_failed(&cl->disk, cl->cfg.uv);
     if (cl->handles) {
         uv_close((uv_handle_t *)&cl->wake, handle_closed);
         uv_close((uv_handle_t *)&cl->tick, handle_closed);
@@ -703,7 +705,7 @@ void cluster_loop_close(struct cluster_loop *cl)
         LOG(LOG_ERROR, "cluster_stuck", "after_ms=%d", CLOSE_MAX_MS);
         return;
     }
-    raft_disk_free(cl->io);
+    raft_disk_close(&cl->disk);
     cluster_load_fini(cl);
     experts_fini(&cl->experts);
     view_drop(cl->unsent);

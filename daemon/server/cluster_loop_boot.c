@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -190,7 +189,15 @@ static void boot_voters(const struct config_nodes *l, struct cluster_cfg *cfg)
     }
 }
 
-/* The list is the cluster: this node's entry has what it told of itself. */
+/* By the list, which all have: nodes with one host are on one machine. */
+static uint64_t host_of_list(const char *peer)
+{
+    const char *colon = strrchr(peer, ':');
+
+    return hash_64(1, peer, (size_t)(colon - peer)) | 1;
+}
+
+/* The list is the cluster. */
 static enum err boot_members(const struct config_nodes *l,
                              struct cluster_cfg *cfg, struct errmsg *m)
 {
@@ -210,6 +217,7 @@ static enum err boot_members(const struct config_nodes *l,
         snprintf(n->ucx, sizeof(n->ucx), "%s", from->ucx);
         n->lane_n = (uint16_t)from->lanes;
         n->weight = 1;
+        n->host = host_of_list(n->peer);
         n->state = NODE_UP;
         if (strcmp(n->name, cfg->self.name) == 0)
             mine = n;
@@ -224,6 +232,7 @@ static enum err boot_members(const struct config_nodes *l,
                           "cluster.nodes: \"%s\" has lanes:%u, and %u here; "
                           "fix: set node.lanes and the list alike",
                           mine->name, mine->lane_n, cfg->self.lane_n);
+    cfg->self.host = mine->host;
     return OK;
 }
 
@@ -317,10 +326,6 @@ enum err cluster_boot(struct cluster_loop *cl, struct cluster_cfg *cfg,
         e = boot_lists(cl, cfg, &id, m);
     if (!e && files_random(&cfg->seed, sizeof(cfg->seed)))
         e = errmsg_set(m, ERR_IO, "no random bytes");
-    if (!e && cfg->voter && mkdir(cl->raft_path, 0700) != 0 && errno != EEXIST)
-        e = errmsg_set(m, ERR_IO, "%s: %s; fix: let the daemon's user write "
-                                  "node.state_dir",
-                       cl->raft_path, strerror(errno));
     if (e)
         return e;
     cfg->recover = cfg->voter && access(cl->recover_path, F_OK) == 0;

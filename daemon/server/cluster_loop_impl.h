@@ -20,6 +20,7 @@
 #include "server/heat.h"
 #include "server/peer_link.h"
 #include "server/puller.h"
+#include "server/raft_disk.h"
 
 enum {
     CLUSTER_EVENTS = 256, /* lines that are kept for operators */
@@ -47,7 +48,7 @@ struct cluster_loop {
     struct cluster *cluster;
     struct peer_links *links;
     struct puller *puller;
-    struct raft_io *io;
+    struct raft_disk disk; /* voters; else zeros */
     uint64_t host; /* of this machine, as told to others */
     uv_timer_t tick, load_timer;
     uv_async_t wake;

@@ -108,7 +108,7 @@ static void lookup_cell(struct op *op, struct lookup *lk, uint32_t i)
     r->status =
         owner_missed(op, &lk->walk.batch.head, &lk->keys[i], why, r);
     r->state = r->status == ERR_PENDING ? STATE_PENDING : STATE_MISS;
-    metric_add(&op->lane->metrics.lookup_misses, 1);
+    metric_add(&op->lane->metrics.lookup_misses, r->status != ERR_WRONG_NODE);
 }
 
 /* A cold find is a chase through four cache misses. A group of keys makes each

@@ -12,6 +12,7 @@
  * from where it is and naming the epoch of the first piece; if the view changed
  * meanwhile it is told from the beginning, by another epoch. Removed nodes are
  * not told: no slot and no result names them. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -85,6 +86,15 @@ static Pikv__Lane **view_lanes(struct arena *a, const struct node *n)
     return lanes;
 }
 
+static char *view_state(struct arena *a, enum node_state s)
+{
+    char *text = msg_str(a, node_state_name(s));
+
+    for (char *c = text; c && *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    return text;
+}
+
 Pikv__ViewNode *view_node_msg(struct arena *a, const struct node *n,
                               uint32_t index)
 {
@@ -100,7 +110,7 @@ Pikv__ViewNode *view_node_msg(struct arena *a, const struct node *n,
     m->zone = msg_str(a, n->zone);
     m->rack = msg_str(a, n->rack);
     m->peer = msg_str(a, n->peer);
-    m->state = msg_str(a, node_state_name((enum node_state)n->state));
+    m->state = view_state(a, (enum node_state)n->state);
     m->incarnation = n->incarnation;
     m->host = n->host;
     m->weight_mib = n->weight;

@@ -113,13 +113,30 @@ static struct conn *conn_rival(const struct conn *c)
     return spare ? spare : conn_of(c->links, c->name, CONN_UP, c);
 }
 
+/* The end of one of that name that the user is yet to hear of: there is at most
+ * one, since it is told before the next is UP. */
+static void conn_tell_ended(struct peer_links *l, const char *name)
+{
+    LIST_FOREACH(n, &l->ended)
+    {
+        struct conn *c = container_of(n, struct conn, ended_node);
+
+        if (c->id && strcmp(c->name, name) == 0) {
+            conn_tell(c);
+            return;
+        }
+    }
+}
+
 /* Both hellos are good: does c stay? */
 static void conn_decide(struct conn *c, const uint8_t *hello, size_t n)
 {
     struct peer_links *l = c->links;
-    struct conn *old = conn_rival(c);
     bool ours_stays = strcmp(l->self, c->name) < 0;
+    struct conn *old;
 
+    conn_tell_ended(l, c->name);
+    old = conn_rival(c);
     if (old && old->ours && c->ours) {
         conn_spare(c, hello, n);
         return;

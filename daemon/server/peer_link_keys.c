@@ -237,6 +237,7 @@ static enum err psk_load(struct peer_tls *t, const struct peer_links_cfg *cfg,
                           "cluster.security: psk: this OpenSSL lacks "
                           "TLS_AES_128_GCM_SHA256; fix: use tls");
     SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_session_id_context(t->ctx, PSK_CONTEXT, sizeof(PSK_CONTEXT));
     SSL_CTX_set_psk_use_session_callback(t->ctx, peer_psk_use);
     SSL_CTX_set_psk_find_session_callback(t->ctx, peer_psk_find);
     return OK;
@@ -252,11 +253,7 @@ static bool ctx_new(struct peer_tls *t)
     SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(t->ctx, SSL_OP_NO_TICKET);
     SSL_CTX_set_mode(t->ctx, SSL_MODE_RELEASE_BUFFERS);
-    /* Nothing is resumed, but OpenSSL wants to know whose sessions these are
-     * where peers are verified. */
-    return SSL_CTX_set_session_id_context(t->ctx, (const uint8_t *)"pikvd",
-                                          5) == 1 &&
-           SSL_CTX_set_num_tickets(t->ctx, 0) == 1 &&
+    return SSL_CTX_set_num_tickets(t->ctx, 0) == 1 &&
            SSL_CTX_set_min_proto_version(t->ctx, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set_max_proto_version(t->ctx, TLS1_3_VERSION) == 1;
 }

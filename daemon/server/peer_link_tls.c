@@ -44,7 +44,8 @@ static SSL_SESSION *psk_session(SSL *ssl, const struct psk *k)
 
     if (s && SSL_SESSION_set1_master_key(s, k->key, k->len) &&
         SSL_SESSION_set_cipher(s, cipher) &&
-        SSL_SESSION_set_protocol_version(s, TLS1_3_VERSION))
+        SSL_SESSION_set_protocol_version(s, TLS1_3_VERSION) &&
+        SSL_SESSION_set1_id_context(s, PSK_CONTEXT, sizeof(PSK_CONTEXT)))
         return s;
     SSL_SESSION_free(s);
     return NULL;

@@ -14,6 +14,10 @@ enum {
     PSK_MAX = 64,
 };
 
+/* Nothing is resumed, but a pre-shared key is a session to OpenSSL, and where
+ * peers are verified it wants to know whose. */
+static const unsigned char PSK_CONTEXT[] = {'p', 'i', 'k', 'v', 'd'};
+
 struct psk {
     uint8_t key[PSK_MAX];
     size_t len;

@@ -454,6 +454,7 @@ void haul_completion(struct puller *p, const struct pikv_completion *c)
         }
         break;
     case HAUL_FREE:
+    case HAUL_ASKED:
     case HAUL_HELD:
         MUST(false);
     }

@@ -113,7 +113,14 @@ struct pass {
 
 /* ---- hauls ---- */
 
-enum haul_state { HAUL_FREE, HAUL_LOOKUP, HAUL_HELD, HAUL_GET, HAUL_PUT };
+enum haul_state {
+    HAUL_FREE,
+    HAUL_ASKED, /* kept for wants whose LIST is under way */
+    HAUL_LOOKUP,
+    HAUL_HELD,
+    HAUL_GET,
+    HAUL_PUT,
+};
 
 struct pull;
 

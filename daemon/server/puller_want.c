@@ -75,6 +75,7 @@ void want_take(struct mail *m, void *arg)
 
 struct want_job {
     struct list_job list; /* first */
+    struct haul *haul;
     uint32_t n;
     struct puller_want *wants[WANT_KEYS]; /* looked up in pulls: may be over */
     char space[PULLER_NAME];
@@ -104,40 +105,50 @@ static bool want_is(const struct puller_want *w, const Pikv__ListBlock *r)
            memcmp(w->scope, scope, sizeof w->scope) == 0;
 }
 
-/* Takes the rows that still have a want, as far as they fit one haul. */
-static void want_rows(struct want_job *j, struct haul *b)
+/* Takes the rows that still have a want; what does not fit is asked again. */
+static void want_row(struct want_job *j, struct pull *x,
+                     const Pikv__ListBlock *r)
 {
-    const Pikv__ListSpace *sp = b->space;
-    uint64_t bytes = 0;
+    struct haul *b = j->haul;
+
+    if (x->b || !haul_row_good(r, b->link->block_bytes_max) ||
+        !want_is(x->w, r))
+        return;
+    if (b->n && b->bytes + r->len > PULLER_HAUL) {
+        x->job = NULL;
+        list_add_tail(&b->link->wants, &x->node);
+        return;
+    }
+    x->b = b;
+    x->row = b->n;
+    b->pulls[b->n] = x;
+    b->rows[b->n] = r;
+    b->at[b->n++] = b->bytes;
+    b->bytes += align_up(r->len, 64);
+}
+
+static void want_rows(struct want_job *j)
+{
+    const Pikv__ListSpace *sp = j->haul->space;
 
     for (size_t i = 0; i < sp->n_blocks; i++)
         for (uint32_t k = 0; k < j->n; k++) {
-            const Pikv__ListBlock *r = sp->blocks[i];
-            struct pull *x = pull_find(b->p, j, k);
+            struct pull *x = pull_find(j->haul->p, j, k);
 
-            if (!x || x->b || !haul_row_good(r, b->link->block_bytes_max) ||
-                !want_is(x->w, r) ||
-                (b->n && bytes + r->len > PULLER_HAUL))
-                continue;
-            x->b = b;
-            x->row = b->n;
-            b->pulls[b->n] = x;
-            b->rows[b->n] = r;
-            b->at[b->n++] = bytes;
-            bytes += align_up(r->len, 64);
-            break;
+            if (x)
+                want_row(j, x, sp->blocks[i]);
         }
-    b->bytes = bytes;
 }
 
-static bool want_haul(struct puller *p, struct want_job *j)
+/* The haul goes on its way, or is free again. */
+static void want_haul(struct want_job *j)
 {
+    struct haul *b = j->haul;
     struct page *g = calloc(1, sizeof *g);
-    struct haul *b = g ? haul_new(p, true) : NULL;
 
-    if (!b) {
-        free(g);
-        return false;
+    if (!g) {
+        b->state = HAUL_FREE;
+        return;
     }
     *g = (struct page){.msg = j->list.reply, .refs = 1};
     j->list.reply = NULL;
@@ -146,19 +157,23 @@ static bool want_haul(struct puller *p, struct want_job *j)
     b->space = g->msg->spaces[0];
     b->from_ns = j->from_ns;
     b->own_ns = j->own_ns;
-    want_rows(j, b);
-    if (!b->n || !haul_mem(b, b->bytes)) {
-        for (uint32_t i = 0; i < b->n; i++)
-            b->pulls[i]->b = NULL;
-        page_unref(g);
-        return false;
+    b->bytes = 0;
+    want_rows(j);
+    if (b->n && haul_mem(b, b->bytes)) {
+        b->link->users++;
+        haul_start(b);
+        return;
     }
-    b->link->users++;
-    haul_start(b);
-    return true;
+    for (uint32_t i = 0; i < b->n; i++) { /* no memory for it now */
+        b->pulls[i]->b = NULL;
+        b->pulls[i]->job = NULL;
+        list_add_tail(&b->link->wants, &b->pulls[i]->node);
+    }
+    b->state = HAUL_FREE;
+    page_unref(g);
 }
 
-/* Those that are in no haul now are not there, or there is no room. */
+/* Those that are in no haul now, and not asked again, are not there. */
 static void want_listed(struct mail *m, void *arg)
 {
     struct list_job *lj = container_of(container_of(m, struct job, mail),
@@ -173,8 +188,10 @@ static void want_listed(struct mail *m, void *arg)
         e = ERR_NO_SERVER;
     } else if (lj->reply->n_spaces && j->serial == p->serial &&
                lj->reply->epoch >= p->flush_epoch) {
-        (void)want_haul(p, j);
+        want_haul(j);
     }
+    if (j->haul->state == HAUL_ASKED)
+        j->haul->state = HAUL_FREE;
     for (uint32_t k = 0; k < j->n; k++) {
         struct pull *x = pull_find(p, j, k);
 
@@ -243,6 +260,7 @@ static bool want_ask(struct puller *p, struct link *l)
     const char *name = container_of(l->wants.next, struct pull, node)->w->space;
     const struct space *from, *own;
     struct want_job *j;
+    struct haul *b;
     int e_from, e_own;
 
     from = link_space(l, name, NULL, &e_from);
@@ -251,9 +269,12 @@ static bool want_ask(struct puller *p, struct link *l)
         want_none(l, ERR_MISS);
         return false;
     }
-    j = from && own ? calloc(1, sizeof *j) : NULL;
+    b = from && own ? haul_new(p, true) : NULL;
+    j = b ? calloc(1, sizeof *j) : NULL;
     if (!j)
         return false;
+    b->state = HAUL_ASKED;
+    j->haul = b;
     j->list.link = l;
     j->from_ns = from->id;
     j->own_ns = own->id;
@@ -262,6 +283,7 @@ static bool want_ask(struct puller *p, struct link *l)
     if (!want_pack(j)) {
         for (uint32_t k = 0; k < j->n; k++)
             want_answer(pull_find(p, j, k), ERR_MISS);
+        b->state = HAUL_FREE;
         free(j);
         return false;
     }
