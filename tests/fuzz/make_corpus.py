@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export,
-fuzz_resp, fuzz_view and fuzz_cmd into corpus/.
+fuzz_resp, fuzz_view, fuzz_cmd and fuzz_peer into corpus/
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -354,3 +354,38 @@ for name, data in VIEWS.items():
     write("view", name, data)
 for name, data in CMDS.items():
     write("cmd", name, data)
+
+# ---- peer: 0 and a stream of frames, or a kind and its message
+
+
+def peer_frame(kind, message, flags=0):
+    return struct.pack("<IHH", len(message) + 4, kind, flags) + message
+
+
+PEER_HELLO = (num(1, 1) + num(3, 7) + num(4, 1) + text(5, b"node1") +
+              num(6, 99) + num(7, 1) + text(8, b"z1") + num(10, 1024) +
+              text(11, text(1, b"10.0.0.1:7441") + num(4, 4)) + num(13, 1))
+PEER_LOAD = (num(1, 5) + num(5, 100) + text(7, num(1, 3) + num(2, 9)) * 2 +
+             text(8, num(1, 1) + num(2, 2) + text(3, b"\x01\x80\x01")))
+PEER_BEAT = (num(1, 1) + num(4, 1000) + text(5, PEER_LOAD) +
+             text(6, b"\x01\x02\x80\x02") + num(7, 3))
+PEER_RAFT = (num(1, 3) + num(2, 5) + num(3, 6) +
+             text(10, num(1, 6) + num(2, 1) + text(3, b"cmd")) * 2)
+PEERS = {
+    "hello": b"\x01" + PEER_HELLO,
+    "bye": b"\x02" + num(1, (1 << 64) - 19) + text(2, b"another cluster"),
+    "beat": b"\x03" + PEER_BEAT,
+    "beat_reply": b"\x04" + num(1, 1) + text(5, b"n1") + text(6, b"h:1"),
+    "view_pull": b"\x05" + num(1, 9) + num(2, 1),
+    "view_push": b"\x06" + num(1, 1) + num(2, 9) + text(4, b"view"),
+    "propose": b"\x07" + num(1, 4) + text(2, b"command"),
+    "proposed": b"\x08" + num(1, 4) + num(3, 5) + text(4, b"why"),
+    "raft": b"\x09" + PEER_RAFT,
+    "stream": b"\x00" + peer_frame(1, PEER_HELLO) + peer_frame(0, b"") +
+              peer_frame(3, PEER_BEAT) + peer_frame(2, b""),
+    "stream_flags": b"\x00" + peer_frame(1, PEER_HELLO, 1),
+    "stream_long": b"\x00" + struct.pack("<IHH", 1 << 31, 1, 0),
+}
+
+for name, data in PEERS.items():
+    write("peer", name, data)

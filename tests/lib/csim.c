@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/env.h"
 #include "base/hash.h"
@@ -130,17 +131,27 @@ void csim_drain(struct csim *s, struct csim_node *n)
         act(s, n, &a);
 }
 
+static uint64_t real_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 void csim_step(struct csim *s, struct csim_node *n,
                const struct cluster_event *ev)
 {
-    bool was = n->dirty;
-    uint64_t term;
+    bool was = n->dirty, timed = s->timed && n->leads;
+    uint64_t term, begin = timed ? real_ns() : 0;
 
     if (!n->c)
         return;
     n->dirty = true; /* no wake from inside */
     n->steps++;
     cluster_step(n->c, ev, csim_clock_ms(s, n));
+    if (timed)
+        s->leader_ns += real_ns() - begin;
     csim_drain(s, n);
     if (n->voter)
         n->leads = cluster_leads(n->c, &term);
@@ -267,7 +278,7 @@ static void init_nodes(struct csim *s)
 
         n->at = i;
         n->voter = i < s->cfg.voters;
-        n->uuid = csim_random(s) | 1;
+        n->uuid = UINT64_C(0x1000001) * (i + 1);
         n->clock_ms = 1000 + csim_chance(s, 1000000);
         if (s->cfg.faults)
             n->ppm = (int32_t)csim_chance(s, 2001) - 1000;
@@ -289,7 +300,7 @@ void csim_init(struct csim *s, const struct csim_cfg *cfg)
         csim_random(s);
     s->node_n = cfg->voters + cfg->nodes;
     s->link_cap = 256;
-    while (s->link_cap < 16 * s->node_n)
+    while (s->link_cap < 32 * s->node_n)
         s->link_cap *= 2;
     s->nodes = calloc(s->node_n, sizeof(*s->nodes));
     s->links = calloc(s->link_cap, sizeof(*s->links));
@@ -297,12 +308,14 @@ void csim_init(struct csim *s, const struct csim_cfg *cfg)
     s->dirty = calloc(s->node_n, sizeof(*s->dirty));
     s->moving.slots = calloc(WIRE_SLOTS, sizeof(*s->moving.slots));
     MUST(s->nodes && s->links && s->cut && s->dirty && s->moving.slots);
-    s->pool.check = cfg->check ? cfg->check : 16;
+    s->pool.check = cfg->check ? cfg->check : 256;
     raft_mem_init(&s->raft, cfg->seed, raft_nothing, s);
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
         s->raft.node[i].disk_ms = 1 + csim_chance(s, cfg->faults ? 20 : 3);
     init_nodes(s);
     csim_data_init(s);
+    if (cfg->past)
+        csim_past_give(cfg->past, s);
     for (uint32_t i = 0; i < s->node_n; i++)
         csim_at(s, 1000 * csim_chance(s, cfg->start_ms ? cfg->start_ms : 300),
                 (struct csim_event){.kind = CSIM_BOOT, .node = i});

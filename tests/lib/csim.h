@@ -137,14 +137,26 @@ struct csim_asked {
     uint32_t node, kind, space;
 };
 
+/* What was on the disks when a cluster was stopped. */
+struct csim_past {
+    struct bytes state;
+    void *conf;
+    size_t conf_n;
+    uint64_t term, index, index_term;
+    struct shared_view *view;
+    uint32_t node_n;
+};
+
 struct csim_cfg {
     uint64_t seed;
     uint32_t voters, nodes, clients; /* the first `voters` nodes vote */
     uint32_t move_slots, removed_ms; /* 0: defaults */
     uint32_t latency_us, start_ms, call_us;
-    uint32_t check; /* compare one in so many shared views; 0: 16 */
+    uint32_t check; /* compare one in so many shared views; 0: 256 */
     bool faults, fig8, verbose;
-    bool commands; /* tenants, flushes, drains */
+    bool commands; /* tenants and flushes */
+    bool drains;   /* and drains */
+    const struct csim_past *past; /* NULL: a new cluster */
 };
 
 struct csim_stats {
@@ -186,6 +198,9 @@ struct csim {
     uint64_t ticket, value;
     bool healed;
     uint64_t slow_us; /* a slow network */
+    bool timed;         /* measure the leaders' steps */
+    uint64_t leader_ns; /* ... by the real clock */
+    uint64_t mark; /* epoch that everybody must have */
     uint32_t undrain; /* this node + 1 is draining */
     struct csim_stats stats;
     const char *broken; /* what must not happen and did */
@@ -198,10 +213,18 @@ void csim_fini(struct csim *s);
 void csim_run(struct csim *s, uint64_t until_ms);
 /* All faults end: links work, who is down is started. */
 void csim_heal(struct csim *s);
+/* From now on every node must have the leader's present view, or a newer one,
+ * to be settled. */
+void csim_mark(struct csim *s);
 /* Why the cluster is not in order now, or NULL. */
 const char *csim_unsettled(struct csim *s);
 /* At the end: nothing acknowledged is lost, voters agree. NULL: so it is. */
 const char *csim_wrong(struct csim *s);
+
+/* csim_past.c */
+void csim_past_make(struct csim_past *p, const struct csim_cfg *like);
+void csim_past_give(const struct csim_past *p, struct csim *s);
+void csim_past_free(struct csim_past *p);
 
 /* csim.c */
 uint64_t csim_random(struct csim *s);

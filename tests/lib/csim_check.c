@@ -19,6 +19,13 @@ static bool is_member(const struct csim_node *n, const struct view *v)
            node_serves(&v->nodes[i]);
 }
 
+void csim_mark(struct csim *s)
+{
+    struct csim_node *lead = csim_leader(s);
+
+    s->mark = lead && lead->view ? lead->view->v.epoch : 0;
+}
+
 const char *csim_unsettled(struct csim *s)
 {
     struct csim_node *lead = csim_leader(s);
@@ -26,8 +33,9 @@ const char *csim_unsettled(struct csim *s)
 
     if (!lead)
         return "nobody leads";
-    if (!v || v->v.slots[0].owner[0] == NODE_NONE)
-        return "nothing is placed";
+    for (uint32_t i = 0; i < WIRE_SLOTS; i++)
+        if (!v || v->v.slots[i].owner[0] == NODE_NONE)
+            return "not all is placed";
     for (uint32_t i = 0; i < s->node_n; i++) {
         const struct csim_node *n = &s->nodes[i];
 
@@ -35,9 +43,9 @@ const char *csim_unsettled(struct csim *s)
             continue;
         if (!n->up)
             return "a node is not up";
-        if (n->view != v && (!n->view || n->view->v.epoch != v->v.epoch ||
-                             n->view->v.generation != v->v.generation))
-            return "views differ";
+        if (!n->view || n->view->v.epoch < s->mark ||
+            n->view->v.generation != v->v.generation)
+            return "a node has an old view";
         if (!is_member(n, &v->v))
             return "a node is not a member";
     }

@@ -467,7 +467,7 @@ void csim_command(struct csim *s)
             (struct csim_event){.kind = CSIM_COMMAND});
     if (!n->up || n->pause_us > s->now_us || !n->view || !s->cfg.commands)
         return;
-    if (what == 0 && !s->healed) {
+    if (what == 0 && s->cfg.drains && !s->healed) {
         ask_state(s, n);
     } else if (what < 4) {
         cmd.kind = CMD_FLUSH;

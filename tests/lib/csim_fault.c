@@ -194,7 +194,7 @@ void csim_fault(struct csim *s)
         return;
     }
     fault_any(s);
-    csim_at(s, s->now_us + 200000 + csim_chance(s, 1800000),
+    csim_at(s, s->now_us + 100000 + csim_chance(s, 1000000),
             (struct csim_event){.kind = CSIM_FAULT});
 }
 

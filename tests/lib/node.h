@@ -37,7 +37,7 @@ struct node_reply {
     struct wire_result r[NODE_KEYS];
     const uint8_t *keys, *env, *data; /* in bytes */
     size_t len;
-    uint8_t bytes[1 << 17];
+    uint8_t bytes[1 << 18];
     bool there;
 };
 

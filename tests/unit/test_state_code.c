@@ -466,6 +466,33 @@ START_TEST(changed_snapshots_never_make_a_wrong_state)
 }
 END_TEST
 
+START_TEST(a_snapshot_with_too_many_names_is_refused)
+{
+    struct bytes b = {0};
+    struct state s, t;
+
+    begin(&s, 0);
+    begin(&t, 1);
+    for (uint32_t i = 0; i < NODES_MAX; i++) {
+        s.view.nodes[i] = join(i, 1).node;
+        memset(s.view.nodes[i].rack, 'r', NODE_NAME_MAX - 1);
+        memset(s.view.nodes[i].shm, 's', NODE_ADDR_MAX - 1);
+    }
+    s.view.node_n = NODES_MAX;
+    state_encode(&s, &b);
+    ck_assert_int_eq(state_decode(&t, b.p, b.len), OK);
+    for (uint32_t i = 0; i < NODES_MAX; i++)
+        memset(s.view.nodes[i].zone, 'z', NODE_NAME_MAX - 1);
+    b.len = 0;
+    state_encode(&s, &b);
+    ck_assert_int_eq(state_decode(&t, b.p, b.len), ERR_BAD_REQUEST);
+    ck_assert_int_eq(t.view.nodes[0].zone[0], 0);
+    bytes_fini(&b);
+    state_fini(&s);
+    state_fini(&t);
+}
+END_TEST
+
 START_TEST(an_empty_state_comes_back_too)
 {
     struct state s, t = {0};
@@ -609,6 +636,7 @@ Suite *suite(void)
     tcase_add_test(t, the_largest_state_fits_a_snapshot);
     tcase_add_test(t, cut_or_changed_snapshots_are_refused);
     tcase_add_test(t, changed_snapshots_never_make_a_wrong_state);
+    tcase_add_test(t, a_snapshot_with_too_many_names_is_refused);
     tcase_add_test(t, an_empty_state_comes_back_too);
     tcase_add_test(t, without_memory_nothing_is_restored);
     tcase_add_test(t, applying_takes_no_memory);
