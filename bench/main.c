@@ -20,6 +20,7 @@ static const struct {
     {"compare", bench_compare, "against Redis, memcached, sockets and memcpy"},
     {"ssd", bench_ssd, "the daemon's disk layer beside fio"},
     {"layers", bench_layers, "parts of a GET, and layouts, beside plain calls"},
+    {"place", bench_place, "placement and balance of slots, computed"},
     {"lanes", bench_lanes, "lanes with and without sharing: CPU of a LOOKUP"},
 };
 
