@@ -37,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "cluster/coord_raft.h"
 
@@ -73,7 +74,7 @@ static enum err raft_err(const struct coord_raft *c, int rv)
     }
 }
 
-/* ---- The guard's events --------------------------------------------------- */
+/* ---- The guard's events -------------------------------------------------- */
 
 void coord_raft_send(void *arg, const struct raft_message *m)
 {
@@ -150,7 +151,7 @@ static void transfer_ended(struct raft_transfer *req)
 
     raft_leader(&c->raft, &leader, &address);
     c->transfer.ended = true;
-    c->transfer.result = c->closing           ? ERR_CANCELED
+    c->transfer.result = c->closing          ? ERR_CANCELED
                          : leader == req->id ? OK
                                              : ERR_TIMEOUT;
 }
@@ -205,7 +206,7 @@ bool coord_raft_server(struct raft_configuration *conf,
     return !o.bad && raft_configuration_add(conf, v->id, address, role) == 0;
 }
 
-/* ---- Close ---------------------------------------------------------------- */
+/* ---- Close --------------------------------------------------------------- */
 
 static void raft_closed(struct raft *r)
 {
@@ -254,7 +255,7 @@ static void raft_ops_close(struct coord *coord, void (*closed)(void *arg),
         coord_raft_close_begin(c);
 }
 
-/* ---- Calls ---------------------------------------------------------------- */
+/* ---- Calls --------------------------------------------------------------- */
 
 /* Why this node cannot decide now, or OK. */
 static enum err raft_may(const struct coord_raft *c)
@@ -323,7 +324,7 @@ static enum err raft_propose(struct coord *coord, const uint8_t *bytes,
         return e;
     if (c->proposals >= COORD_PROPOSALS)
         return ERR_BUSY;
-    p = calloc(1, sizeof *p);
+    p = fault_here("coord_propose") ? NULL : calloc(1, sizeof *p);
     if (!p)
         return ERR_NO_MEMORY;
     *p = (struct raft_proposal){
@@ -367,7 +368,8 @@ static void voter_text(struct coord_voter *v, const struct raft_server *s)
 static void raft_status(const struct coord *coord, struct coord_status *out)
 {
     const struct coord_raft *c =
-        (const void *)((const char *)coord - offsetof(struct coord_raft, coord));
+        (const void *)((const char *)coord -
+                       offsetof(struct coord_raft, coord));
     struct raft *r = c->guard.r;
     raft_id leader = 0;
     const char *address;
@@ -404,8 +406,8 @@ static enum err raft_ops_transfer(struct coord *coord, uint64_t to,
     c->transfer.arg = arg;
     c->transfer.req = (struct raft_transfer){.data = c};
     raft_guard_enter(&c->guard);
-    e = raft_err(c, raft_transfer(&c->raft, &c->transfer.req, to,
-                                  transfer_ended));
+    e = raft_err(c,
+                 raft_transfer(&c->raft, &c->transfer.req, to, transfer_ended));
     c->transfer.on = e == OK;
     raft_guard_leave(&c->guard);
     return e;
@@ -499,8 +501,8 @@ static enum err raft_voter_remove(struct coord *coord, uint64_t id,
         return ERR_UNSUPPORTED;
     change_set(c, CHANGE_REMOVE, id, done, arg);
     raft_guard_enter(&c->guard);
-    return change_begun(c, raft_remove(&c->raft, &c->change.req, id,
-                                       change_ended));
+    return change_begun(
+        c, raft_remove(&c->raft, &c->change.req, id, change_ended));
 }
 
 const struct coord_ops coord_raft_ops = {

@@ -36,7 +36,7 @@ enum {
     MESSAGE_BYTES = 1024, /* around all entries, at most */
 };
 
-/* ---- Out ------------------------------------------------------------------ */
+/* ---- Out ----------------------------------------------------------------- */
 
 struct packing {
     Peer__Raft msg;
@@ -161,7 +161,7 @@ enum err coord_raft_pack(uint64_t from, const struct raft_message *m,
     return e;
 }
 
-/* ---- In ------------------------------------------------------------------- */
+/* ---- In ------------------------------------------------------------------ */
 
 static bool number(uint64_t v)
 {
@@ -229,8 +229,7 @@ static bool unpack_append(const Peer__Raft *p, struct raft_append_entries *a)
     return unpack_entries(p, a);
 }
 
-static bool unpack_install(const Peer__Raft *p,
-                           struct raft_install_snapshot *s)
+static bool unpack_install(const Peer__Raft *p, struct raft_install_snapshot *s)
 {
     s->last_index = p->a;
     s->last_term = p->b;

@@ -11,16 +11,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "cluster/coord_raft.h"
 
 enum { INSTALL_TIMEOUT_MS = 5000 };
 
-/* ---- The state machine ---------------------------------------------------- */
+/* ---- The state machine --------------------------------------------------- */
 
 static void *answer_of(const struct coord_raft *c, uint64_t index)
 {
-    LIST_FOREACH(l, &c->waiting) {
+    LIST_FOREACH(l, &c->waiting)
+    {
         struct raft_proposal *p = container_of(l, struct raft_proposal, in);
 
         if (p->req.index == index)
@@ -45,10 +47,9 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf,
             (unsigned long long)index, buf->len);
         return 0;
     }
-    c->coord.ev.apply(c->coord.ev.arg, index,
-                      (const uint8_t *)buf->base + COORD_HEAD, n,
-                      c->raft.state == RAFT_LEADER ? answer_of(c, index)
-                                                   : NULL);
+    c->coord.ev.apply(
+        c->coord.ev.arg, index, (const uint8_t *)buf->base + COORD_HEAD, n,
+        c->raft.state == RAFT_LEADER ? answer_of(c, index) : NULL);
     return 0;
 }
 
@@ -95,7 +96,7 @@ static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
     return 0;
 }
 
-/* ---- Open ----------------------------------------------------------------- */
+/* ---- Open ---------------------------------------------------------------- */
 
 static int voter_order(const void *a, const void *b)
 {
@@ -142,7 +143,8 @@ static enum err raft_first(struct coord_raft *c, const struct coord_cfg *cfg,
     if (!ok)
         return errmsg_set(m, ERR_CONFIG, "a voter is listed twice");
     if (rv && rv != RAFT_CANTBOOTSTRAP)
-        return errmsg_set(m, ERR_IO, "raft: first write: %s", raft_strerror(rv));
+        return errmsg_set(m, ERR_IO, "raft: first write: %s",
+                          raft_strerror(rv));
     return OK;
 }
 
@@ -151,8 +153,8 @@ static void raft_settings(struct raft *r, const struct coord_cfg *cfg)
     raft_set_election_timeout(r, cfg->election_ms ? cfg->election_ms : 1000);
     raft_set_heartbeat_timeout(r, cfg->heartbeat_ms ? cfg->heartbeat_ms : 100);
     raft_set_install_snapshot_timeout(r, INSTALL_TIMEOUT_MS);
-    raft_set_snapshot_threshold(
-        r, cfg->snapshot_after ? cfg->snapshot_after : 1024);
+    raft_set_snapshot_threshold(r, cfg->snapshot_after ? cfg->snapshot_after
+                                                       : 1024);
     raft_set_snapshot_trailing(
         r, cfg->snapshot_trailing ? cfg->snapshot_trailing : 128);
     raft_set_pre_vote(r, true);
@@ -213,7 +215,7 @@ enum err coord_raft_open(const struct coord_cfg *cfg,
     if (!cfg->self || cfg->voter_n > COORD_VOTERS_MAX)
         return errmsg_set(m, ERR_CONFIG, "%u voters, at most %d", cfg->voter_n,
                           COORD_VOTERS_MAX);
-    c = calloc(1, sizeof *c);
+    c = fault_here("coord_open") ? NULL : calloc(1, sizeof *c);
     if (!c)
         return errmsg_set(m, ERR_NO_MEMORY, "no memory");
     raft_init_parts(c, cfg, ev);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/list.h"
 #include "cluster/coord_impl.h"
 
@@ -45,7 +46,8 @@ static enum err static_open(const struct coord_cfg *cfg,
                             const struct coord_events *ev, struct coord **out,
                             struct errmsg *m)
 {
-    struct coord_static *s = calloc(1, sizeof *s);
+    struct coord_static *s =
+        fault_here("coord_open") ? NULL : calloc(1, sizeof *s);
 
     if (!s)
         return errmsg_set(m, ERR_NO_MEMORY, "no memory");
@@ -99,7 +101,7 @@ static enum err static_propose(struct coord *c, const uint8_t *p, size_t n,
         return ERR_CANCELED;
     if (s->queued >= COORD_PROPOSALS)
         return ERR_BUSY;
-    k = malloc(sizeof *k + n);
+    k = fault_here("coord_propose") ? NULL : malloc(sizeof *k + n);
     if (!k)
         return ERR_NO_MEMORY;
     *k = (struct static_command){

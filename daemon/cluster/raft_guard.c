@@ -48,6 +48,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
+
 struct raft_guard *raft_guard_of(struct raft_io *io)
 {
     struct raft *r = io->data;
@@ -67,7 +69,7 @@ void raft_guard_fail(struct raft_guard *g, const char *what)
     g->failed = true;
 }
 
-/* ---- Leaving libraft ------------------------------------------------------ */
+/* ---- Leaving libraft ----------------------------------------------------- */
 
 static void barrier_done(struct raft_barrier *b, int status)
 {
@@ -145,7 +147,7 @@ void raft_guard_leave(struct raft_guard *g)
     g->depth--;
 }
 
-/* ---- What comes in -------------------------------------------------------- */
+/* ---- What comes in ------------------------------------------------------- */
 
 /* The first index of a message whose entry contradicts ours, or 0. */
 static raft_index conflict_of(const struct raft *r,
@@ -217,8 +219,7 @@ static bool guard_entries(struct raft_guard *g, struct raft_append_entries *a)
 }
 
 /* Rules 5, 7 and 9. */
-static bool guard_install(struct raft_guard *g,
-                          struct raft_install_snapshot *s)
+static bool guard_install(struct raft_guard *g, struct raft_install_snapshot *s)
 {
     struct raft *r = g->r;
     raft_term have = raft_log_term(r, s->last_index);
@@ -343,8 +344,8 @@ void raft_guard_receive(struct raft_guard *g, struct raft_message *m)
 static void guard_tick(struct raft_io *io)
 {
     struct raft_guard *g = raft_guard_of(io);
-    bool wait = !g->off && (g->writes || g->installs) &&
-                g->r->state == RAFT_FOLLOWER;
+    bool wait =
+        !g->off && (g->writes || g->installs) && g->r->state == RAFT_FOLLOWER;
 
     raft_guard_enter(g);
     if (!wait && !g->failed)
@@ -354,8 +355,8 @@ static void guard_tick(struct raft_io *io)
 
 /* A uv or test io delivers nothing by itself: messages come by
  * raft_guard_receive. */
-static int guard_start(struct raft_io *io, unsigned msecs,
-                       raft_io_tick_cb tick, raft_io_recv_cb recv)
+static int guard_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+                       raft_io_recv_cb recv)
 {
     struct raft_guard *g = raft_guard_of(io);
 
@@ -364,7 +365,7 @@ static int guard_start(struct raft_io *io, unsigned msecs,
     return g->inner.start(io, msecs, guard_tick, recv);
 }
 
-/* ---- What goes out -------------------------------------------------------- */
+/* ---- What goes out ------------------------------------------------------- */
 
 /* Rule 3. */
 void raft_guard_prove(struct raft_guard *g, raft_term term)
@@ -430,7 +431,7 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
     struct raft_guard *g = raft_guard_of(io);
     struct raft_message copy = *m;
 
-    if (!sent_push(g, req, cb))
+    if (fault_here("raft_guard_send") || !sent_push(g, req, cb))
         return RAFT_NOMEM;
     if (g->failed || !raft_guard_open(g))
         return 0;
@@ -444,7 +445,7 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
     return 0;
 }
 
-/* ---- From outside --------------------------------------------------------- */
+/* ---- From outside -------------------------------------------------------- */
 
 void raft_guard_init(struct raft_guard *g, struct raft *r, struct raft_io *io,
                      const struct raft_guard_events *ev, bool off)

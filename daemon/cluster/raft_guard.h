@@ -24,8 +24,8 @@
 #include "base/list.h"
 
 enum {
-    RAFT_CONF_SERVERS = 16,     /* in a configuration of a peer */
-    RAFT_CONF_ADDRESS = 200,    /* bytes of an address, with its NUL */
+    RAFT_CONF_SERVERS = 16,  /* in a configuration of a peer */
+    RAFT_CONF_ADDRESS = 200, /* bytes of an address, with its NUL */
 };
 
 struct raft_guard_events {
@@ -52,33 +52,33 @@ struct raft_guard {
     raft_io_recv_cb recv;
     raft_io_tick_cb tick;
     struct raft_guard_events ev;
-    bool off;     /* tests: all is passed on as it is */
+    bool off;                            /* tests: all is passed on as it is */
     bool failed, told, started, running; /* running: not yet closed */
     uint32_t depth;
     char why[RAFT_ERRMSG_BUF_SIZE];
 
     raft_term barrier_term; /* rule 1 */
     raft_index barrier;
-    raft_term match_term;   /* rule 3 */
+    raft_term match_term; /* rule 3 */
     raft_index match, pending;
     raft_term taking_term;
-    bool taking; /* in a message that proves `pending`, if accepted */
-    raft_term done_term;    /* rule 4: of the append that completes now */
-    uint32_t writes, installs; /* rule 7: under way */
+    bool taking;         /* in a message that proves `pending`, if accepted */
+    raft_term done_term; /* rule 4: of the append that completes now */
+    uint32_t writes, installs;       /* rule 7: under way */
     struct raft_message timeout_now; /* type 0: none */
 
     struct raft_configuration conf; /* rule 8: the committed one */
     raft_index conf_index;
-    raft_index snapshot_index;  /* of the snapshot that is restored next */
-    raft_term install_term;     /* rule 9: 0, or the real term */
+    raft_index snapshot_index; /* of the snapshot that is restored next */
+    raft_term install_term;    /* rule 9: 0, or the real term */
 
     struct raft_guard_sent *sent;
     uint32_t sent_n, sent_cap;
-    bool writing;      /* the inner io has an append */
+    bool writing;       /* the inner io has an append */
     struct list queued; /* of guard_append: for when it is done */
-    struct list held;  /* writes that failed: not completed before the end */
+    struct list held;   /* writes that failed: not completed before the end */
     struct guard_put *put_held;
-    uint64_t guarded;  /* messages dropped, clamped or put off */
+    uint64_t guarded; /* messages dropped, clamped or put off */
 };
 
 /* Replaces the functions of io; r is about to be given to raft_init with it.

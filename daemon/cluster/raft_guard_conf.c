@@ -45,8 +45,8 @@ static bool conf_server(struct slice *s, struct raft_configuration *out)
 
     slice_copy(s, &id, sizeof id);
     if (!s->bad && s->len)
-        nul = memchr(s->p, 0, s->len < sizeof address ? s->len
-                                                      : sizeof address);
+        nul =
+            memchr(s->p, 0, s->len < sizeof address ? s->len : sizeof address);
     if (!nul)
         return false;
     slice_copy(s, address, (size_t)((const uint8_t *)nul - s->p) + 1);

@@ -15,6 +15,7 @@
  *     UNAVAILABLE then and only takes its memory back. */
 #include <stdlib.h>
 
+#include "base/fault.h"
 #include "cluster/raft_guard.h"
 
 /* In libraft from 0.17 on, which frees what 0.15.0 leaks at a close. */
@@ -104,7 +105,8 @@ static int guard_append(struct raft_io *io, struct raft_io_append *req,
                         raft_io_append_cb cb)
 {
     struct raft_guard *g = raft_guard_of(io);
-    struct guard_append *a = calloc(1, sizeof *a);
+    struct guard_append *a =
+        fault_here("raft_guard_append") ? NULL : calloc(1, sizeof *a);
 
     if (!a) {
         raft_guard_fail(g, "append: no memory");
@@ -188,7 +190,8 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
                               raft_io_snapshot_put_cb cb)
 {
     struct raft_guard *g = raft_guard_of(io);
-    struct guard_put *p = calloc(1, sizeof *p);
+    struct guard_put *p =
+        fault_here("raft_guard_put") ? NULL : calloc(1, sizeof *p);
 
     if (!p) {
         raft_guard_fail(g, "snapshot: no memory");
@@ -201,8 +204,8 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
         /* libraft's own memory, not const where it comes from. */
         ((struct raft_snapshot *)(uintptr_t)snapshot)->term = g->install_term;
     }
-    if (!g->failed && g->inner.snapshot_put(io, trailing, &p->io, snapshot,
-                                            put_done))
+    if (!g->failed &&
+        g->inner.snapshot_put(io, trailing, &p->io, snapshot, put_done))
         raft_guard_fail(g, "snapshot");
     if (g->failed)
         g->put_held = p;

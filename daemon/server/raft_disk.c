@@ -25,7 +25,7 @@
 
 enum { REST_TURNS = 4 };
 
-/* ---- The transport that is none ------------------------------------------- */
+/* ---- The transport that is none ------------------------------------------ */
 
 static int none_init(struct raft_uv_transport *t, raft_id id,
                      const char *address)
@@ -61,7 +61,7 @@ static void none_close(struct raft_uv_transport *t,
     cb(t);
 }
 
-/* ---- The directory -------------------------------------------------------- */
+/* ---- The directory ------------------------------------------------------- */
 
 struct metadata { /* raft_uv's, little-endian */
     uint64_t format, version, term, vote;
@@ -128,7 +128,7 @@ static enum err dir_make(const char *dir, struct errmsg *m)
     return OK;
 }
 
-/* ---- Open and close ------------------------------------------------------- */
+/* ---- Open and close ------------------------------------------------------ */
 
 static struct raft_disk *disk_of(struct raft_io *io)
 {
@@ -137,8 +137,8 @@ static struct raft_disk *disk_of(struct raft_io *io)
 
 static void rest_closed(uv_handle_t *handle)
 {
-    struct raft_disk *d = container_of((uv_idle_t *)handle, struct raft_disk,
-                                       rest);
+    struct raft_disk *d =
+        container_of((uv_idle_t *)handle, struct raft_disk, rest);
 
     d->at_rest = true;
     d->closed(&d->io);

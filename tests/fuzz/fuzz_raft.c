@@ -200,6 +200,13 @@ static void ignore_done(void *arg, enum err e, void *answer)
     (void)answer;
 }
 
+static void propose(struct world *f, const uint8_t *p, size_t n)
+{
+    enum err e = coord_propose(f->c, p, n, ignore_done, f, NULL);
+
+    MUST(e == OK || e == ERR_BUSY || e == ERR_IO);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice s = slice_of(data, size);
@@ -209,14 +216,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     log_sink_set(quiet, NULL);
     raft_mem_init(&f->w, 1, NULL, NULL);
     for (uint32_t i = 0; i < 3; i++)
-        f->voters[i] = (struct coord_voter){.id = 101 + i,
-                                            .name = {(char)('a' + i)}};
+        f->voters[i] =
+            (struct coord_voter){.id = 101 + i, .name = {(char)('a' + i)}};
     MUST(boot(f));
     for (int i = 0; i < RECORDS_MAX && s.len && !s.bad && f->c; i++) {
         record(f, &s);
         if (coord_role(f->c) == COORD_LEADER)
-            (void)coord_propose(f->c, data, min_u64(size, 40), ignore_done, f,
-                                NULL);
+            propose(f, data, min_u64(size, 40));
         if (!f->ended)
             continue;
         down(f);

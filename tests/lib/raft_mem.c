@@ -17,7 +17,7 @@ struct raft_mem_op {
     struct list in;
     enum op_kind kind;
     bool failed;
-    raft_index index;              /* TRUNCATE */
+    raft_index index;                 /* TRUNCATE */
     const struct raft_entry *entries; /* APPEND: libraft's till the callback */
     unsigned n;
     unsigned trailing;
@@ -39,7 +39,7 @@ struct raft_mem_event {
     size_t n;
 };
 
-/* ---- Chance and time ------------------------------------------------------ */
+/* ---- Chance and time ----------------------------------------------------- */
 
 uint32_t raft_mem_chance(struct raft_mem *w, uint32_t n)
 {
@@ -99,7 +99,7 @@ static struct raft_mem_event event_pop(struct raft_mem *w)
     }
 }
 
-/* ---- The disk's content --------------------------------------------------- */
+/* ---- The disk's content -------------------------------------------------- */
 
 static void *copied(const void *p, size_t n)
 {
@@ -226,7 +226,7 @@ static struct raft_snapshot *snapshot_read(const struct raft_mem_snapshot *s)
     return out;
 }
 
-/* ---- Requests ------------------------------------------------------------- */
+/* ---- Requests ------------------------------------------------------------ */
 
 static struct raft_mem_node *node_of(struct raft_io *io)
 {
@@ -240,8 +240,7 @@ static bool write_fails(struct raft_mem_node *d)
 
 static uint32_t takes(struct raft_mem_node *d, uint32_t most)
 {
-    return d->steady || most < 2 ? most
-                                 : 1 + raft_mem_chance(d->world, most);
+    return d->steady || most < 2 ? most : 1 + raft_mem_chance(d->world, most);
 }
 
 /* In order: behind the last of the queue. */
@@ -384,11 +383,11 @@ static int mem_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
     (void)recv;
     d->tick = tick;
     d->tick_ms = msecs;
-    event_add(d->world, (struct raft_mem_event){.at_ms = d->world->now_ms +
-                                                         1 + d->at,
-                                                .kind = EVENT_TICK,
-                                                .node = d->at,
-                                                .life = d->life});
+    event_add(d->world,
+              (struct raft_mem_event){.at_ms = d->world->now_ms + 1 + d->at,
+                                      .kind = EVENT_TICK,
+                                      .node = d->at,
+                                      .life = d->life});
     return 0;
 }
 
@@ -493,8 +492,8 @@ static int mem_snapshot_get(struct raft_io *io,
                             struct raft_io_snapshot_get *req,
                             raft_io_snapshot_get_cb cb)
 {
-    op_add(node_of(io), (struct raft_mem_op){
-                            .kind = OP_GET, .get = req, .got = cb});
+    op_add(node_of(io),
+           (struct raft_mem_op){.kind = OP_GET, .get = req, .got = cb});
     return 0;
 }
 
@@ -512,7 +511,7 @@ static int mem_random(struct raft_io *io, int min, int max)
     return min + (int)raft_mem_chance(d->world, (uint32_t)(max - min));
 }
 
-/* ---- The world ------------------------------------------------------------ */
+/* ---- The world ----------------------------------------------------------- */
 
 void raft_mem_init(struct raft_mem *w, uint64_t seed,
                    raft_mem_deliver_fn *deliver, void *arg)
@@ -575,14 +574,16 @@ struct raft_io *raft_mem_boot(struct raft_mem *w, uint32_t node)
     return &d->io;
 }
 
-/* The first n of the ordered queue reach the disk; an own snapshot by chance. */
+/* The first n of the ordered queue reach the disk; an own snapshot by chance.
+ */
 static void node_down(struct raft_mem *w, uint32_t node, bool all)
 {
     struct raft_mem_node *d = &w->node[node];
     uint32_t n = raft_mem_chance(w, 4);
     bool broken = false;
 
-    LIST_FOREACH(l, &d->queue) {
+    LIST_FOREACH(l, &d->queue)
+    {
         struct raft_mem_op *o = container_of(l, struct raft_mem_op, in);
 
         broken |= o->failed;
@@ -622,13 +623,13 @@ void raft_mem_send(struct raft_mem *w, uint32_t from, uint32_t to,
 
     if (d->cut[to] || raft_mem_chance(w, 100) < d->loss_pct)
         return;
-    event_add(w, (struct raft_mem_event){.at_ms = w->now_ms +
-                                                  takes(d, d->net_ms),
-                                         .kind = EVENT_NET,
-                                         .node = to,
-                                         .from = from,
-                                         .p = copied(p, n),
-                                         .n = n});
+    event_add(w,
+              (struct raft_mem_event){.at_ms = w->now_ms + takes(d, d->net_ms),
+                                      .kind = EVENT_NET,
+                                      .node = to,
+                                      .from = from,
+                                      .p = copied(p, n),
+                                      .n = n});
 }
 
 void raft_mem_cut(struct raft_mem *w, uint32_t a, uint32_t b, bool cut)

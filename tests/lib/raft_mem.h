@@ -64,11 +64,11 @@ struct raft_mem_node {
     raft_index next_index;
     raft_io_tick_cb tick;
     uint32_t tick_ms;
-    uint32_t life;     /* events of earlier lives are void */
+    uint32_t life; /* events of earlier lives are void */
     /* Knobs. */
     uint32_t disk_ms, net_ms; /* at most; each takes 1 to that */
-    bool steady;       /* exactly that */
-    int32_t fail_in;   /* the write that fails: 0 the next; below: none */
+    bool steady;              /* exactly that */
+    int32_t fail_in;     /* the write that fails: 0 the next; below: none */
     uint32_t timeout_ms; /* what random gives; 0: by chance */
     bool cut[RAFT_MEM_NODES]; /* nothing of this node gets there */
     uint32_t loss_pct;

@@ -50,7 +50,7 @@ static uint32_t chance(struct fuzz *f, uint32_t n)
     return raft_mem_chance(&f->r.w, n);
 }
 
-/* ---- Shapes --------------------------------------------------------------- */
+/* ---- Shapes -------------------------------------------------------------- */
 
 static void shape_groups(struct fuzz *f)
 {
@@ -81,8 +81,9 @@ static void play(struct fuzz *f, uint64_t ms, bool till_commit)
 static void impatient(struct fuzz *f, uint32_t mask, uint32_t one)
 {
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
-        f->r.w.node[i].timeout_ms =
-            i == one ? 1000 : mask >> i & 1 ? 1600 + 50 * i : 0;
+        f->r.w.node[i].timeout_ms = i == one        ? 1000
+                                    : mask >> i & 1 ? 1600 + 50 * i
+                                                    : 0;
 }
 
 /* Only the nodes of mask hear each other; one of them is elected first. */
@@ -148,7 +149,7 @@ static void fig_8(struct fuzz *f)
     play(f, 500 + chance(f, 1500), false);
 }
 
-/* ---- Faults --------------------------------------------------------------- */
+/* ---- Faults -------------------------------------------------------------- */
 
 static void faults(struct fuzz *f)
 {
@@ -195,7 +196,7 @@ static void propose_some(struct fuzz *f)
     }
 }
 
-/* ---- A seed --------------------------------------------------------------- */
+/* ---- A seed -------------------------------------------------------------- */
 
 static struct coord_cfg fuzz_cfg(uint64_t seed, bool guard)
 {
@@ -299,7 +300,7 @@ static struct outcome in_child(uint64_t seed, uint64_t steps, bool guard)
     return o;
 }
 
-/* ---- Many ----------------------------------------------------------------- */
+/* ---- Many ---------------------------------------------------------------- */
 
 struct tally {
     uint64_t seeds, well, diverged, died, other;
@@ -338,8 +339,8 @@ static struct tally campaign(const uint64_t *list, uint64_t seed, uint64_t n,
 
     for (uint64_t i = 0; i < n; i++) {
         uint64_t s = list ? list[i] : seed + i;
-        struct outcome o = forks ? in_child(s, steps, guard)
-                                 : fuzz_seed(s, steps, guard);
+        struct outcome o =
+            forks ? in_child(s, steps, guard) : fuzz_seed(s, steps, guard);
 
         tally_add(&t, s, &o, guard);
     }
@@ -351,8 +352,7 @@ static struct tally campaign(const uint64_t *list, uint64_t seed, uint64_t n,
            (unsigned long long)t.died, (unsigned long long)t.other,
            (unsigned long long)t.sum.applied, (unsigned long long)t.sum.acked,
            (unsigned long long)t.sum.restores,
-           (unsigned long long)t.sum.changes,
-           (unsigned long long)t.sum.guarded,
+           (unsigned long long)t.sum.changes, (unsigned long long)t.sum.guarded,
            (unsigned long long)t.sum.ms / 1000);
     printf(guard ? ", hash %016llx\n" : "\n", (unsigned long long)t.sum.hash);
     return t;

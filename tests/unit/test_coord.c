@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "cluster/coord_impl.h"
 #include "lib/coord_rig.h"
 
@@ -168,7 +169,7 @@ START_TEST(an_unknown_provider_is_refused)
 }
 END_TEST
 
-/* ---- Members -------------------------------------------------------------- */
+/* ---- Members ------------------------------------------------------------- */
 
 START_TEST(a_restart_of_all_loses_nothing)
 {
@@ -370,6 +371,93 @@ START_TEST(a_disk_that_fails_is_fatal_and_done_says_so)
 }
 END_TEST
 
+/* Two of three are lost for good; the operator says so. */
+START_TEST(one_voter_goes_on_alone_when_it_is_told_to)
+{
+    uint32_t fresh = RAFT_MEM_NODES - 1;
+    struct coord_status s;
+
+    if (providers[_i].voters < 3)
+        return;
+    start(_i, 8);
+    propose(20);
+    rig_run(rig, 1000);
+    for (uint32_t i = 0; i < rig->voter_n; i++)
+        rig_stop(rig, i);
+    rig->cfg.recover = true;
+    rig_boot(rig, 1);
+    rig->cfg.recover = false;
+    propose(3);
+    ck_assert_uint_eq(rig->node[1].n, 23);
+    coord_status(rig->node[1].c, &s);
+    ck_assert_uint_eq(s.voter_n, 1);
+    rig_boot(rig, fresh);
+    ck_assert(rig_add(rig, 1, fresh));
+    rig_run(rig, 10000);
+    ck_assert_int_eq(rig->change_err, OK);
+    ck_assert_uint_eq(rig->node[fresh].n, 23);
+    finish();
+}
+END_TEST
+
+static void all_faulty(void)
+{
+    for (uint32_t i = 0; i < rig->voter_n; i++)
+        rig->node[i].faulty = true;
+}
+
+START_TEST(want_of_memory_loses_nothing)
+{
+    uint32_t hit = 0;
+
+    for (uint32_t nth = 1; nth < 400; nth += 1 + nth / 16) {
+        uint64_t value;
+        uint32_t l;
+
+        start(_i, 8);
+        propose(5);
+        l = leader();
+        all_faulty();
+        fault_arm(nth);
+        for (int i = 0; i < 4; i++) {
+            enum err e = rig->node[l].c ? rig_try(rig, l, &value) : ERR_IO;
+
+            ck_assert(e == OK || e == ERR_NO_MEMORY || e == ERR_IO ||
+                      e == ERR_NO_QUORUM);
+            rig_run(rig, 100);
+        }
+        hit += fault_hit();
+        fault_arm(0);
+        if (providers[_i].members)
+            rig_settle(rig, 10000);
+        finish();
+    }
+    ck_assert_uint_gt(hit, 0);
+}
+END_TEST
+
+START_TEST(an_open_without_memory_is_refused)
+{
+    bool again = true;
+
+    start(_i, 8);
+    propose(20);
+    for (uint32_t nth = 1; again; nth++) {
+        rig_stop(rig, 0);
+        fault_arm(nth);
+        rig_boot(rig, 0);
+        again = fault_hit();
+        fault_arm(0);
+        ck_assert_int_eq(rig->node[0].c == NULL, again);
+        ck_assert_uint_eq(rig->found, again ? RIG_UNAVAILABLE : 0);
+        rig->found = 0;
+        if (again)
+            rig_boot(rig, 0);
+    }
+    finish();
+}
+END_TEST
+
 START_TEST(a_voter_listed_twice_is_refused)
 {
     struct coord_voter v[2] = {{.id = 101, .name = "a"},
@@ -412,6 +500,10 @@ Suite *suite(void)
     tcase_add_loop_test(t, voters_come_and_go, 0, n);
     tcase_add_loop_test(t, a_voter_that_never_comes_is_given_up, 0, n);
     tcase_add_loop_test(t, a_disk_that_fails_is_fatal_and_done_says_so, 0, n);
+    tcase_add_loop_test(t, one_voter_goes_on_alone_when_it_is_told_to, 0, n);
+    tcase_add_loop_test(t, want_of_memory_loses_nothing, 0, n);
+    tcase_add_loop_test(t, an_open_without_memory_is_refused, 0, n);
+    tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     return s;
 }

@@ -299,9 +299,9 @@ START_TEST(a_close_with_proposals_under_way_ends)
     boot_all(0);
     commit(1);
     for (int i = 0; i < 10; i++)
-        ck_assert_int_eq(coord_propose(hosts[0].c, (void *)&v, 8, on_ended,
-                                       &ended, NULL),
-                         OK);
+        ck_assert_int_eq(
+            coord_propose(hosts[0].c, (void *)&v, 8, on_ended, &ended, NULL),
+            OK);
     stop_all();
     ck_assert_uint_eq(ended, 10);
     finish();
@@ -388,7 +388,8 @@ Suite *suite(void)
     TCase *t = tcase_create("files");
 
     tcase_set_timeout(t, 60); /* real disks, and elections of a second */
-    tcase_add_loop_test(t, one_voter_commits_and_a_restart_brings_it_back, 0, 2);
+    tcase_add_loop_test(t, one_voter_commits_and_a_restart_brings_it_back, 0,
+                        2);
     tcase_add_loop_test(t, three_voters_commit_and_come_back, 0, 2);
     tcase_add_loop_test(t, a_close_with_proposals_under_way_ends, 0, 2);
     tcase_add_loop_test(t, a_first_start_that_was_cut_off_begins_anew, 0, 2);

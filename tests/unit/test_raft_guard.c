@@ -227,7 +227,7 @@ START_TEST(also_if_the_node_was_restarted_in_between)
 }
 END_TEST
 
-/* ---- Node 0 alone, the other two are played ------------------------------- */
+/* ---- Node 0 alone, the other two are played ------------------------------ */
 
 static void say(uint64_t from, struct raft_message m)
 {
@@ -253,14 +253,14 @@ static void say_entries(uint64_t from, raft_term term, raft_index prev,
         e[i].type = RAFT_COMMAND;
         e[i].buf = (struct raft_buffer){command[i], sizeof command[i]};
     }
-    say(from, (struct raft_message){
-                  .type = RAFT_IO_APPEND_ENTRIES,
-                  .append_entries = {.term = term,
-                                     .prev_log_index = prev,
-                                     .prev_log_term = prev_term,
-                                     .leader_commit = commit,
-                                     .entries = n ? e : NULL,
-                                     .n_entries = n}});
+    say(from,
+        (struct raft_message){.type = RAFT_IO_APPEND_ENTRIES,
+                              .append_entries = {.term = term,
+                                                 .prev_log_index = prev,
+                                                 .prev_log_term = prev_term,
+                                                 .leader_commit = commit,
+                                                 .entries = n ? e : NULL,
+                                                 .n_entries = n}});
 }
 
 static void say_snapshot(uint64_t from, raft_term term, raft_index last,
@@ -276,11 +276,10 @@ static void say_snapshot(uint64_t from, raft_term term, raft_index last,
     m.install_snapshot.data = (struct raft_buffer){state, sizeof state};
     raft_configuration_init(&m.install_snapshot.conf);
     for (uint32_t i = 0; i < 3; i++)
-        ck_assert_int_eq(raft_configuration_add(&m.install_snapshot.conf,
-                                                rig->voters[i].id,
-                                                rig->voters[i].name,
-                                                RAFT_VOTER),
-                         0);
+        ck_assert_int_eq(
+            raft_configuration_add(&m.install_snapshot.conf, rig->voters[i].id,
+                                   rig->voters[i].name, RAFT_VOTER),
+            0);
     say(from, m);
     raft_configuration_close(&m.install_snapshot.conf);
 }
@@ -327,7 +326,7 @@ START_TEST(a_commit_beyond_the_message_is_not_believed)
 }
 END_TEST
 
-START_TEST(a_message_from_before_the_log_is_cut_to_what_is_behind_it)
+START_TEST(a_message_from_before_the_log_is_cut_to_it)
 {
     start_alone(false);
     say_snapshot(103, 7, 10, 6);
@@ -390,7 +389,7 @@ START_TEST(a_configuration_is_read_as_it_was_written)
 }
 END_TEST
 
-START_TEST(a_configuration_that_is_cut_or_changed_is_refused_or_harmless)
+START_TEST(a_configuration_that_is_cut_is_refused)
 {
     struct raft_configuration a, b;
     struct raft_buffer buf;
@@ -434,10 +433,10 @@ Suite *suite(void)
     tcase_add_test(t, also_if_the_node_was_restarted_in_between);
     tcase_add_test(t, a_snapshot_replaces_what_contradicts_it);
     tcase_add_test(t, a_commit_beyond_the_message_is_not_believed);
-    tcase_add_test(t, a_message_from_before_the_log_is_cut_to_what_is_behind_it);
+    tcase_add_test(t, a_message_from_before_the_log_is_cut_to_it);
     tcase_add_test(t, a_voter_that_does_not_know_it_yet_votes);
     tcase_add_test(t, a_configuration_is_read_as_it_was_written);
-    tcase_add_test(t, a_configuration_that_is_cut_or_changed_is_refused_or_harmless);
+    tcase_add_test(t, a_configuration_that_is_cut_is_refused);
     suite_add_tcase(s, t);
     return s;
 }
