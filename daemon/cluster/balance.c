@@ -27,7 +27,8 @@ enum {
     UNDER_WAY = 64,
     IDLE_COST = 50,
     BUCKET_MS = 10000,
-    WINDOW = 7, /* buckets that any 60 s lie in */
+    KNOWN = 1 << 14, /* weight of five reports */
+    WINDOW = 7,      /* buckets that any 60 s lie in */
 };
 #define COST_MAX (UINT64_C(1) << 32)
 
@@ -124,6 +125,7 @@ enum err balance_feed(struct balance *b, uint16_t node, uint64_t ops,
         return ERR_NO_MEMORY;
     feed_fade(x);
     x->load = feed_decayed(x->load) + feed_part(ops, bytes, misses);
+    x->weight += ((1 << 16) - x->weight + 15) >> DECAY_SHIFT;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t part = feed_part(hot[i].ops, hot[i].bytes, 0);
         struct balance_tracked *t = NULL;
@@ -145,6 +147,13 @@ static int hot_by_slot(const void *a, const void *b)
     return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
+/* As if the average was made of reports only. */
+static uint64_t load_whole(const struct balance_node *x, uint64_t load)
+{
+    return x->weight ? (uint64_t)(((unsigned __int128)load << 16) / x->weight)
+                     : 0;
+}
+
 /* All nodes' tracked slots, a slot once, and each node's rest. */
 static void open_hot(struct balance_work *w, const struct balance *b)
 {
@@ -152,16 +161,21 @@ static void open_hot(struct balance_work *w, const struct balance *b)
 
     for (uint32_t i = 0; i < w->place.n; i++) {
         const struct balance_node *x = &b->nodes[i];
-        uint64_t known = 0;
+        uint64_t known = 0, all;
 
         if (!work_serves(&w->place, (uint16_t)i))
             continue; /* others serve its slots, and report them */
+        if (x->weight < KNOWN && work_places(&w->place, (uint16_t)i))
+            w->known = false;
         for (uint32_t k = 0; k < x->tracked_n; k++) {
-            w->hot[n++] = (struct balance_hot){.slot = x->tracked[k].slot,
-                                               .load = x->tracked[k].load};
-            known += x->tracked[k].load;
+            w->hot[n] = (struct balance_hot){
+                .slot = x->tracked[k].slot,
+                .load = load_whole(x, x->tracked[k].load),
+            };
+            known += w->hot[n++].load;
         }
-        w->load[i] = x->load > known ? x->load - known : 0;
+        all = load_whole(x, x->load);
+        w->load[i] = all > known ? all - known : 0;
     }
     if (n)
         qsort(w->hot, n, sizeof(*w->hot), hot_by_slot);
@@ -255,7 +269,7 @@ enum err balance_open(struct balance_work *w, const struct balance *b,
     size_t n = v->node_n ? v->node_n : 1, hot = 1;
     enum err e;
 
-    *w = (struct balance_work){.v = v};
+    *w = (struct balance_work){.v = v, .known = true};
     e = work_init(&w->place, v);
     if (e != OK)
         return e;
@@ -347,7 +361,8 @@ static void tick_measure(struct balance *b, const struct balance_work *w)
 static void tick_decide(struct balance *b, const struct balance_work *w)
 {
     tick_measure(b, w);
-    if (w->up_n < 2 || w->fair_mean < (uint64_t)b->cfg.idle_cost << 16)
+    if (w->up_n < 2 || !w->known ||
+        w->fair_mean < (uint64_t)b->cfg.idle_cost << 16)
         b->acting = false;
     else if (b->cv_permille >= START_CV)
         b->acting = true;
@@ -386,7 +401,8 @@ enum err balance_tick(struct balance *b, const struct view *v, uint64_t now_ms,
                   ? b->cfg.under_way - w.place.under_way
                   : 0;
     tick_decide(b, &w);
-    balance_cool(&w);
+    if (w.known)
+        balance_cool(&w);
     if (b->acting) {
         balance_heat(&w);
         balance_move(&w);

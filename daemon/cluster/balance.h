@@ -15,17 +15,23 @@
  * slot that the view gives it (or will), the slot's load through 1 + heat. So a
  * move counts at once, not when averages have followed.
  *
- * A node's fair share is the total by weight, as placement's. Acting begins
- * when CV of (load / fair) is 0.15 or more, and ends when it is below 0.08 and
- * no node is above 1.10. While acting, within the move budget:
+ * A node's fair share is the total by weight, as placement's. Nodes should
+ * report at one pace: what decays at different paces is not comparable. Acting
+ * begins when CV of (load / fair) is 0.15 or more, and ends when it is below
+ * 0.08 and no node is above 1.10. While acting, within the move budget:
  *   1. a slot whose load for each replica is above half a fair share gets one
  *      more read replica (heat + 1, at most VIEW_COPIES - 1), on the emptiest
  *      node
- *   2. from the fullest node to the emptiest goes the hottest slot that leaves
- *      both below where the fullest was (LPT). Of nodes that are equally empty
- *      (within 1/32 of a fair share) the one with the least topology cost
+ *   2. from the fullest node to the emptiest goes the slot that leaves the
+ *      fuller of the two as empty as can be (LPT), if that gains at least a
+ *      quarter of what moves. Of nodes that are equally empty (within 1/32 of
+ *      a fair share) the one with the least topology cost
  * Always, and free: heat - 1 when one replica fewer would carry less than a
  * quarter of a fair share each.
+ *
+ * Loads are averages from the first report on (what is missing of the weight is
+ * scaled up). Nothing at all is done before each UP node has reported five
+ * times: a new leader, or one that a node has just joined, does not guess.
  *
  * Invariants
  *  1. In any 60 s at most cfg.per_mille / 1000 of the slots get a `to` or a new
@@ -66,7 +72,8 @@ struct balance_tracked {
 };
 
 struct balance_node {
-    uint64_t load; /* Q16, all of it */
+    uint64_t load;   /* Q16, all of it, as far as weight says */
+    uint32_t weight; /* Q16: how much of an average the reports are by now */
     uint32_t tracked_n;
     struct balance_tracked *tracked; /* BALANCE_TRACKED, or NULL */
 };

@@ -23,6 +23,7 @@ struct balance_work {
     struct balance_hot *hot; /* by slot */
     uint32_t hot_n;
     uint64_t *load, *fair; /* of nodes */
+    bool known;            /* all UP nodes have reported often enough */
     bool *spent;           /* nodes that have nothing more to give */
     uint64_t fair_mean;    /* of the UP nodes */
     uint32_t up_n;

@@ -17,9 +17,11 @@
 #include "base/hash.h"
 
 enum {
-    EPS_FEW = 30, /* thousandths, to FEW nodes */
-    EPS_MANY = 80,
+    EPS_FEW = 30,  /* thousandths, to FEW nodes */
+    EPS_MANY = 80, /* from MANY on; straight between, so that the loss of one
+                    * node does not tighten the bounds of all */
     FEW = 16,
+    MANY = 64,
     INVERSE_BITS = 20,
 };
 
@@ -77,6 +79,15 @@ static bool row_under_way(const struct place_work *w, const struct slot *t)
            work_serves(w, t->owner[0]);
 }
 
+static uint64_t load_eps(uint64_t nodes)
+{
+    if (nodes <= FEW)
+        return EPS_FEW;
+    if (nodes >= MANY)
+        return EPS_MANY;
+    return EPS_FEW + (EPS_MANY - EPS_FEW) * (nodes - FEW) / (MANY - FEW);
+}
+
 static void load_bounds(struct place_work *w, uint64_t slots)
 {
     uint64_t weights = 0, eps, share, n = 0;
@@ -85,7 +96,7 @@ static void load_bounds(struct place_work *w, uint64_t slots)
         weights += work_holds(w, i) ? node_weight(&w->v->nodes[i]) : 0;
         n += work_holds(w, i);
     }
-    eps = n <= FEW ? EPS_FEW : EPS_MANY;
+    eps = load_eps(n);
     for (uint16_t i = 0; i < w->n; i++) {
         if (!work_holds(w, i))
             continue;

@@ -380,6 +380,20 @@ START_TEST(a_slot_under_way_is_left_alone)
 }
 END_TEST
 
+/* Placement mends it first: the voters would refuse such a row. */
+START_TEST(a_slot_with_an_owner_that_is_gone_is_left_alone)
+{
+    even(20);
+    b->rate[4711] = 600000;
+    b->v.slots[4711].heat = 0;
+    for (int i = 0; i < 40; i++)
+        beats();
+    b->v.nodes[b->v.slots[4711].owner[2]].state = NODE_REMOVED;
+    tick();
+    ck_assert_uint_eq(b->v.slots[4711].heat, 0);
+}
+END_TEST
+
 START_TEST(no_minute_sees_more_than_the_budget)
 {
     const struct balance_cfg cfg = {.per_mille = 1, .under_way = 1000};
@@ -447,6 +461,45 @@ START_TEST(a_node_that_is_forgotten_counts_no_more)
     ck_assert_uint_eq(load[1].load, 0);
     ck_assert_int_eq(balance_feed(&b->b, NODE_NONE, 1, 1, 1, NULL, 0),
                      ERR_BAD_REQUEST);
+}
+END_TEST
+
+/* A new leader knows nothing yet: it must not take heat for cold. */
+START_TEST(nothing_is_done_before_all_have_reported)
+{
+    const struct balance_cfg cfg = {.per_mille = 0};
+
+    zipf(1000000);
+    run(60);
+    ck_assert_uint_gt(heated(), 0);
+    balance_fini(&b->b);
+    ck_assert_int_eq(balance_init(&b->b, &cfg), OK);
+    moves_end();
+    for (int i = 0; i < 4; i++) {
+        beats();
+        ck_assert_uint_eq(tick(), 0);
+    }
+    zipf(1000000);
+    for (int i = 0; i < 30; i++)
+        beats();
+    balance_forget(&b->b, 3);
+    ck_assert_uint_eq(tick(), 0);
+    for (int i = 0; i < 5; i++)
+        beats();
+    ck_assert_uint_gt(tick(), 0);
+}
+END_TEST
+
+START_TEST(loads_are_whole_from_the_first_report_on)
+{
+    struct balance_load load[NODES];
+
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(balance_feed(&b->b, 0, 1000, 0, 0, NULL, 0), OK);
+        ck_assert_int_eq(balance_loads(&b->b, &b->v, load), OK);
+        ck_assert_uint_ge(load[0].load, (uint64_t)999 << 16);
+        ck_assert_uint_le(load[0].load, (uint64_t)1001 << 16);
+    }
 }
 END_TEST
 
@@ -660,10 +713,13 @@ Suite *suite(void)
     tcase_add_test(t, a_hot_slot_gets_replicas_and_loses_them_when_cold);
     tcase_add_test(t, replicas_vanish_in_a_cluster_that_went_idle);
     tcase_add_test(t, a_slot_under_way_is_left_alone);
+    tcase_add_test(t, a_slot_with_an_owner_that_is_gone_is_left_alone);
     tcase_add_test(t, no_minute_sees_more_than_the_budget);
     tcase_add_test(t, no_more_than_the_given_number_is_under_way);
     tcase_add_test(t, who_drains_or_is_down_is_given_nothing);
     tcase_add_test(t, a_node_that_is_forgotten_counts_no_more);
+    tcase_add_test(t, nothing_is_done_before_all_have_reported);
+    tcase_add_test(t, loads_are_whole_from_the_first_report_on);
     tcase_add_test(t, bytes_and_misses_are_load_too);
     tcase_add_test(t, slots_wanted_together_come_together);
     tcase_add_test(t, without_memory_nothing_is_said);
