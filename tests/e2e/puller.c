@@ -389,18 +389,42 @@ static bool pulled(const struct puller *p, uint32_t want)
     return s.passes > 0;
 }
 
+/* Bytes a second from the first blocks on: without connecting. */
+struct pace {
+    uint64_t bytes, ns;
+};
+
+static void pace_look(struct pace *r, const struct puller *p, bool last)
+{
+    struct puller_stats s;
+
+    if (r->ns && !last)
+        return;
+    puller_stats(p, &s);
+    if (!last && s.bytes)
+        *r = (struct pace){s.bytes, now_ns()};
+    else if (last && r->ns)
+        printf("pace=%" PRIu64 " ",
+               (uint64_t)((double)(s.bytes - r->bytes) * 1e9 /
+                          (double)(now_ns() - r->ns)));
+}
+
 static int pull(struct test *t, const char *from, const char *own)
 {
     struct puller *p = puller_for(t, own);
     uint64_t begin_ns = now_ns();
+    struct pace pace = {0};
     struct view v;
     uint32_t want = make_view(t, &v, from, own);
     bool done;
 
     puller_view(p, &v, 1);
     while (!(done = pulled(p, want)) &&
-           now_ns() - begin_ns < t->seconds * NS_PER_S)
-        usleep(1000);
+           now_ns() - begin_ns < t->seconds * NS_PER_S) {
+        pace_look(&pace, p, false);
+        usleep(200);
+    }
+    pace_look(&pace, p, true);
     print_stats(p, begin_ns);
     puller_close(p);
     view_fini(&v);
