@@ -47,7 +47,8 @@ void cluster_fakes(uint32_t n, uint32_t lanes)
 
         row->from = row->to = FAKE_NONE;
         for (uint32_t k = 0; k < 3; k++)
-            row->owner[k] = k < n ? (uint16_t)((slot / RUN + k) % n) : FAKE_NONE;
+            row->owner[k] =
+                (uint16_t)(k < n ? (slot / RUN + k) % n : FAKE_NONE);
     }
     cluster_tell_all();
 }
