@@ -7,8 +7,9 @@
  *                                                            |
  *     actions <---------------------------------------------+
  *
- * Every step ends by taking over what coord has applied, so that a view is
- * published in the step in which it came about. PUBLISH comes before all other
+ * Every step ends by taking over what coord has applied: a change is published
+ * in the step in which it came about, unless there was one less than 20 ms ago;
+ * then with the next tick. PUBLISH comes before all other
  * actions of a step: who is told of an epoch finds it there.
  *
  * A message that does not unpack, or that this node has no use for, changes

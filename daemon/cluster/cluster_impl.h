@@ -39,6 +39,8 @@ enum {
     CL_READY_MAX = 8192,
     CL_SEEK_MS = 200,      /* between beats when no leader answers */
     CL_PULL_AGAIN_MS = 300,
+    CL_ANSWER_MS = 200,    /* the same answer for all who ask in this time */
+    CL_PUBLISH_MS = 20,    /* changes in this time are published at once */
     CL_PULL_LATE_MS = 150, /* a push had its time */
     CL_PUSH_FRESH_MS = 2000, /* a push is owed to a link that comes up */
     CL_TRANSFER_MS = 60000,
@@ -158,7 +160,7 @@ struct cl_since { /* epochs of changes, as seen here */
 
 struct cl_answered { /* the last answer to a VIEW_PULL */
     uint32_t generation;
-    uint64_t epoch, base;
+    uint64_t epoch, base, at_ms;
     struct bytes bytes;
 };
 
@@ -217,6 +219,7 @@ struct cluster {
     struct coord *coord;
     struct coord_status status;        /* scratch */
     enum coord_role role;
+    uint64_t publish_ms;               /* not before */
     bool state_new;                    /* applied since the last publication */
     bool role_new;
     uint64_t role_term;
@@ -265,8 +268,8 @@ struct cl_link *cl_link_node(struct cluster *c, uint16_t node);
 void cl_link_up(struct cluster *c, const struct cluster_event *ev);
 void cl_link_down(struct cluster *c, const struct cluster_event *ev);
 void cl_link_drop(struct cluster *c, uint64_t id);
-/* The view changed: which member is behind each link? */
-void cl_link_names(struct cluster *c);
+/* The view is another than old: which member is behind each link? */
+void cl_link_names(struct cluster *c, const struct view *old);
 /* Wants a link to that address, not too often. */
 void cl_link_dial(struct cluster *c, const char *peer);
 
@@ -299,9 +302,9 @@ void cl_view_fini(struct cluster *c);
 /* ---- cluster_since.c ---- */
 void cl_since_note(struct cluster *c, const struct view *old,
                    const struct view *v);
-/* The bytes for who has that epoch: a delta to *base_out, or all (0). */
-const struct bytes *cl_since(struct cluster *c, uint32_t generation,
-                             uint64_t since, uint64_t *base_out);
+/* The bytes for who has that epoch: a delta to it, or all (base 0). */
+const struct cl_answered *cl_since(struct cluster *c, uint32_t generation,
+                                   uint64_t since);
 void cl_since_fini(struct cluster *c);
 
 /* ---- cluster_ask.c ---- */

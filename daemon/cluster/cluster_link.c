@@ -61,16 +61,31 @@ static uint16_t link_index(const struct cluster *c, const struct cl_link *l)
     return i;
 }
 
-void cl_link_names(struct cluster *c)
+static void link_name(struct cluster *c, uint16_t i)
+{
+    const struct node *n = &cl_view(c)->nodes[i];
+
+    for (uint32_t k = 0; k < c->link_n; k++) {
+        struct cl_link *l = &c->links[k];
+
+        if (l->node == NODE_NONE && n->uuid == l->uuid &&
+            strcmp(n->name, l->name) == 0)
+            l->node = i;
+    }
+}
+
+void cl_link_names(struct cluster *c, const struct view *old)
 {
     const struct view *v = cl_view(c);
 
     for (uint32_t i = 0; i < c->link_n; i++) {
         struct cl_link *l = &c->links[i];
 
-        if (l->node >= v->node_n || v->nodes[l->node].state == NODE_REMOVED)
-            l->node = link_index(c, l);
+        if (l->node < v->node_n && v->nodes[l->node].state == NODE_REMOVED)
+            l->node = NODE_NONE;
     }
+    for (uint32_t i = old->node_n; i < v->node_n; i++)
+        link_name(c, (uint16_t)i);
 }
 
 static bool link_room(struct cluster *c)

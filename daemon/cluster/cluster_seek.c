@@ -322,8 +322,11 @@ void cl_seek_view(struct cluster *c)
 {
     const struct view *v = cl_view(c);
     const struct node *me = &c->cfg.self;
-    uint16_t i = view_find(v, me->name);
+    uint16_t i = c->self;
 
+    if (i >= v->node_n || v->nodes[i].uuid != me->uuid ||
+        v->nodes[i].state == NODE_REMOVED)
+        i = view_find(v, me->name);
     if (i != NODE_NONE && v->nodes[i].uuid == me->uuid) {
         c->self = i;
         c->joined = v->nodes[i].incarnation == me->incarnation;

@@ -12,7 +12,8 @@
  * which may be later than the change: then it is sent once too often. Before
  * the first view of this process nothing is known: the whole view is sent.
  *
- * The last answer is kept: after a restart of everybody all ask the same. */
+ * The last answer is kept for a moment: after a restart of everybody all ask the
+ * same, while the epoch goes up with every join. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,26 +84,28 @@ static void since_make(struct cluster *c, uint64_t since, bool delta,
     shared_view_unref(base);
 }
 
-const struct bytes *cl_since(struct cluster *c, uint32_t generation,
-                             uint64_t since, uint64_t *base_out)
+const struct cl_answered *cl_since(struct cluster *c, uint32_t generation,
+                                   uint64_t since)
 {
     const struct view *v = cl_view(c);
     struct cl_answered *a = &c->answered;
     bool delta = c->since && c->since->first && since >= c->since->first &&
                  generation == v->generation && c->state &&
                  c->state->view.epoch == v->epoch;
+    uint64_t base = delta ? since : 0;
 
-    *base_out = delta ? since : 0;
-    if (a->bytes.p && a->epoch == v->epoch && a->base == *base_out &&
-        a->generation == v->generation)
-        return &a->bytes;
+    if (a->generation == v->generation && a->base == base &&
+        a->epoch > since &&
+        (a->epoch == v->epoch || c->now_ms - a->at_ms < CL_ANSWER_MS))
+        return a;
     a->bytes.len = 0;
     a->bytes.bad = false;
     since_make(c, since, delta, &a->bytes);
     a->epoch = v->epoch;
     a->generation = a->bytes.bad ? 0 : v->generation;
-    a->base = *base_out;
-    return &a->bytes;
+    a->base = base;
+    a->at_ms = c->now_ms;
+    return a;
 }
 
 void cl_since_fini(struct cluster *c)

@@ -112,12 +112,12 @@ bool cl_view_take(struct cluster *c, struct shared_view *s)
     c->acts.publish = true;
     if (c->state)
         cl_since_note(c, &old->v, &s->v);
-    shared_view_unref(old);
     if (c->cfg.wake)
         c->cfg.wake(c->cfg.wake_arg);
     cl_seek_view(c);
-    cl_link_names(c);
+    cl_link_names(c, &old->v);
     moved_review(c);
+    shared_view_unref(old);
     return true;
 }
 
@@ -139,9 +139,12 @@ void cl_view_from_state(struct cluster *c)
     struct shared_view *s;
     bool compare;
 
+    if (c->now_ms < c->publish_ms)
+        return; /* with the next tick */
     c->state_new = false;
     if (!view_newer(c, v->generation, v->epoch))
         return;
+    c->publish_ms = c->now_ms + CL_PUBLISH_MS;
     s = view_pool_take(c->cfg.pool, v->generation, v->epoch, &compare);
     if (s && compare)
         view_compare(c, s, shared_view_new(v));
@@ -177,7 +180,7 @@ static void push_pack(struct bytes *out, const struct view *to,
  * gets it when the link is up. */
 static void push_on(struct cluster *c, bool root)
 {
-    uint16_t child[2 * FANOUT_DEGREE_MAX];
+    uint16_t child[NODES_MAX];
     const struct view *v = cl_view(c);
     uint32_t n = fanout_children(v, c->self, root, c->cfg.fanout, child);
 
@@ -196,7 +199,7 @@ static void push_on(struct cluster *c, bool root)
 /* A link that is up now may be to one that is owed the last push. */
 void cl_view_link_up(struct cluster *c, struct cl_link *l)
 {
-    uint16_t child[2 * FANOUT_DEGREE_MAX];
+    uint16_t child[NODES_MAX];
     uint32_t n;
 
     if (l->node == NODE_NONE || !c->push.len || c->push.bad || c->is_static ||
@@ -248,15 +251,18 @@ void cl_view_ask(struct cluster *c, struct cl_link *l)
 void cl_view_pull(struct cluster *c, struct cl_link *l, const Peer__ViewPull *m)
 {
     const struct view *v = cl_view(c);
-    const struct bytes *b;
+    const struct cl_answered *a;
     struct bytes out = {0};
-    struct view base = {0};
+    struct view to = {0}, base = {0};
 
     if (m->generation > v->generation ||
         (m->generation == v->generation && m->have_epoch >= v->epoch))
         return;
-    b = cl_since(c, m->generation, m->have_epoch, &base.epoch);
-    push_pack(&out, v, base.epoch ? &base : NULL, b, 0);
+    a = cl_since(c, m->generation, m->have_epoch);
+    to.generation = a->generation;
+    to.epoch = a->epoch;
+    base.epoch = a->base;
+    push_pack(&out, &to, a->base ? &base : NULL, &a->bytes, 0);
     if (!out.bad)
         cl_act_send(c, l->id, PEER_VIEW_PUSH, out.p, out.len);
     bytes_fini(&out);

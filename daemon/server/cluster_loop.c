@@ -675,7 +675,10 @@ static void close_parts(struct cluster_loop *cl)
     for (uint32_t i = 0; i < c->lane_n; i++)
         c->lanes[i]->moves = NULL;
     puller_close(cl->puller);
-    peer_links_close(cl->links, links_closed, cl);
+    if (cl->links)
+        peer_links_close(cl->links, links_closed, cl);
+    else
+        links_closed(cl);
     if (cl->cluster)
         cluster_close(cl->cluster, cluster_closed, cl);
     else

@@ -186,7 +186,8 @@ static void node_load(struct ask *k, uint32_t i, Pikv__ClusterNode *to)
     to->free_mib = load.free_mib;
     to->get_p95_us = load.get_p95_us;
     to->beat_age_ms = age;
-    to->suspect = age * 1000 >= k->cl->conf->cluster.suspect_us;
+    to->suspect = node_serves(&k->v->nodes[i]) &&
+                  age * 1000 >= k->cl->conf->cluster.suspect_us;
 }
 
 static bool node_add(struct ask *k, uint32_t i, const struct tally *t)
