@@ -59,7 +59,7 @@ class Cluster:
             "cluster.beat=100ms", f"cluster.suspect={int(400 * SLOW)}ms",
             f"cluster.down={int(DOWN_S * 1000)}ms",
             f"cluster.election={int(400 * SLOW)}ms", "cluster.heartbeat=50ms",
-            "log.level=debug", *sets]
+            "cluster.move_slots=4096", "log.level=debug", *sets]
         self.nodes = {}
         for m in self.names:
             self.nodes[m] = Member(m, self.common, lanes, dram)

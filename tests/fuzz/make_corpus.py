@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the seeds of fuzz_frame, fuzz_msg, fuzz_ring, fuzz_seg, fuzz_export,
-fuzz_resp, fuzz_view, fuzz_cmd and fuzz_peer into corpus/
+fuzz_resp, fuzz_view, fuzz_cmd, fuzz_peer and fuzz_raft into corpus/.
 
 The seeds are small and well-formed, so that the fuzzers start behind the first
 checks. Run it again after a change of the wire; the output is the same each
@@ -389,3 +389,47 @@ PEERS = {
 
 for name, data in PEERS.items():
     write("peer", name, data)
+
+# ---- raft: records of fuzz_raft.c
+
+
+def raft_conf(*servers):
+    out = struct.pack("<BQ", 1, len(servers))
+    for server, address, role in servers:
+        out += struct.pack("<Q", server) + address + bytes([0, role])
+    return out + bytes(-len(out) % 8)
+
+
+def raft(kind, sender=0, term=0, a=0, b=0, c=0, flags=0, entries=(), data=b"",
+         ms=5):
+    return (bytes([kind, sender, term, a, b, c, flags | len(entries) << 2]) +
+            b"".join(bytes(e) for e in entries) + bytes([len(data)]) + data +
+            bytes([ms]))
+
+
+RAFT_THREE = raft_conf((101, b"a", 1), (102, b"b", 1), (103, b"c", 1))
+RAFT_LEAD = (raft(6, ms=200) + raft(4, 0, 2, 1, flags=1, ms=1) +
+             raft(4, 0, 2, 2, flags=1, ms=50))
+RAFTS = {
+    "follow": raft(1, 0, 5, 1, 1, 1, entries=[(5, 1, 16), (5, 1, 24)]) +
+              raft(1, 0, 5, 3, 5, 3) +
+              raft(1, 1, 7, 2, 5, 2, entries=[(7, 1, 16)]),
+    "lead": RAFT_LEAD + raft(2, 0, 2, 0, 2, ms=10) +
+            raft(2, 1, 2, 0, 3, ms=10) + raft(2, 0, 3, 1, ms=10),
+    "install": raft(5, 0, 7, 10, 6, 1, data=RAFT_THREE, ms=20) +
+               raft(1, 0, 7, 10, 6, 12, entries=[(7, 1, 16), (7, 2, 8)]) +
+               raft(1, 0, 7, 8, 6, 12, entries=[(6, 1, 8)] * 5),
+    "change": raft(1, 0, 5, 1, 1, 1, entries=[(5, 3, 0)],
+                   data=raft_conf((101, b"a", 1), (102, b"b", 2)), ms=20) +
+              raft(1, 1, 6, 1, 1, 2, entries=[(6, 1, 16)], ms=20),
+    "vote": raft(3, 0, 3, 1, 1, flags=2) + raft(3, 0, 3, 1, 1, flags=1) +
+            raft(6, 0, 3, 1, 1, ms=20),
+    "compact": b"".join(
+        raft(1, 0, 5, 1 + 2 * i, 5 if i else 1, 1 + 2 * i,
+             entries=[(5, 1, 16)] * 2, ms=10) for i in range(8)) +
+               raft(1, 0, 5, entries=[(5, 1, 8)] * 3),
+    "raw": b"\x00\x06" + num(1, 1) + num(2, 102) + num(3, 5),
+}
+
+for name, data in RAFTS.items():
+    write("raft", name, data)

@@ -23,7 +23,7 @@ static uint64_t chained(uint64_t chain, uint64_t index, uint64_t value)
     return hash_64(7, v, sizeof v);
 }
 
-/* ---- The state machine ---------------------------------------------------- */
+/* ---- The state machine --------------------------------------------------- */
 
 static void rig_record(struct rig *r, uint64_t index, uint64_t value,
                        uint64_t chain)
@@ -131,7 +131,7 @@ static void on_deliver(void *arg, uint32_t to, uint32_t from, const uint8_t *p,
         coord_receive(r->node[to].c, id_of(from), p, n);
 }
 
-/* ---- Nodes ---------------------------------------------------------------- */
+/* ---- Nodes --------------------------------------------------------------- */
 
 static void *table(size_t n, size_t size)
 {
@@ -274,7 +274,7 @@ uint64_t rig_commit(struct rig *r, uint32_t node)
     return s.commit;
 }
 
-/* ---- Proposals ------------------------------------------------------------ */
+/* ---- Proposals ----------------------------------------------------------- */
 
 struct rig_answer {
     uint64_t index;
@@ -400,7 +400,7 @@ bool rig_remove(struct rig *r, uint32_t on, uint32_t node)
     return coord_voter_remove(r->node[on].c, id_of(node), on_changed, r) == OK;
 }
 
-/* ---- In the end ----------------------------------------------------------- */
+/* ---- In the end ---------------------------------------------------------- */
 
 static void rig_check_end(struct rig *r, uint32_t leader)
 {
@@ -451,9 +451,8 @@ void rig_settle(struct rig *r, uint64_t ms)
 
 const char *rig_found(unsigned found, char *buf, size_t cap)
 {
-    static const char *const names[] = {"diverged",    "twice",
-                                        "lost",        "two leaders",
-                                        "unavailable", "stuck"};
+    static const char *const names[] = {"diverged",    "twice",       "lost",
+                                        "two leaders", "unavailable", "stuck"};
     size_t n = 0;
 
     buf[0] = 0;

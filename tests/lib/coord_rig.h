@@ -37,9 +37,9 @@ struct rig;
 struct rig_node {
     struct rig *rig;
     uint32_t at;
-    struct coord *c; /* NULL: down */
-    bool ended;      /* fatal was told: to be closed */
-    bool faulty;     /* its disk was made to fail */
+    struct coord *c;         /* NULL: down */
+    bool ended;              /* fatal was told: to be closed */
+    bool faulty;             /* its disk was made to fail */
     uint64_t last, chain, n; /* the state machine */
     uint32_t restored;
     enum coord_role role;
@@ -56,10 +56,10 @@ struct rig {
     uint64_t values, acked, refused, unknown, closes;
     uint64_t static_ms; /* provider static: ticks */
     bool proposing;
-    uint64_t *value_at, *chain_at;   /* by index */
-    uint64_t *index_of;              /* by value */
-    uint8_t *state_of;               /* by value */
-    uint32_t *leader_of;             /* by term: node + 1 */
+    uint64_t *value_at, *chain_at; /* by index */
+    uint64_t *index_of;            /* by value */
+    uint8_t *state_of;             /* by value */
+    uint32_t *leader_of;           /* by term: node + 1 */
     enum err change_err;
     bool change_done;
 };

@@ -100,6 +100,7 @@ struct csim_node {
     struct csim *sim;
     struct cluster *c;
     uint32_t at;
+    uint16_t index; /* in the view */
     bool up, voter, leads, dirty, fatal, moving;
     bool gone; /* for good: nobody starts it again */
     uint32_t life; /* of the process */

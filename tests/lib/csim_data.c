@@ -151,11 +151,24 @@ static void review_moves(struct csim *s, struct csim_node *n,
     }
 }
 
+static uint16_t index_of(struct csim_node *n, const struct view *v)
+{
+    char name[16];
+
+    if (n->index >= v->node_n || v->nodes[n->index].uuid != n->uuid ||
+        v->nodes[n->index].state == NODE_REMOVED) {
+        snprintf(name, sizeof(name), "n%u", n->at);
+        n->index = view_find(v, name);
+    }
+    if (n->index != NODE_NONE && v->nodes[n->index].uuid != n->uuid)
+        n->index = NODE_NONE;
+    return n->index;
+}
+
 void csim_published(struct csim *s, struct csim_node *n, const struct view *v)
 {
     struct shared_view *s_v = container_of(
         (struct view *)(uintptr_t)v, struct shared_view, v);
-    char name[16];
     uint16_t self;
 
     if (n->last && (n->last->v.generation > v->generation ||
@@ -168,13 +181,7 @@ void csim_published(struct csim *s, struct csim_node *n, const struct view *v)
     n->view = shared_view_ref(s_v);
     shared_view_unref(n->last);
     n->last = shared_view_ref(s_v);
-    snprintf(name, sizeof(name), "n%u", n->at);
-    self = n->at < v->node_n && strcmp(v->nodes[n->at].name, name) == 0 &&
-                   v->nodes[n->at].state != NODE_REMOVED
-               ? (uint16_t)n->at
-               : view_find(v, name);
-    if (self != NODE_NONE && v->nodes[self].uuid != n->uuid)
-        self = NODE_NONE;
+    self = index_of(n, v);
     flush_known(n, v);
     if (s->cfg.clients)
         review_data(s, n, v, self);

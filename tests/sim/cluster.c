@@ -62,16 +62,17 @@ static struct csim_cfg play_cfg(const struct play *p, uint64_t seed,
 static const char *play_end(struct csim *s, uint64_t end_ms)
 {
     const char *why = "";
+    uint32_t settled = 0;
 
-    for (uint64_t t = 500; why && t <= HEAL_MS; t += 500) {
+    for (uint64_t t = 500; settled < 3 && t <= HEAL_MS; t += 500) {
         csim_run(s, end_ms + t);
         why = csim_unsettled(s);
+        settled = why ? 0 : settled + 1;
         if (t % 1000 == 0)
             csim_mark(s);
     }
     if (why)
         return why;
-    csim_run(s, s->now_us / 1000 + 1000);
     why = csim_wrong(s);
     if (!why && !s->cfg.faults && s->stats.lost)
         why = "a block was lost without a fault";
