@@ -175,7 +175,7 @@ static enum err raft_begin(struct coord_raft *c, const struct coord_cfg *cfg,
         e = errmsg_set(m, ERR_IO, "raft: %s (%s)", raft_strerror(rv),
                        cfg->io->errmsg);
     else if (raft_guard_started(&c->guard) != OK)
-        e = errmsg_set(m, ERR_NO_MEMORY, "raft: no memory");
+        e = errmsg_set(m, ERR_IO, "raft: cannot begin");
     raft_guard_leave(&c->guard);
     return e;
 }

@@ -39,6 +39,9 @@
  * 12. A refused pre-vote says the term of who refuses. Else a candidate whose
  *     term is behind asks in vain for ever, and if only it has all entries
  *     nobody ever leads.
+ * 13. The only voter leads in a new term after every start. Else it gives out
+ *     an index and term again that it had sent to a server that is joining,
+ *     before a crash, without having written it.
  *
  * Off, only what the wire needs and rule 6 remain: tests show what then
  * happens. */

@@ -212,6 +212,49 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
     return 0;
 }
 
+/* The configuration that a loaded log ends with; false: none, or no memory. */
+static bool loaded_conf(const struct raft_snapshot *snapshot,
+                        const struct raft_entry *entries, size_t n,
+                        struct raft_configuration *out)
+{
+    while (n--)
+        if (entries[n].type == RAFT_CHANGE)
+            return raft_conf_decode(entries[n].buf.base, entries[n].buf.len,
+                                    out);
+    return snapshot && raft_conf_copy(&snapshot->configuration, out);
+}
+
+/* Is this server the only voter? */
+static bool conf_alone(const struct raft_configuration *conf, raft_id id)
+{
+    bool mine = false;
+
+    for (unsigned i = 0; i < conf->n; i++) {
+        if (conf->servers[i].role == RAFT_VOTER && conf->servers[i].id != id)
+            return false;
+        mine |= conf->servers[i].role == RAFT_VOTER;
+    }
+    return mine;
+}
+
+/* Rule 13. */
+static void load_alone(struct raft_guard *g, const struct raft_snapshot *s,
+                       const struct raft_entry *entries, size_t n,
+                       raft_term *term, raft_id *vote)
+{
+    struct raft_configuration conf;
+
+    raft_configuration_init(&conf);
+    if (!g->off && loaded_conf(s, entries, n, &conf) &&
+        conf_alone(&conf, g->r->id)) {
+        (*term)++;
+        *vote = g->r->id;
+        if (g->inner.set_term(g->io, *term) || g->inner.set_vote(g->io, *vote))
+            raft_guard_fail(g, "set term");
+    }
+    raft_configuration_close(&conf);
+}
+
 static int guard_load(struct raft_io *io, raft_term *term, raft_id *vote,
                       struct raft_snapshot **snapshot, raft_index *start,
                       struct raft_entry **entries, size_t *n)
@@ -225,6 +268,8 @@ static int guard_load(struct raft_io *io, raft_term *term, raft_id *vote,
         if (!raft_conf_copy(&(*snapshot)->configuration, &g->conf))
             raft_guard_fail(g, "configuration");
     }
+    if (rv == 0)
+        load_alone(g, *snapshot, *entries, *n, term, vote);
     return rv;
 }
 

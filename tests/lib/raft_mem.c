@@ -580,7 +580,7 @@ static void node_down(struct raft_mem *w, uint32_t node, bool all)
 {
     struct raft_mem_node *d = &w->node[node];
     uint32_t n = raft_mem_chance(w, 4);
-    bool broken = false;
+    bool broken = d->forgetful && !all;
 
     LIST_FOREACH(l, &d->queue)
     {

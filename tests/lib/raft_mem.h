@@ -72,6 +72,7 @@ struct raft_mem_node {
     uint32_t timeout_ms; /* what random gives; 0: by chance */
     bool cut[RAFT_MEM_NODES]; /* nothing of this node gets there */
     uint32_t loss_pct;
+    bool forgetful; /* a crash loses all that is under way, not by chance */
 };
 
 typedef void raft_mem_deliver_fn(void *arg, uint32_t to, uint32_t from,

@@ -58,7 +58,7 @@ static void shape_groups(struct fuzz *f)
 
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
         masks[k < 2 ? 0 : chance(f, k > 7 ? 3 : 2)] |= 1u << i;
-    rig_groups(&f->r, masks, 3);
+    crig_groups(&f->r, masks, 3);
     if (f->one_way && chance(f, 3) == 0)
         f->r.w.node[chance(f, VOTERS)].cut[chance(f, VOTERS)] = true;
 }
@@ -69,11 +69,11 @@ static void play(struct fuzz *f, uint64_t ms, bool till_commit)
     uint64_t end = f->r.w.now_ms + ms, was[RAFT_MEM_NODES];
 
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
-        was[i] = rig_commit(&f->r, i);
-    while (rig_step(&f->r, end)) {
-        int l = till_commit ? rig_leader(&f->r) : -1;
+        was[i] = crig_commit(&f->r, i);
+    while (crig_step(&f->r, end)) {
+        int l = till_commit ? crig_leader(&f->r) : -1;
 
-        if (l >= 0 && rig_commit(&f->r, (uint32_t)l) > was[l])
+        if (l >= 0 && crig_commit(&f->r, (uint32_t)l) > was[l])
             return;
     }
 }
@@ -92,10 +92,10 @@ static int elect_within(struct fuzz *f, uint32_t mask, uint32_t one,
 {
     uint64_t end = f->r.w.now_ms + ms;
 
-    rig_groups(&f->r, &mask, 1);
+    crig_groups(&f->r, &mask, 1);
     impatient(f, mask, one);
-    while (rig_step(&f->r, end)) {
-        int l = rig_leader(&f->r);
+    while (crig_step(&f->r, end)) {
+        int l = crig_leader(&f->r);
 
         if (l == (int)one)
             return l;
@@ -126,25 +126,25 @@ static void fig_8(struct fuzz *f)
     if (elect_within(f, 0xff, v[0], 6000) < 0)
         return;
     play(f, 200 + chance(f, 300), false);
-    rig_groups(&f->r, (uint32_t[]){1u << v[0] | 1u << v[1]}, 1);
-    rig_propose(&f->r, v[0]);
+    crig_groups(&f->r, (uint32_t[]){1u << v[0] | 1u << v[1]}, 1);
+    crig_propose(&f->r, v[0]);
     play(f, 20 + chance(f, 150), false);
-    rig_groups(&f->r, &none, 1);
+    crig_groups(&f->r, &none, 1);
     if (elect_within(f, 1u << v[2] | 1u << v[3] | 1u << v[4], v[4], 5000) < 0)
         return;
-    rig_groups(&f->r, &none, 1);
-    rig_propose(&f->r, v[4]);
+    crig_groups(&f->r, &none, 1);
+    crig_propose(&f->r, v[4]);
     play(f, 100 + chance(f, 100), false);
     if (f->crashes && chance(f, 2))
-        rig_crash(&f->r, v[4]);
+        crig_crash(&f->r, v[4]);
     if (elect_within(f, 1u << v[0] | 1u << v[1] | 1u << v[2], v[0], 8000) < 0)
         return;
     play(f, 1500, true);
-    rig_groups(&f->r, &none, 1);
+    crig_groups(&f->r, &none, 1);
     if (f->crashes && chance(f, 2))
-        rig_crash(&f->r, v[0]);
+        crig_crash(&f->r, v[0]);
     if (!f->r.node[v[4]].c)
-        rig_boot(&f->r, v[4]);
+        crig_boot(&f->r, v[4]);
     elect_within(f, 0xffu & ~(1u << v[0]), v[4], 8000);
     play(f, 500 + chance(f, 1500), false);
 }
@@ -158,9 +158,9 @@ static void faults(struct fuzz *f)
 
     if (f->crashes && chance(f, 4) == 0) {
         if (r->node[i].c)
-            rig_crash(r, i);
+            crig_crash(r, i);
         else
-            rig_boot(r, i);
+            crig_boot(r, i);
     }
     i = chance(f, VOTERS);
     if (f->faults && chance(f, 6) == 0 && r->node[i].c) {
@@ -169,20 +169,20 @@ static void faults(struct fuzz *f)
     }
     for (i = 0; i < VOTERS; i++)
         if (!r->node[i].c && chance(f, 4) == 0)
-            rig_boot(r, i);
+            crig_boot(r, i);
 }
 
 static void change_voters(struct fuzz *f, struct outcome *o)
 {
-    int l = rig_leader(&f->r);
+    int l = crig_leader(&f->r);
     uint32_t i = chance(f, VOTERS + 2);
 
     if (!f->changes || l < 0 || chance(f, 3))
         return;
     if (i >= VOTERS && !f->r.node[i].c)
-        rig_boot(&f->r, i);
-    o->changes += chance(f, 2) ? rig_add(&f->r, (uint32_t)l, i)
-                               : rig_remove(&f->r, (uint32_t)l, i);
+        crig_boot(&f->r, i);
+    o->changes += chance(f, 2) ? crig_add(&f->r, (uint32_t)l, i)
+                               : crig_remove(&f->r, (uint32_t)l, i);
 }
 
 static void propose_some(struct fuzz *f)
@@ -191,7 +191,7 @@ static void propose_some(struct fuzz *f)
         if (f->r.node[i].role != COORD_LEADER)
             continue;
         for (uint32_t n = 1 + chance(f, 3); n; n--)
-            rig_propose(&f->r, i);
+            crig_propose(&f->r, i);
         play(f, chance(f, 70), false);
     }
 }
@@ -215,7 +215,7 @@ static void fuzz_init(struct fuzz *f, uint64_t seed, bool guard)
     struct coord_cfg cfg = fuzz_cfg(seed, guard);
 
     *f = (struct fuzz){.seed = seed, .guard = guard};
-    rig_init(&f->r, seed, VOTERS, &cfg);
+    crig_init(&f->r, seed, VOTERS, &cfg);
     f->crashes = seed % 2;
     f->faults = guard && seed / 2 % 3 == 0;
     f->changes = seed / 4 % 3 == 0;
@@ -227,7 +227,7 @@ static void fuzz_init(struct fuzz *f, uint64_t seed, bool guard)
         f->r.w.node[i].net_ms = 1 + chance(f, 60);
         f->r.w.node[i].loss_pct = f->loses ? chance(f, 10) : 0;
     }
-    rig_boot_all(&f->r);
+    crig_boot_all(&f->r);
 }
 
 static void fuzz_step(struct fuzz *f, struct outcome *o)
@@ -256,7 +256,7 @@ static struct outcome fuzz_seed(uint64_t seed, uint64_t steps, bool guard)
     for (uint64_t i = 0; i < steps && !f->r.found; i++)
         fuzz_step(f, &o);
     if (!f->r.found)
-        rig_settle(&f->r, 40000);
+        crig_settle(&f->r, 40000);
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++) {
         struct coord_status s = {0};
 
@@ -270,7 +270,7 @@ static struct outcome fuzz_seed(uint64_t seed, uint64_t steps, bool guard)
     o.applied = f->r.values;
     o.ms = f->r.w.now_ms;
     o.hash = f->r.w.trace;
-    rig_fini(&f->r);
+    crig_fini(&f->r);
     free(f);
     return o;
 }
@@ -327,7 +327,7 @@ static void tally_add(struct tally *t, uint64_t seed, const struct outcome *o,
     if (o->found)
         printf("seed %llu%s: %s%s%s\n", (unsigned long long)seed,
                guard ? "" : " without the guard",
-               rig_found(o->found, buf, sizeof buf),
+               crig_found(o->found, buf, sizeof buf),
                o->found & DIED ? "died" : "",
                o->found & IDLE ? "nothing acknowledged" : "");
 }

@@ -20,22 +20,22 @@ static void start(uint32_t voters, bool unguarded, uint32_t snapshot_after)
     };
 
     rig = calloc(1, sizeof *rig);
-    rig_init(rig, 7, voters, &cfg);
+    crig_init(rig, 7, voters, &cfg);
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
         rig->w.node[i].steady = true;
-    rig_boot_all(rig);
+    crig_boot_all(rig);
 }
 
 static void finish(void)
 {
-    rig_fini(rig);
+    crig_fini(rig);
     free(rig);
     rig = NULL;
 }
 
 static void together(uint32_t mask)
 {
-    rig_groups(rig, &mask, 1);
+    crig_groups(rig, &mask, 1);
 }
 
 static struct raft *raft_at(uint32_t node)
@@ -62,11 +62,11 @@ static bool elect_if_it_can(uint32_t mask, uint32_t one)
     uint64_t end = rig->w.now_ms + 20000;
 
     together(0);
-    rig_run(rig, 3000); /* whoever led has noticed */
+    crig_run(rig, 3000); /* whoever led has noticed */
     together(mask);
-    while (rig_leader(rig) != (int)one) {
+    while (crig_leader(rig) != (int)one) {
         hold_back(mask, one);
-        if (!rig_step(rig, end))
+        if (!crig_step(rig, end))
             return false;
     }
     return true;
@@ -81,15 +81,15 @@ static void until_commit(uint32_t node, uint64_t index)
 {
     uint64_t end = rig->w.now_ms + 20000;
 
-    while (rig_commit(rig, node) < index)
-        ck_assert(rig_step(rig, end));
+    while (crig_commit(rig, node) < index)
+        ck_assert(crig_step(rig, end));
 }
 
 static void propose(uint32_t node, uint32_t n)
 {
     while (n--) {
-        ck_assert(rig_propose(rig, node) != 0);
-        rig_run(rig, 100);
+        ck_assert(crig_propose(rig, node) != 0);
+        crig_run(rig, 100);
     }
 }
 
@@ -102,25 +102,25 @@ static unsigned figure_8(bool unguarded)
 
     start(5, unguarded, 0);
     elect(ALL, 0);
-    rig_run(rig, 500);
+    crig_run(rig, 500);
     together(S1 | S2);
-    ck_assert(rig_propose(rig, 0) != 0);
-    rig_run(rig, 100);
+    ck_assert(crig_propose(rig, 0) != 0);
+    crig_run(rig, 100);
     together(0);
     elect(S3 | S4 | S5, 4);
     together(0);
-    ck_assert(rig_propose(rig, 4) != 0);
-    rig_run(rig, 100);
-    rig_crash(rig, 4);
+    ck_assert(crig_propose(rig, 4) != 0);
+    crig_run(rig, 100);
+    crig_crash(rig, 4);
     elect(S1 | S2 | S3, 0);
-    until_commit(0, rig_commit(rig, 0) + 1);
-    rig_crash(rig, 0);
-    rig_boot(rig, 4);
+    until_commit(0, crig_commit(rig, 0) + 1);
+    crig_crash(rig, 0);
+    crig_boot(rig, 4);
     elect_if_it_can(S2 | S3 | S4 | S5, 4);
-    rig_run(rig, 5000);
-    rig_boot(rig, 0);
+    crig_run(rig, 5000);
+    crig_boot(rig, 0);
     if (!rig->found)
-        rig_settle(rig, 20000);
+        crig_settle(rig, 20000);
     found = rig->found;
     finish();
     return found;
@@ -145,13 +145,13 @@ START_TEST(a_leader_whose_write_fails_ends_and_another_leads)
     propose(0, 2);
     rig->node[0].faulty = true;
     rig->w.node[0].fail_in = 0;
-    ck_assert(rig_propose(rig, 0) != 0);
-    ck_assert(rig_propose(rig, 0) != 0);
-    rig_run(rig, 100);
+    ck_assert(crig_propose(rig, 0) != 0);
+    ck_assert(crig_propose(rig, 0) != 0);
+    crig_run(rig, 100);
     ck_assert_ptr_null(rig->node[0].c);
-    rig_run(rig, 5000);
-    ck_assert_int_gt(rig_leader(rig), 0);
-    rig_settle(rig, 5000);
+    crig_run(rig, 5000);
+    ck_assert_int_gt(crig_leader(rig), 0);
+    crig_settle(rig, 5000);
     ck_assert_uint_eq(rig->found, 0);
     finish();
 }
@@ -168,13 +168,13 @@ START_TEST(no_failing_write_does_more_than_end_its_node)
             rig->node[i].faulty = true;
             rig->w.node[i].fail_in = (n + (int32_t)i * 3) % 12;
         }
-        rig_crash(rig, 0);
-        rig_run(rig, 8000);
-        rig_boot(rig, 0);
+        crig_crash(rig, 0);
+        crig_run(rig, 8000);
+        crig_boot(rig, 0);
         for (uint32_t i = 0; i < 3; i++)
             if (rig->node[i].role == COORD_LEADER)
-                (void)rig_propose(rig, i);
-        rig_settle(rig, 20000);
+                (void)crig_propose(rig, i);
+        crig_settle(rig, 20000);
         ck_assert_uint_eq(rig->found, 0);
         finish();
     }
@@ -197,20 +197,20 @@ static void change_cut_off(bool restart)
     elect(ALL, 0);
     propose(0, 12);
     together(S1);
-    ck_assert(rig_remove(rig, 0, 2));
-    rig_run(rig, 100);
+    ck_assert(crig_remove(rig, 0, 2));
+    crig_run(rig, 100);
     ck_assert_uint_eq(voters_of(0), 2);
     if (restart) {
-        rig_crash(rig, 0);
-        rig_boot(rig, 0);
+        crig_crash(rig, 0);
+        crig_boot(rig, 0);
         ck_assert_uint_eq(voters_of(0), 2);
     }
     elect(S2 | S3, 1);
     propose(1, 1);
     together(ALL);
-    rig_run(rig, 3000);
+    crig_run(rig, 3000);
     ck_assert_uint_eq(voters_of(0), 3);
-    rig_settle(rig, 5000);
+    crig_settle(rig, 5000);
     ck_assert_uint_eq(rig->found, 0);
     finish();
 }
@@ -237,7 +237,7 @@ static void say(uint64_t from, struct raft_message m)
     ck_assert_int_eq(coord_raft_pack(from, &m, &b), OK);
     coord_receive(rig->node[0].c, from, b.p, b.len);
     bytes_fini(&b);
-    rig_run(rig, 50);
+    crig_run(rig, 50);
 }
 
 static void say_entries(uint64_t from, raft_term term, raft_index prev,
@@ -287,8 +287,8 @@ static void say_snapshot(uint64_t from, raft_term term, raft_index last,
 static void start_alone(bool unguarded)
 {
     start(3, unguarded, 0);
-    rig_crash(rig, 1);
-    rig_crash(rig, 2);
+    crig_crash(rig, 1);
+    crig_crash(rig, 2);
 }
 
 START_TEST(a_snapshot_replaces_what_contradicts_it)
@@ -347,24 +347,67 @@ START_TEST(a_voter_that_does_not_know_it_yet_votes)
     uint64_t end;
 
     start(1, false, 0);
-    rig_run(rig, 500);
-    rig_boot(rig, 1);
-    ck_assert(rig_add(rig, 0, 1));
+    crig_run(rig, 500);
+    crig_boot(rig, 1);
+    ck_assert(crig_add(rig, 0, 1));
     end = rig->w.now_ms + 20000;
     while (voters_of(0) < 2)
-        ck_assert(rig_step(rig, end));
+        ck_assert(crig_step(rig, end));
     together(0);
-    rig_run(rig, 100);
-    rig_crash(rig, 0);
-    rig_boot(rig, 0);
+    crig_run(rig, 100);
+    crig_crash(rig, 0);
+    crig_boot(rig, 0);
     ck_assert_uint_eq(voters_of(0), 2);
     ck_assert_uint_eq(voters_of(1), 1);
     together(ALL);
-    rig_run(rig, 5000);
+    crig_run(rig, 5000);
     ck_assert_uint_eq(voters_of(1), 2);
-    rig_settle(rig, 5000);
+    crig_settle(rig, 5000);
     ck_assert_uint_eq(rig->found, 0);
     finish();
+}
+END_TEST
+
+/* Node 1, joining, has an entry that node 0, alone, sent and lost. */
+static unsigned alone_and_forgetful(bool unguarded)
+{
+    unsigned found;
+    uint32_t n;
+
+    start(1, unguarded, 0);
+    crig_run(rig, 500);
+    crig_boot(rig, 1);
+    rig->w.node[1].net_ms = 900; /* catching up takes its time */
+    ck_assert(crig_add(rig, 0, 1));
+    crig_run(rig, 1500);
+    rig->w.node[0].disk_ms = 1000;
+    n = rig->w.node[0].disk.n;
+    ck_assert(crig_propose(rig, 0) != 0);
+    crig_run(rig, 300);
+    rig->w.node[0].forgetful = true;
+    rig->w.node[0].disk_ms = 10;
+    crig_crash(rig, 0);
+    crig_boot(rig, 0);
+    ck_assert_uint_eq(rig->w.node[0].disk.n, n);
+    rig->w.node[1].net_ms = 10;
+    (void)crig_propose(rig, 0);
+    crig_run(rig, 1000);
+    for (int i = 0; i < 5 && voters_of(0) < 2; i++) {
+        (void)crig_add(rig, 0, 1);
+        crig_run(rig, 2000);
+    }
+    ck_assert_uint_eq(voters_of(0), 2);
+    (void)crig_propose(rig, 0);
+    crig_run(rig, 3000);
+    found = rig->found;
+    finish();
+    return found;
+}
+
+START_TEST(the_only_voter_never_leads_twice_in_a_term)
+{
+    ck_assert(alone_and_forgetful(true) & RIG_DIVERGED);
+    ck_assert_uint_eq(alone_and_forgetful(false), 0);
 }
 END_TEST
 
@@ -435,6 +478,7 @@ Suite *suite(void)
     tcase_add_test(t, a_commit_beyond_the_message_is_not_believed);
     tcase_add_test(t, a_message_from_before_the_log_is_cut_to_it);
     tcase_add_test(t, a_voter_that_does_not_know_it_yet_votes);
+    tcase_add_test(t, the_only_voter_never_leads_twice_in_a_term);
     tcase_add_test(t, a_configuration_is_read_as_it_was_written);
     tcase_add_test(t, a_configuration_that_is_cut_is_refused);
     suite_add_tcase(s, t);
