@@ -38,7 +38,8 @@ struct cluster_times { /* ms; defaults of config.tbl cluster.* */
 
 struct cluster_cfg {
     char id[64]; /* the cluster's name: its hash is in every hello */
-    struct node self; /* name, uuid, incarnation, zone, rack, addresses, weight */
+    struct node self; /* name, uuid, incarnation, zone, rack, addresses,
+                       * weight */
     bool voter;
     struct coord_voter voters[VIEW_VOTERS_MAX]; /* seeds as well */
     uint32_t voter_n;
@@ -55,7 +56,8 @@ struct cluster_cfg {
     uint64_t seed;              /* of its choices (jitter, ids) */
     const struct view *last;    /* from disk, may be NULL; copied */
     uint32_t propose_ms;        /* a command's deadline; 0: 5000 */
-    bool recover;  /* `coord recover`: this voter alone goes on, generation + 1 */
+    bool recover; /* `coord recover`: this voter alone goes on with its log,
+                   * generation + 1; the others of it become watchers */
     struct view_pool *pool; /* simulators: nodes of one process share views */
     void (*wake)(void *arg); /* actions came up outside of a step (the disk of
                               * coord): take them soon; may be NULL */

@@ -235,7 +235,8 @@ static enum err check_hello(const struct cluster *c, const Peer__Hello *m,
         m->at->lanes > NODE_LANES_MAX || m->weight < 1)
         return errmsg_set(msg, ERR_BAD_REQUEST,
                           "hello lacks a name, an address, lanes or a weight");
-    if (m->voters != c->voters_hash && (m->epoch == 0 || cl_view(c)->epoch == 0))
+    if (m->voters != c->voters_hash &&
+        (m->epoch == 0 || cl_view(c)->epoch == 0))
         return errmsg_set(msg, ERR_DENIED,
                           "cluster.voters of %s differs from that of %s: all "
                           "nodes need the same list", m->name,

@@ -291,8 +291,10 @@ void cl_seek_answer_beat(struct cluster *c, struct cl_link *l,
 /* Publishes s (takes the reference) unless what is there is as new. */
 bool cl_view_take(struct cluster *c, struct shared_view *s);
 void cl_view_from_state(struct cluster *c);
-void cl_view_push(struct cluster *c, struct cl_link *l, const Peer__ViewPush *m);
-void cl_view_pull(struct cluster *c, struct cl_link *l, const Peer__ViewPull *m);
+void cl_view_push(struct cluster *c, struct cl_link *l,
+                  const Peer__ViewPush *m);
+void cl_view_pull(struct cluster *c, struct cl_link *l,
+                  const Peer__ViewPull *m);
 void cl_view_ask(struct cluster *c, struct cl_link *l);
 void cl_view_link_up(struct cluster *c, struct cl_link *l);
 void cl_view_spread(struct cluster *c); /* leader */

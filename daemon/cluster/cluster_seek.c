@@ -2,8 +2,9 @@
  *
  * Who leads, and being a member.
  *
- *     nobody known --beat to the next voter--> "it is X, at ..." --dial, beat-->
- *     X answers that it leads: SETTLED --no answer for `suspect`--> nobody known
+ *     nobody known --beat to the next voter--> "it is X, at ..." --dial,
+ *     beat--> X answers that it leads: SETTLED --no answer for `suspect`-->
+ *     nobody known
  *
  * While settled a beat goes to the leader every `beat` ms. Otherwise, every 200
  * ms, one goes to whoever is said to lead and one to the next voter: a leader

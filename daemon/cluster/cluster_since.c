@@ -12,8 +12,8 @@
  * which may be later than the change: then it is sent once too often. Before
  * the first view of this process nothing is known: the whole view is sent.
  *
- * The last answer is kept for a moment: after a restart of everybody all ask the
- * same, while the epoch goes up with every join. */
+ * The last answer is kept for a moment: after a restart of everybody all ask
+ * the same, while the epoch goes up with every join. */
 #include <stdlib.h>
 #include <string.h>
 

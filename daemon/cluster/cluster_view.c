@@ -248,7 +248,8 @@ void cl_view_ask(struct cluster *c, struct cl_link *l)
     cl_act_pack(c, l->id, PEER_VIEW_PULL, &m);
 }
 
-void cl_view_pull(struct cluster *c, struct cl_link *l, const Peer__ViewPull *m)
+void cl_view_pull(struct cluster *c, struct cl_link *l,
+                  const Peer__ViewPull *m)
 {
     const struct view *v = cl_view(c);
     const struct cl_answered *a;
@@ -297,7 +298,8 @@ static struct shared_view *push_made(struct cluster *c, const Peer__ViewPush *m)
     return s ? s : push_view(c, m);
 }
 
-void cl_view_push(struct cluster *c, struct cl_link *l, const Peer__ViewPush *m)
+void cl_view_push(struct cluster *c, struct cl_link *l,
+                  const Peer__ViewPush *m)
 {
     const struct view *v = cl_view(c);
     struct bytes view = {m->view.data, m->view.len, 0, false};

@@ -102,6 +102,7 @@ struct csim_node {
     uint32_t at;
     uint16_t index; /* in the view */
     bool up, voter, leads, dirty, fatal, moving;
+    bool recover; /* its next life begins with `coord recover` */
     bool gone; /* for good: nobody starts it again */
     uint32_t life; /* of the process */
     uint64_t pause_us;
@@ -151,7 +152,7 @@ struct csim_past {
 struct csim_cfg {
     uint64_t seed;
     uint32_t voters, nodes, clients; /* the first `voters` nodes vote */
-    uint32_t move_slots, removed_ms; /* 0: defaults */
+    uint32_t move_slots, removed_ms, propose_ms; /* 0: defaults */
     uint32_t latency_us, start_ms, call_us;
     uint32_t check; /* compare one in so many shared views; 0: 256 */
     bool faults, fig8, verbose;
@@ -204,6 +205,8 @@ struct csim {
     uint64_t mark; /* epoch that everybody must have */
     uint32_t undrain; /* this node + 1 is draining */
     struct csim_stats stats;
+    struct answer answer; /* the last that a node gave */
+    uint64_t answers;
     const char *broken; /* what must not happen and did */
     void (*on_publish)(struct csim *s, struct csim_node *n);
     void *arg;

@@ -276,7 +276,8 @@ static void take_view(struct csim *s, struct csim_client *c,
                       const struct csim_node *n)
 {
     (void)s;
-    if (!n->view || (c->view && c->view->v.generation == n->view->v.generation &&
+    if (!n->view || (c->view &&
+                     c->view->v.generation == n->view->v.generation &&
                      c->view->v.epoch >= n->view->v.epoch))
         return;
     shared_view_unref(c->view);
@@ -497,6 +498,8 @@ void csim_answered(struct csim *s, struct csim_node *n,
     struct csim_asked *q = &s->asked[a->ticket % countof(s->asked)];
 
     csim_mix(s, a->ticket, (uint64_t)(int64_t)a->answer.err);
+    s->answer = a->answer;
+    s->answers++;
     if (q->ticket != a->ticket || q->node != n->at)
         return;
     q->ticket = 0;

@@ -47,9 +47,11 @@ static void node_cfg(struct csim *s, struct csim_node *n,
         .pool = &s->pool,
         .wake = on_wake,
         .wake_arg = n,
+        .recover = n->recover,
     };
     memcpy(cfg->voters, s->voters, sizeof(s->voters));
     cfg->times.removed = s->cfg.removed_ms;
+    cfg->propose_ms = s->cfg.propose_ms;
     snprintf(me->name, sizeof(me->name), "n%u", n->at);
     csim_peer(me->peer, sizeof(me->peer), n->at);
     snprintf(me->zone, sizeof(me->zone), "z%u", n->at % 3);

@@ -2,7 +2,8 @@
  *
  * Plays the simulated cluster (lib/csim.h) with seeds.
  *
- *     sim_cluster [SEED=n] [SEEDS=n] [STEPS=ms] [VOTERS=n] [NODES=n] [VERBOSE=1]
+ *     sim_cluster [SEED=n] [SEEDS=n] [STEPS=ms] [VOTERS=n] [NODES=n]
+ *                 [VERBOSE=1]
  *         5 voters, 20 nodes and 8 clients. Each seed: 2 s to come up, STEPS ms
  *         of faults, then all must be in order within 10 s, and nothing that
  *         was acknowledged may be lost. Every tenth seed has no faults, and
