@@ -4,9 +4,11 @@
  * Links between daemons on a real loop and real sockets of loopback: both ends
  * are ours here (strangers: test_peer_strangers.c). */
 #include <check.h>
+#include <netinet/in.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -127,7 +129,7 @@ START_TEST(a_dial_that_comes_to_nothing_is_told_with_its_address)
 }
 END_TEST
 
-START_TEST(a_peer_that_never_answers_is_given_up_after_dial_ms)
+START_TEST(a_peer_that_never_says_hello_is_given_up_after_handshake_ms)
 {
     struct pnode *a, *b;
     struct ppipe p;
@@ -143,6 +145,57 @@ START_TEST(a_peer_that_never_answers_is_given_up_after_dial_ms)
     PFIX_UNTIL(a->fails == 1);
     ck_assert_int_eq(a->why, ERR_TIMEOUT);
     ppipe_close(&p);
+    pfix_close();
+}
+END_TEST
+
+START_TEST(an_address_that_swallows_packets_is_given_up_after_dial_ms)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t n = sizeof(at);
+    int full = socket(AF_INET, SOCK_STREAM, 0), fd[4];
+    struct pnode *a;
+    char address[64];
+
+    pfix_open(PEER_SECURITY_PSK);
+    a = pnode_new("a");
+    a->cfg.dial_ms = 200;
+    ck_assert_int_eq(pnode_start(a), OK);
+    ck_assert_int_eq(bind(full, (struct sockaddr *)&at, n), 0);
+    ck_assert_int_eq(listen(full, 0), 0); /* one, and nobody accepts */
+    ck_assert_int_eq(getsockname(full, (struct sockaddr *)&at, &n), 0);
+    for (size_t i = 0; i < countof(fd); i++) {
+        fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(fd[i], (struct sockaddr *)&at, n);
+    }
+    snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(at.sin_port));
+    peer_links_dial(a->links, address);
+    PFIX_UNTIL(a->fails == 1);
+    ck_assert_int_eq(a->why, ERR_TIMEOUT);
+    ck_assert_ptr_nonnull(strstr(a->words, "no answer in 200 ms"));
+    for (size_t i = 0; i < countof(fd); i++)
+        close(fd[i]);
+    close(full);
+    pfix_close();
+}
+END_TEST
+
+START_TEST(links_go_over_ipv6_where_there_is_some)
+{
+    struct pnode *a, *b;
+    char address[64];
+
+    pfix_open(PEER_SECURITY_PLAIN);
+    a = pnode_open("a");
+    b = pnode_new("b");
+    b->cfg.host = "::1";
+    if (pnode_start(b) == OK) {
+        snprintf(address, sizeof(address), "[::1]:%u",
+                 peer_links_port(b->links));
+        peer_links_dial(a->links, address);
+        PFIX_UNTIL(a->link && b->link);
+    }
     pfix_close();
 }
 END_TEST
@@ -225,6 +278,44 @@ START_TEST(of_two_addresses_of_one_peer_one_link_stays)
     peer_links_send(b->links, b->link, PEER_BEAT, NULL, 0);
     PFIX_UNTIL(a->messages == 1);
     ck_assert_uint_eq(a->fails, 0);
+    ppipe_close(&p);
+    pfix_close();
+}
+END_TEST
+
+/* The end of the first is on its way to the dialer, who hears the second's
+ * hello before: it waits, unread, until it hears, or its time is over. */
+START_TEST(a_second_link_of_ours_waits_until_the_first_is_known_to_have_ended)
+{
+    struct pnode *a, *b;
+    struct ppipe p;
+
+    pfix_open(all[_i % 3]);
+    a = pnode_new("a");
+    a->cfg.handshake_ms = _i < 3 ? 20000 : 300;
+    ck_assert_int_eq(pnode_start(a), OK);
+    b = pnode_open("b");
+    a->on_up = b->on_up = never_two;
+    ppipe_open(&p, b);
+    peer_links_dial(a->links, p.address);
+    PFIX_UNTIL(a->link && b->link);
+    p.held = true;
+    pnode_dial(a, b);
+    PFIX_UNTIL(b->ups == 2);
+    peer_links_send(b->links, b->link, PEER_BEAT, NULL, 0);
+    if (_i < 3) {
+        PFIX_UNTIL(a->checks == 2);
+        pfix_wait(20);
+        ck_assert_uint_eq(a->ups, 1);
+        p.held = false;
+        PFIX_UNTIL(a->ups == 2 && a->messages == 1);
+        ck_assert_uint_eq(a->downs, 1);
+        ck_assert_uint_eq(b->live, 1);
+    } else {
+        PFIX_UNTIL(a->fails == 1 && !b->live);
+        ck_assert_int_eq(a->why, ERR_EXISTS);
+        ck_assert_uint_eq(a->live, 1);
+    }
     ppipe_close(&p);
     pfix_close();
 }
@@ -756,7 +847,11 @@ Suite *suite(void)
     tcase_add_test(t, a_dial_to_where_a_link_is_or_begins_does_nothing);
     tcase_add_test(t, a_name_is_resolved);
     tcase_add_test(t, a_dial_that_comes_to_nothing_is_told_with_its_address);
-    tcase_add_test(t, a_peer_that_never_answers_is_given_up_after_dial_ms);
+    tcase_add_test(t,
+                   a_peer_that_never_says_hello_is_given_up_after_handshake_ms);
+    tcase_add_test(t,
+                   an_address_that_swallows_packets_is_given_up_after_dial_ms);
+    tcase_add_test(t, links_go_over_ipv6_where_there_is_some);
     suite_add_tcase(s, t);
 
     t = tcase_create("one link");
@@ -764,6 +859,9 @@ Suite *suite(void)
     tcase_add_loop_test(t, of_two_dials_at_once_the_smaller_name_s_stays, 0, 6);
     tcase_add_test(t, a_later_dial_of_the_smaller_name_takes_the_place);
     tcase_add_loop_test(t, of_two_addresses_of_one_peer_one_link_stays, 0, 2);
+    tcase_add_loop_test(
+        t, a_second_link_of_ours_waits_until_the_first_is_known_to_have_ended,
+        0, 6);
     tcase_add_test(t, a_peer_that_came_back_takes_the_place_of_its_dead_link);
     tcase_add_test(t, a_node_that_dials_itself_is_told_so);
     tcase_add_loop_test(t, many_nodes_are_all_linked_once_though_all_dial_all,

@@ -101,7 +101,7 @@ START_TEST(nonsense_on_a_plain_link_is_refused)
 }
 END_TEST
 
-START_TEST(nonsense_after_hello_ends_that_link_only)
+START_TEST(nonsense_or_a_reset_after_hello_ends_that_link_only)
 {
     static const uint8_t twice[] = {4, 0, 0, 0, 1, 0, 0, 0};
     static const uint8_t long_one[] = {5, 0, 64, 0, 3, 0, 0, 0};
@@ -113,10 +113,16 @@ START_TEST(nonsense_after_hello_ends_that_link_only)
     fd = raw_connect(b, NULL);
     raw_send(fd, hello, n);
     PFIX_UNTIL(b->live == 2);
-    raw_send(fd, _i ? twice : long_one, sizeof(twice));
-    raw_until_closed(fd, out, sizeof(out));
+    if (_i == 2) { /* a reset */
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0},
+                   sizeof(struct linger));
+        close(fd);
+    } else {
+        raw_send(fd, _i ? twice : long_one, sizeof(twice));
+        raw_until_closed(fd, out, sizeof(out));
+    }
     PFIX_UNTIL(b->downs == 1);
-    ck_assert_int_eq(b->why, ERR_BAD_REQUEST);
+    ck_assert_int_eq(b->why, _i == 2 ? ERR_PEER_GONE : ERR_BAD_REQUEST);
     ck_assert_uint_eq(b->live, 1);
     ck_assert_uint_eq(pnode_stats(b).refused, 0); /* it was a peer */
     pfix_close();
@@ -257,6 +263,8 @@ static bool tls_stranger(SSL_CTX *ctx, const char *name)
                 SSL_get_error(ssl, rc) != SSL_ERROR_WANT_WRITE) ||
                (got >= 8 && in[4] == PEER_HELLO);
     }
+    if (got >= 8)
+        SSL_shutdown(ssl); /* in order, where there was a link */
     SSL_free(ssl);
     close(fd);
     return got >= 8 && in[4] == PEER_HELLO;
@@ -314,6 +322,8 @@ START_TEST(a_certificate_that_is_not_good_is_refused_with_its_reason)
     ctx = stranger_ctx("good"); /* and that is what was missing */
     ck_assert(tls_stranger(ctx, "c"));
     ck_assert_uint_eq(b->ups, 2);
+    PFIX_UNTIL(b->downs == 1);
+    ck_assert_str_eq(b->words, "the peer closed the link");
     SSL_CTX_free(ctx);
     pfix_close();
 }
@@ -441,7 +451,8 @@ Suite *suite(void)
     tcase_set_timeout(t, 90);
     tcase_add_loop_test(t, bytes_that_are_no_tls_are_refused_at_once, 0, 2);
     tcase_add_test(t, nonsense_on_a_plain_link_is_refused);
-    tcase_add_loop_test(t, nonsense_after_hello_ends_that_link_only, 0, 2);
+    tcase_add_loop_test(t, nonsense_or_a_reset_after_hello_ends_that_link_only,
+                        0, 3);
     tcase_add_test(t,
                    a_name_that_is_ours_or_refused_gets_a_bye_with_the_reason);
     tcase_add_loop_test(
