@@ -248,8 +248,6 @@ static int start(struct puller *p)
 static void init(struct puller *p, const struct puller_cfg *cfg)
 {
     p->cfg = *cfg;
-    if (!p->cfg.grace_ms)
-        p->cfg.grace_ms = PULLER_GRACE_MS;
     p->self = NODE_NONE;
     p->moves.want = (void (*)(void *, struct puller_want *))puller_want;
     p->moves.arg = p;

@@ -61,7 +61,6 @@ struct puller_cfg {
      * still comes here. */
     void (*moved)(void *arg, uint32_t slot, uint64_t epoch);
     void *arg;
-    uint32_t grace_ms; /* blocks of others' slots stay so long; 0: 30 s */
 };
 
 struct puller_want {

@@ -29,7 +29,6 @@ enum {
     PULLER_LOOK_MS = 100,
     PULLER_COPY_MS = 2000,     /* copies are begun so long after a new view */
     PULLER_IDLE_MS = 30000,    /* a link nobody uses is closed */
-    PULLER_GRACE_MS = 30000,
     PULLER_BACKOFF_MS = 50,
     PULLER_BACKOFF_MAX_MS = 2000,
 };
@@ -100,7 +99,7 @@ struct pass {
     struct link *link;
     uint8_t copies_min;
     uint64_t slots[MOVES_WORDS];
-    uint64_t epoch, min_epoch; /* of the view by which; the source's at least */
+    uint64_t min_epoch; /* of the source's view at least */
     uint32_t lane;
     uint64_t cursor;
     bool listing, listed; /* a LIST is under way; there are no more */

@@ -146,7 +146,8 @@ void slots_view(struct puller *p, const struct view *v, uint16_t self)
 
 void slots_tick(struct puller *p)
 {
-    uint32_t left = 0, grace_s = (p->cfg.grace_ms + 999) / 1000;
+    uint64_t grace_s = p->cfg.cfg->cluster.move_grace_us / 1000000;
+    uint32_t left = 0;
     bool more = false;
 
     for (uint32_t i = 0; p->has_view && i < WIRE_SLOTS; i++) {
@@ -224,7 +225,6 @@ bool slots_pass(struct puller *p)
     *s = (struct pass){.active = true,
                        .link = l,
                        .copies_min = first->copies_min,
-                       .epoch = p->view.epoch,
                        .min_epoch = p->flush_epoch};
     for (uint32_t i = 0; i < WIRE_SLOTS; i++) {
         struct slot_job *j = &p->slots[i];
@@ -256,6 +256,6 @@ void slots_done(struct puller *p, const struct pass *s)
         j->state = SLOT_DONE;
         brings(p, i);
         if (j->why != MOVES_COPY)
-            tell(p, i, s->epoch);
+            tell(p, i, p->view.epoch); /* by it, too, nothing changed */
     }
 }

@@ -8,6 +8,8 @@
  *     e2e_puller count ADDRESS ...               how many are there
  *     e2e_puller pull FROM OWN ...               brings them from FROM to OWN
  *     e2e_puller want FROM OWN ...               asks for each, as a lane does
+ *     e2e_puller drop ADDRESS ...                EVICT of each
+ *     e2e_puller flush ADDRESS ...               a new generation of both
  *       n=N size=N   blocks, and bytes of the longest
  *       first=N      of the blocks, the first one's number
  *       how=in|rest|copy2|hot   why they are pulled (moves.h)
@@ -15,6 +17,8 @@
  *       rate=N       bytes a second
  *       demote=1     fill: they go to the SSD
  *       gone=1       check: none is there
+ *       view=1       by the cluster's view: a client as others
+ *       step=N       every Nth block only
  *       absent=N     want: so many keys that nobody has, besides
  *       seconds=N    at most (20)
  *
@@ -39,7 +43,8 @@
 enum { SPACES = 2, NAME = 32 };
 
 struct test {
-    uint64_t n, size, first, part, rate, demote, gone, absent, seconds;
+    uint64_t n, size, first, part, rate, demote, gone, absent, seconds, view,
+        step;
     const char *how;
     struct pikv *kv;
     uint32_t ns[SPACES];
@@ -152,7 +157,7 @@ static void open_spaces(struct test *t, bool create)
 
 static void connect_to(struct test *t, const char *address, bool create)
 {
-    struct pikv_options o = {.address = address, .no_view = true};
+    struct pikv_options o = {.address = address, .no_view = !t->view};
     int e = pikv_open(&o, &t->kv);
 
     if (e)
@@ -165,12 +170,12 @@ static void connect_to(struct test *t, const char *address, bool create)
 
 static int fill(struct test *t, const char *address)
 {
-    struct pikv_call call = {.deadline_us = 5000000, .here = true};
+    struct pikv_call call = {.deadline_us = 5000000, .here = !t->view};
     struct pikv_result r;
     struct block b;
 
     connect_to(t, address, true);
-    for (uint64_t i = t->first; i < t->first + t->n; i++) {
+    for (uint64_t i = t->first; i < t->first + t->n; i += t->step) {
         int e;
 
         block_of(t, i, &b);
@@ -245,7 +250,7 @@ static bool same_attr(const struct block *b, const Pikv__BlockInfo *i)
 /* -1: wrong, 0: not there, 1: there and right. */
 static int look(struct test *t, uint64_t i, uint32_t lanes)
 {
-    struct pikv_call call = {.deadline_us = 5000000, .here = true};
+    struct pikv_call call = {.deadline_us = 5000000, .here = !t->view};
     struct pikv_get get = {0};
     struct pikv_result r;
     struct block b;
@@ -283,14 +288,16 @@ static int look(struct test *t, uint64_t i, uint32_t lanes)
 
 static int check(struct test *t, const char *address, bool counts)
 {
-    uint64_t there = 0, wrong = 0;
+    uint64_t there = 0, wrong = 0, asked = 0;
     struct pikv_info info;
 
     connect_to(t, address, false);
     if (pikv_info(t->kv, &info))
         die("info", PIKV_INTERNAL);
-    for (uint64_t i = t->first; i < t->first + t->n; i++) {
-        int found = look(t, i, counts ? 0 : info.lanes);
+    for (uint64_t i = t->first; i < t->first + t->n; i += t->step) {
+        int found = look(t, i, counts || t->view ? 0 : info.lanes);
+
+        asked++;
 
         there += found > 0;
         wrong += found < 0;
@@ -298,7 +305,47 @@ static int check(struct test *t, const char *address, bool counts)
     printf("there=%" PRIu64 " wrong=%" PRIu64 "\n", there, wrong);
     if (wrong)
         return 3;
-    return counts || there == (t->gone ? 0 : t->n) ? 0 : 3;
+    return counts || there == (t->gone ? 0 : asked) ? 0 : 3;
+}
+
+static int drop(struct test *t, const char *address)
+{
+    struct pikv_call call = {.deadline_us = 5000000};
+    uint64_t gone = 0, missed = 0;
+
+    connect_to(t, address, false);
+    for (uint64_t i = t->first; i < t->first + t->n; i += t->step) {
+        struct pikv_result r;
+        struct block b;
+        uint64_t id;
+        int e;
+
+        block_of(t, i, &b);
+        e = pikv_evict(t->kv, t->ns[b.space], PIKV_KEYS, &b.put.key, 1, 0,
+                       &call, &r, &id);
+        if (!e)
+            e = pikv_wait(t->kv, id, NULL);
+        if (!e && r.status && r.status != PIKV_MISS)
+            e = r.status;
+        if (e)
+            die("drop", e);
+        gone += r.status == 0;
+        missed += r.status != 0;
+    }
+    printf("gone=%" PRIu64 " missed=%" PRIu64 "\n", gone, missed);
+    return 0;
+}
+
+static int flush(struct test *t, const char *address)
+{
+    connect_to(t, address, false);
+    for (uint32_t i = 0; i < SPACES; i++) {
+        int e = pikv_namespace_bump(t->kv, t->ns[i], NULL);
+
+        if (e)
+            die("flush", e);
+    }
+    return 0;
 }
 
 /* ---- pulling ---- */
@@ -516,6 +563,8 @@ static void argument(struct test *t, const char *arg)
         {"gone=", offsetof(struct test, gone)},
         {"absent=", offsetof(struct test, absent)},
         {"seconds=", offsetof(struct test, seconds)},
+        {"view=", offsetof(struct test, view)},
+        {"step=", offsetof(struct test, step)},
     };
 
     if (strncmp(arg, "how=", 4) == 0)
@@ -528,7 +577,8 @@ static void argument(struct test *t, const char *arg)
 
 int main(int argc, char **argv)
 {
-    struct test t = {.n = 1000, .size = 20000, .seconds = 20, .how = "in"};
+    struct test t = {.n = 1000, .size = 20000, .seconds = 20, .step = 1,
+                     .how = "in"};
     const char *what = argc > 1 ? argv[1] : "";
 
     for (int i = 3; i < argc; i++)
@@ -539,6 +589,10 @@ int main(int argc, char **argv)
         return check(&t, argv[2], false);
     if (argc > 2 && strcmp(what, "count") == 0)
         return check(&t, argv[2], true);
+    if (argc > 2 && strcmp(what, "drop") == 0)
+        return drop(&t, argv[2]);
+    if (argc > 2 && strcmp(what, "flush") == 0)
+        return flush(&t, argv[2]);
     if (argc > 3 && strcmp(what, "pull") == 0)
         return pull(&t, argv[2], argv[3]);
     if (argc > 3 && strcmp(what, "want") == 0)
