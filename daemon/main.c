@@ -23,10 +23,8 @@
  * fix, and an exit status of sysexits.h: 64 usage, 78 configuration, 69
  * something is in use, 71 the system refused, 70 a lane did not end, or the
  * voters' disk failed. */
-#include <errno.h>
 #include <inttypes.h>
 #include <libgen.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +42,7 @@
 #include "server/control.h"
 #include "server/explain.h"
 #include "server/files.h"
+#include "server/files_registry.h"
 #include "server/lane.h"
 #include "server/loop.h"
 #include "server/loop_control.h"
@@ -51,7 +50,7 @@
 #include "server/notify.h"
 #include "server/ssd_boot.h"
 
-enum { LANES_AUTO_MAX = 4, MAIN_PATH = CONFIG_STRING + 32 };
+enum { MAIN_PATH = CONFIG_STRING + 32 };
 
 struct daemon {
     struct args args;
@@ -230,12 +229,8 @@ static void tear_down_memory(struct daemon *d)
 static enum err shell_save(void *arg, const char *text, size_t len)
 {
     const struct daemon *d = arg;
-    struct errmsg m;
-    enum err e = files_replace(d->registry_path, text, len, &m);
 
-    if (e)
-        LOG(LOG_ERROR, "registry_not_saved", "error=%s", LOG_STR(m.text));
-    return e;
+    return files_registry_save(d->registry_path, text, len);
 }
 
 static uint64_t shell_random(void *arg)
@@ -245,47 +240,6 @@ static uint64_t shell_random(void *arg)
     (void)arg;
     MUST(files_random(&v, sizeof(v)) == OK);
     return v;
-}
-
-/* A node that joins a cluster: slots are the cluster's from now on. */
-static enum err reseed_registry(struct daemon *d, struct errmsg *m)
-{
-    struct registry *r = &d->control.registry;
-    struct textbuf text = {0};
-    uint32_t n = registry_reseed(r);
-    enum err e = OK;
-
-    if (n == 0)
-        return OK;
-    LOG(LOG_NOTICE, "namespaces_reseeded",
-        "n=%u, blocks stored before are not found again", n);
-    registry_text(r, NULL, &text);
-    if (text.bad || shell_save(d, text.text, text.len))
-        e = errmsg_set(m, ERR_IO, "%s: cannot be written", d->registry_path);
-    free(text.text);
-    return e;
-}
-
-static enum err load_registry(struct daemon *d, struct errmsg *m)
-{
-    char *text;
-    size_t len;
-    enum err e;
-
-    if (access(d->registry_path, F_OK) != 0 && errno == ENOENT)
-        return OK;
-    e = files_read(d->registry_path, 64 << 20, &text, &len, m);
-    if (e)
-        return e;
-    e = registry_load(&d->control.registry, text, len, m);
-    free(text);
-    if (e) {
-        errmsg_wrap(m, e, "%s", d->registry_path);
-        add_fix(m, "fix: mend it, or move it away and namespaces start anew");
-        return e;
-    }
-    LOG(LOG_INFO, "registry_loaded", "namespaces=%u", d->control.registry.n);
-    return reseed_registry(d, m);
 }
 
 static enum err set_up_control(struct daemon *d, struct errmsg *m)
@@ -306,7 +260,9 @@ static enum err set_up_control(struct daemon *d, struct errmsg *m)
     snprintf(d->registry_path, sizeof(d->registry_path), "%s/namespaces.json",
              d->cfg.node.state_dir);
     d->control.beside = &d->beside;
-    return keeps ? load_registry(d, m) : OK;
+    return keeps ? files_registry_load(&d->control.registry, d->registry_path,
+                                       m)
+                 : OK;
 }
 
 static void tear_down_control(struct daemon *d)
@@ -315,20 +271,6 @@ static void tear_down_control(struct daemon *d)
 }
 
 /* ---- Lanes ---- */
-
-static uint32_t count_lanes(const struct config *c)
-{
-    cpu_set_t cpus;
-    uint32_t n;
-
-    if (c->node.lanes)
-        return (uint32_t)c->node.lanes;
-    n = sched_getaffinity(0, sizeof(cpus), &cpus) == 0
-            ? (uint32_t)CPU_COUNT(&cpus) / 2
-            : 1;
-    n = n < LANES_AUTO_MAX ? n : LANES_AUTO_MAX;
-    return n ? n : 1;
-}
 
 static enum err add_lane(struct daemon *d, uint32_t i, struct errmsg *m)
 {
@@ -486,11 +428,8 @@ static void cluster_fatal(void *arg)
 
 static enum err set_up_cluster(struct daemon *d, struct errmsg *m)
 {
-    struct cluster_loop_cfg cfg = {.control = &d->control,
-                                   .uv = loop_control_uv(d->loop),
-                                   .metrics = &d->beside,
-                                   .fatal = cluster_fatal,
-                                   .arg = d};
+    struct cluster_loop_cfg cfg = {&d->control, loop_control_uv(d->loop),
+                                   &d->beside, cluster_fatal, d};
 
     return d->cfg.cluster.enabled ? cluster_loop_open(&d->cluster, &cfg, m)
                                   : OK;
@@ -499,7 +438,6 @@ static enum err set_up_cluster(struct daemon *d, struct errmsg *m)
 static void tear_down_cluster(struct daemon *d)
 {
     cluster_loop_close(d->cluster);
-    d->cluster = NULL;
 }
 
 /* ---- Admin ---- */
@@ -536,7 +474,7 @@ static enum err set_up(struct daemon *d, struct errmsg *m)
 {
     enum err e;
 
-    d->lane_n = count_lanes(&d->cfg);
+    d->lane_n = files_lanes(&d->cfg);
     e = set_up_host(d, m);
     e = e ? e : set_up_memory(d, m);
     e = e ? e : set_up_control(d, m);

@@ -7,12 +7,7 @@
  *   step   cluster_step, then every action; a callback of a link, a timer, a
  *          call of an op is one step each, and none runs within another
  *   close  puller, links, struct cluster, handles; the loop turns until all
- *          have said so
- *
- * A view that finds no job for the lanes waits for the next tick, and a newer
- * one takes its place. Views are written to disk by a worker of the loop, one
- * at a time, the newest only: a crash loses the last moment's view and nothing
- * else, since the node asks for a newer one anyway. */
+ *          have said so. */
 #include "server/cluster_loop_impl.h"
 
 #include <inttypes.h>
@@ -43,116 +38,6 @@ void cluster_loop_say(struct cluster_loop *cl, int level, const char *text)
     l->when_ms = files_wall_us() / 1000;
     l->level = level;
     snprintf(l->text, sizeof(l->text), "%s", text);
-}
-
-/* ---- The view file ------------------------------------------------------- */
-
-static void write_next(struct cluster_loop *cl);
-
-static void write_work(uv_work_t *w)
-{
-    struct cluster_loop *cl = w->data;
-    struct errmsg m = {""};
-
-    if (files_replace(cl->view_path, cl->writing.p, cl->writing.len, &m))
-        LOG(LOG_WARN, "view_not_saved", "error=%s", LOG_STR(m.text));
-}
-
-static void write_done(uv_work_t *w, int status)
-{
-    struct cluster_loop *cl = w->data;
-
-    (void)status;
-    cl->write_busy = false;
-    bytes_fini(&cl->writing);
-    write_next(cl);
-}
-
-static void write_next(struct cluster_loop *cl)
-{
-    if (cl->write_busy || !cl->to_write.len)
-        return;
-    cl->writing = cl->to_write;
-    cl->to_write = (struct bytes){0};
-    cl->write.data = cl;
-    cl->write_busy = uv_queue_work(cl->cfg.uv, &cl->write, write_work,
-                                   write_done) == 0;
-    if (!cl->write_busy)
-        bytes_fini(&cl->writing);
-}
-
-static void write_view(struct cluster_loop *cl, const struct view *v)
-{
-    bytes_fini(&cl->to_write);
-    view_encode(v, &cl->to_write);
-    if (cl->to_write.bad)
-        bytes_fini(&cl->to_write);
-    write_next(cl);
-}
-
-/* ---- Views to the lanes -------------------------------------------------- */
-
-static void view_drop(struct view *v)
-{
-    if (v)
-        view_fini(v);
-    free(v);
-}
-
-static struct view *view_dup(const struct view *from)
-{
-    struct view *v = calloc(1, sizeof(*v));
-
-    if (v && (view_init(v) || view_copy(v, from))) {
-        view_drop(v);
-        v = NULL;
-    }
-    return v;
-}
-
-static uint16_t self_of(const struct cluster_loop *cl)
-{
-    struct cluster_status st;
-
-    cluster_status(cl->cluster, &st);
-    return st.self;
-}
-
-/* Flushes first, then the puller, then the lanes: what was flushed is not
- * brought back, and a lane finds the puller knowing what it knows. A registry
- * that cannot be written does not keep a view from the lanes. */
-static void views_send(struct cluster_loop *cl)
-{
-    struct control *c = cl->cfg.control;
-    const struct view *v = cl->unsent ? cl->unsent : c->view;
-    enum err e = OK;
-
-    if (cl->unsent || cl->flushes_due)
-        e = control_flushes(c, v);
-    cl->flushes_due = e != OK;
-    if (!cl->unsent || e == ERR_BUSY)
-        return;
-    if (cl->puller && !cl->puller_told)
-        puller_view(cl->puller, v, self_of(cl));
-    cl->puller_told = true;
-    if (control_view(c, cl->unsent, self_of(cl)) == OK)
-        cl->unsent = NULL;
-}
-
-static void view_publish(struct cluster_loop *cl, const struct view *v)
-{
-    struct view *copy = view_dup(v);
-
-    if (!copy) {
-        LOG(LOG_ERROR, "view_lost", "epoch=%" PRIu64 " error=no memory",
-            v->epoch);
-        return;
-    }
-    view_drop(cl->unsent);
-    cl->unsent = copy;
-    cl->puller_told = false;
-    views_send(cl);
-    write_view(cl, v);
 }
 
 /* ---- Calls that wait ----------------------------------------------------- */
@@ -272,7 +157,7 @@ static void act(struct cluster_loop *cl, const struct cluster_action *a)
         peer_links_hang_up(cl->links, a->link, a->text);
         return;
     case CLUSTER_PUBLISH:
-        view_publish(cl, a->view);
+        cluster_views_publish(cl, a->view);
         return;
     case CLUSTER_ANSWERED:
         act_answered(cl, a);
@@ -298,104 +183,6 @@ void cluster_loop_step(struct cluster_loop *cl, const struct cluster_event *ev)
 {
     cluster_step(cl->cluster, ev, cluster_now_ms());
     take_actions(cl);
-}
-
-/* ---- Links --------------------------------------------------------------- */
-
-static void on_hello(void *arg, uint8_t **p_out, size_t *n_out)
-{
-    struct cluster_loop *cl = arg;
-    struct bytes b = {0};
-
-    cluster_hello(cl->cluster, &b);
-    *p_out = b.p;
-    *n_out = b.bad ? 0 : b.len;
-}
-
-static enum err on_check(void *arg, const uint8_t *p, size_t n,
-                         char name_out[64], struct errmsg *m)
-{
-    const struct cluster_loop *cl = arg;
-    struct node who;
-    enum err e = cluster_hello_check(cl->cluster, p, n, &who, m);
-
-    if (!e)
-        memcpy(name_out, who.name, sizeof(who.name));
-    return e;
-}
-
-static void on_up(void *arg, uint64_t link, const char *name,
-                  const char *dialed, const uint8_t *hello, size_t n)
-{
-    struct cluster_loop *cl = arg;
-    struct errmsg m;
-    struct node who;
-    struct cluster_event ev = {.kind = CLUSTER_LINK_UP,
-                               .link = link,
-                               .hello = &who,
-                               .p = hello,
-                               .n = n};
-
-    (void)name;
-    if (cl->closing)
-        return;
-    if (cluster_hello_check(cl->cluster, hello, n, &who, &m)) {
-        peer_links_hang_up(cl->links, link, m.text); /* changed meanwhile */
-        return;
-    }
-    snprintf(ev.peer, sizeof(ev.peer), "%s", dialed ? dialed : "");
-    cluster_loop_step(cl, &ev);
-}
-
-static void on_message(void *arg, uint64_t link, uint16_t kind,
-                       const uint8_t *p, size_t n)
-{
-    struct cluster_loop *cl = arg;
-    struct cluster_event ev = {
-        .kind = CLUSTER_MESSAGE, .link = link, .msg = kind, .p = p, .n = n};
-
-    if (!cl->closing)
-        cluster_loop_step(cl, &ev);
-}
-
-static void on_down(void *arg, uint64_t link, const char *dialed, enum err e,
-                    const char *why)
-{
-    struct cluster_loop *cl = arg;
-    struct cluster_event ev = {.kind = CLUSTER_LINK_DOWN, .link = link};
-
-    if (cl->closing)
-        return;
-    LOG(LOG_DEBUG, "peer_down", "link=%" PRIu64 " peer=%s error=%s why=%s",
-        link, LOG_STR(dialed ? dialed : ""), err_name(e), LOG_STR(why));
-    snprintf(ev.peer, sizeof(ev.peer), "%s", dialed ? dialed : "");
-    cluster_loop_step(cl, &ev);
-}
-
-static enum err open_links(struct cluster_loop *cl, struct errmsg *m)
-{
-    const struct config *c = cl->conf;
-    struct peer_links_cfg cfg = {
-        .loop = cl->cfg.uv,
-        .self = c->node.name,
-        .host = c->cluster.host,
-        .port = (uint16_t)c->cluster.port,
-        .security = c->cluster.security == SECURITY_TLS   ? PEER_SECURITY_TLS
-                    : c->cluster.security == SECURITY_PSK ? PEER_SECURITY_PSK
-                                                          : PEER_SECURITY_PLAIN,
-        .ca = c->cluster.tls.ca,
-        .cert = c->cluster.tls.cert,
-        .key = c->cluster.tls.key,
-        .psk_file = c->cluster.tls.psk_file,
-        .hello = on_hello,
-        .check = on_check,
-        .up = on_up,
-        .message = on_message,
-        .down = on_down,
-        .arg = cl,
-    };
-
-    return peer_links_open(&cfg, &cl->links, m);
 }
 
 /* ---- Slots that the puller has brought ----------------------------------- */
@@ -490,51 +277,7 @@ static void on_tick(uv_timer_t *h)
     struct cluster_event ev = {.kind = CLUSTER_TICK};
 
     cluster_loop_step(cl, &ev);
-    views_send(cl);
-}
-
-static void count_nodes(const struct cluster_loop *cl)
-{
-    const struct view *v = cluster_view(cl->cluster);
-    struct metrics *m = cl->cfg.metrics;
-    uint64_t n[NODE_REMOVED + 1] = {0};
-
-    for (uint32_t i = 0; i < v->node_n; i++)
-        if (v->nodes[i].state <= NODE_REMOVED)
-            n[v->nodes[i].state]++;
-    metric_set(&m->cluster_nodes_up, n[NODE_UP]);
-    metric_set(&m->cluster_nodes_joining, n[NODE_JOINING]);
-    metric_set(&m->cluster_nodes_draining, n[NODE_DRAINING]);
-    metric_set(&m->cluster_nodes_down, n[NODE_DOWN]);
-    metric_set(&m->cluster_epoch, v->epoch);
-}
-
-static void count_status(const struct cluster_loop *cl)
-{
-    struct metrics *m = cl->cfg.metrics;
-    struct cluster_status st;
-    struct peer_links_stats ls;
-    struct puller_stats ps = {0};
-
-    cluster_status(cl->cluster, &st);
-    peer_links_stats(cl->links, &ls);
-    if (cl->puller)
-        puller_stats(cl->puller, &ps);
-    metric_set(&m->cluster_member, st.phase == CLUSTER_MEMBER);
-    metric_set(&m->cluster_leads, st.leads);
-    metric_set(&m->cluster_cut_ms, st.cut_ms);
-    metric_set(&m->cluster_suspects, st.suspects);
-    metric_set(&m->cluster_moving_slots, st.moves);
-    metric_set(&m->cluster_guarded, st.coord.guarded);
-    metric_set(&m->peer_links, ls.up);
-    metric_set(&m->peer_links_refused, ls.refused);
-    metric_set(&m->peer_bytes_in, ls.bytes_in);
-    metric_set(&m->peer_bytes_out, ls.bytes_out);
-    metric_set(&m->pulled_blocks, ps.blocks);
-    metric_set(&m->pulled_bytes, ps.bytes);
-    metric_set(&m->pull_wants, ps.wants);
-    metric_set(&m->pull_want_hits, ps.want_hits);
-    metric_set(&m->pull_failed, ps.failed);
+    cluster_views_send(cl);
 }
 
 static void on_load(uv_timer_t *h)
@@ -545,8 +288,7 @@ static void on_load(uv_timer_t *h)
     cluster_load_take(cl);
     cluster_loop_step(cl, &ev);
     cluster_experts_collect(cl);
-    count_nodes(cl);
-    count_status(cl);
+    cluster_load_count(cl);
 }
 
 static uint64_t tick_ms(const struct config *c)
@@ -595,7 +337,7 @@ static enum err open_cluster(struct cluster_loop *cl, struct errmsg *m)
         e = cluster_open(&cfg, cluster_now_ms(), &cl->cluster, m);
     if (!e)
         cluster_boot_done(cl, &cfg);
-    view_drop(last);
+    cluster_view_drop(last);
     free(cfg.members);
     return e;
 }
@@ -616,7 +358,7 @@ enum err cluster_loop_open(struct cluster_loop **out,
     if (!e && cluster_load_init(cl))
         e = errmsg_set(m, ERR_NO_MEMORY, "no memory for the slots' heat");
     e = e ? e : open_cluster(cl, m);
-    e = e ? e : open_links(cl, m);
+    e = e ? e : cluster_links_open(cl, m);
     e = e ? e : open_puller(cl, m);
     if (e) {
         cluster_loop_close(cl);
@@ -625,6 +367,7 @@ enum err cluster_loop_open(struct cluster_loop **out,
     cfg->control->cluster =
         (struct control_cluster){.ask = on_ask, .arg = cl};
     cfg->control->cluster.feedback = cluster_feedback;
+    cfg->control->cluster.reloaded = cluster_links_reloaded;
     if (cl->conf->cluster.provider != PROVIDER_STATIC) /* nobody counts there */
         cfg->control->cluster.flush = on_flush;
     take_actions(cl); /* the last view */
@@ -711,38 +454,10 @@ void cluster_loop_close(struct cluster_loop *cl)
     raft_disk_close(&cl->disk);
     cluster_load_fini(cl);
     experts_fini(&cl->experts);
-    view_drop(cl->unsent);
+    cluster_view_drop(cl->unsent);
     bytes_fini(&cl->writing);
     bytes_fini(&cl->to_write);
     free(cl->moved);
     pthread_mutex_destroy(&cl->moved_mu);
     free(cl);
-}
-
-void cluster_loop_status(const struct cluster_loop *cl,
-                         struct cluster_status *out)
-{
-    cluster_status(cl->cluster, out);
-}
-
-const struct view *cluster_loop_view(const struct cluster_loop *cl)
-{
-    return cluster_view(cl->cluster);
-}
-
-const char *cluster_phase_name(enum cluster_phase p)
-{
-    switch (p) {
-    case CLUSTER_SEEKING:
-        return "seeking";
-    case CLUSTER_JOINING:
-        return "joining";
-    case CLUSTER_MEMBER:
-        return "member";
-    case CLUSTER_CUT:
-        return "cut";
-    case CLUSTER_EXPELLED:
-        return "expelled";
-    }
-    return "?";
 }

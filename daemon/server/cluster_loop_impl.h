@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the files of cluster_loop share:
- *   cluster_loop.c       open, close, links, timers, actions
+ *   cluster_loop.c       open, close, timers, actions, calls that wait
+ *   cluster_loop_links.c links to other daemons
+ *   cluster_loop_views.c a view to the lanes, the puller, the disk
+ *   cluster_loop_look.c  what the admin pages ask
  *   cluster_loop_boot.c  identity, addresses, what struct cluster is told
  *   cluster_loop_load.c  this node's figures, twice a second
  *   cluster_loop_ask.c   operators: what they see and change
@@ -95,6 +98,20 @@ void cluster_loop_propose(struct cluster_loop *cl, struct ctl_call *call,
 /* Remembers a call under a new ticket. */
 uint64_t cluster_loop_ticket(struct cluster_loop *cl, struct ctl_call *call);
 
+/* ---- cluster_loop_links.c ---- */
+
+must_check enum err cluster_links_open(struct cluster_loop *cl,
+                                       struct errmsg *m);
+/* control_cluster.reloaded: new certificates and keys. */
+void cluster_links_reloaded(void *arg);
+
+/* ---- cluster_loop_views.c ---- */
+
+void cluster_views_publish(struct cluster_loop *cl, const struct view *v);
+/* What could not be sent yet. */
+void cluster_views_send(struct cluster_loop *cl);
+void cluster_view_drop(struct view *v); /* malloc'ed; NULL is fine */
+
 /* ---- cluster_loop_boot.c ---- */
 
 /* Paths, identity (durable), and what struct cluster is told; last: malloc'ed
@@ -111,6 +128,8 @@ must_check enum err cluster_load_init(struct cluster_loop *cl);
 void cluster_load_fini(struct cluster_loop *cl);
 /* Fills cl->load. */
 void cluster_load_take(struct cluster_loop *cl);
+/* Fills the metrics of the cluster. */
+void cluster_load_count(struct cluster_loop *cl);
 
 /* ---- cluster_loop_ask.c ---- */
 

@@ -103,3 +103,55 @@ void cluster_load_take(struct cluster_loop *cl)
     r->misses = load_misses(&sum);
     r->get = sum.request_seconds[OP_GET];
 }
+
+/* ---- Counters of the cluster itself ----------------------------------------- */
+
+static void count_nodes(const struct cluster_loop *cl)
+{
+    const struct view *v = cluster_view(cl->cluster);
+    struct metrics *m = cl->cfg.metrics;
+    uint64_t n[NODE_REMOVED + 1] = {0};
+
+    for (uint32_t i = 0; i < v->node_n; i++)
+        if (v->nodes[i].state <= NODE_REMOVED)
+            n[v->nodes[i].state]++;
+    metric_set(&m->cluster_nodes_up, n[NODE_UP]);
+    metric_set(&m->cluster_nodes_joining, n[NODE_JOINING]);
+    metric_set(&m->cluster_nodes_draining, n[NODE_DRAINING]);
+    metric_set(&m->cluster_nodes_down, n[NODE_DOWN]);
+    metric_set(&m->cluster_epoch, v->epoch);
+}
+
+static void count_status(const struct cluster_loop *cl)
+{
+    struct metrics *m = cl->cfg.metrics;
+    struct cluster_status st;
+    struct peer_links_stats ls;
+    struct puller_stats ps = {0};
+
+    cluster_status(cl->cluster, &st);
+    peer_links_stats(cl->links, &ls);
+    if (cl->puller)
+        puller_stats(cl->puller, &ps);
+    metric_set(&m->cluster_member, st.phase == CLUSTER_MEMBER);
+    metric_set(&m->cluster_leads, st.leads);
+    metric_set(&m->cluster_cut_ms, st.cut_ms);
+    metric_set(&m->cluster_suspects, st.suspects);
+    metric_set(&m->cluster_moving_slots, st.moves);
+    metric_set(&m->cluster_guarded, st.coord.guarded);
+    metric_set(&m->peer_links, ls.up);
+    metric_set(&m->peer_links_refused, ls.refused);
+    metric_set(&m->peer_bytes_in, ls.bytes_in);
+    metric_set(&m->peer_bytes_out, ls.bytes_out);
+    metric_set(&m->pulled_blocks, ps.blocks);
+    metric_set(&m->pulled_bytes, ps.bytes);
+    metric_set(&m->pull_wants, ps.wants);
+    metric_set(&m->pull_want_hits, ps.want_hits);
+    metric_set(&m->pull_failed, ps.failed);
+}
+
+void cluster_load_count(struct cluster_loop *cl)
+{
+    count_nodes(cl);
+    count_status(cl);
+}

@@ -38,6 +38,8 @@ struct control_cluster {
     /* The namespace of a CTL_NAMESPACE call is to be flushed on all nodes:
      * ends with control_flushed. */
     void (*flush)(void *arg, const char *name, struct ctl_call *call);
+    /* The configuration was read again: certificates may be new. */
+    void (*reloaded)(void *arg);
     /* Loads of experts, of a namespace's model (FEEDBACK). */
     enum err (*feedback)(void *arg, const struct registry_ns *ns,
                          const Pikv__Feedback *m);

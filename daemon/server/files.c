@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -456,4 +457,18 @@ enum err files_random(void *buf, size_t n)
         n -= (size_t)got;
     }
     return OK;
+}
+
+uint32_t files_lanes(const struct config *c)
+{
+    cpu_set_t cpus;
+    uint32_t n;
+
+    if (c->node.lanes)
+        return (uint32_t)c->node.lanes;
+    n = sched_getaffinity(0, sizeof(cpus), &cpus) == 0
+            ? (uint32_t)CPU_COUNT(&cpus) / 2
+            : 1;
+    n = n < FILES_LANES_AUTO ? n : FILES_LANES_AUTO;
+    return n ? n : 1;
 }

@@ -50,6 +50,11 @@ uint64_t files_mono_ns(void);
 uint64_t files_wall_us(void);
 must_check enum err files_random(void *buf, size_t n);
 
+/* node.lanes; auto: half of the processors that this process may use, at least
+ * 1 and at most FILES_LANES_AUTO. */
+enum { FILES_LANES_AUTO = 4 };
+uint32_t files_lanes(const struct config *c);
+
 /* ---- memory */
 struct arena_map {
     uint8_t *p;     /* 2 MiB aligned; NULL when closed */
