@@ -141,8 +141,8 @@ static void *table(size_t n, size_t size)
     return p;
 }
 
-void rig_init(struct rig *r, uint64_t seed, uint32_t voters,
-              const struct coord_cfg *cfg)
+void crig_init(struct rig *r, uint64_t seed, uint32_t voters,
+               const struct coord_cfg *cfg)
 {
     *r = (struct rig){.voter_n = voters, .cfg = *cfg};
     raft_mem_init(&r->w, seed, on_deliver, r);
@@ -160,7 +160,7 @@ void rig_init(struct rig *r, uint64_t seed, uint32_t voters,
     }
 }
 
-void rig_boot(struct rig *r, uint32_t node)
+void crig_boot(struct rig *r, uint32_t node)
 {
     struct rig_node *d = &r->node[node];
     const struct coord_events ev = {
@@ -184,15 +184,17 @@ void rig_boot(struct rig *r, uint32_t node)
     r->cfg.io = strcmp(r->cfg.provider, "raft") == 0
                     ? raft_mem_boot(&r->w, node)
                     : NULL;
-    if (coord_open(&r->cfg, &ev, &d->c, &m) != OK)
+    if (coord_open(&r->cfg, &ev, &d->c, &m) != OK) {
         r->found |= RIG_UNAVAILABLE;
+        r->w.node[node].up = false;
+    }
 }
 
-void rig_boot_all(struct rig *r)
+void crig_boot_all(struct rig *r)
 {
     for (uint32_t i = 0; i < r->voter_n; i++)
         if (!r->node[i].c)
-            rig_boot(r, i);
+            crig_boot(r, i);
 }
 
 static void on_closed(void *arg)
@@ -212,7 +214,7 @@ static void rig_down(struct rig *r, uint32_t node)
     d->role = COORD_FOLLOWER;
 }
 
-void rig_crash(struct rig *r, uint32_t node)
+void crig_crash(struct rig *r, uint32_t node)
 {
     if (!r->node[node].c)
         return;
@@ -221,7 +223,7 @@ void rig_crash(struct rig *r, uint32_t node)
     rig_down(r, node);
 }
 
-void rig_stop(struct rig *r, uint32_t node)
+void crig_stop(struct rig *r, uint32_t node)
 {
     if (!r->node[node].c)
         return;
@@ -230,10 +232,10 @@ void rig_stop(struct rig *r, uint32_t node)
     rig_down(r, node);
 }
 
-void rig_fini(struct rig *r)
+void crig_fini(struct rig *r)
 {
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
-        rig_stop(r, i);
+        crig_stop(r, i);
     raft_mem_fini(&r->w);
     free(r->value_at);
     free(r->chain_at);
@@ -242,17 +244,17 @@ void rig_fini(struct rig *r)
     free(r->leader_of);
 }
 
-bool rig_step(struct rig *r, uint64_t end_ms)
+bool crig_step(struct rig *r, uint64_t end_ms)
 {
     bool more = raft_mem_step(&r->w, end_ms);
 
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
         if (r->node[i].c && r->node[i].ended)
-            rig_crash(r, i);
+            crig_crash(r, i);
     return more;
 }
 
-void rig_run(struct rig *r, uint64_t ms)
+void crig_run(struct rig *r, uint64_t ms)
 {
     uint64_t end = r->w.now_ms + ms;
 
@@ -260,11 +262,11 @@ void rig_run(struct rig *r, uint64_t ms)
         for (uint32_t i = 0; i < RAFT_MEM_NODES; i++)
             if (r->node[i].c)
                 coord_tick(r->node[i].c, end);
-    while (rig_step(r, end))
+    while (crig_step(r, end))
         ;
 }
 
-uint64_t rig_commit(struct rig *r, uint32_t node)
+uint64_t crig_commit(struct rig *r, uint32_t node)
 {
     struct coord_status s;
 
@@ -300,7 +302,7 @@ static void on_done(void *arg, enum err e, void *answer)
     free(a);
 }
 
-enum err rig_try(struct rig *r, uint32_t node, uint64_t *value_out)
+enum err crig_try(struct rig *r, uint32_t node, uint64_t *value_out)
 {
     struct rig_answer *a = table(1, sizeof *a);
     uint64_t value = r->values + 1;
@@ -325,16 +327,16 @@ enum err rig_try(struct rig *r, uint32_t node, uint64_t *value_out)
     return e;
 }
 
-uint64_t rig_propose(struct rig *r, uint32_t node)
+uint64_t crig_propose(struct rig *r, uint32_t node)
 {
     uint64_t value = 0;
 
-    if (!r->node[node].c || rig_try(r, node, &value) != OK)
+    if (!r->node[node].c || crig_try(r, node, &value) != OK)
         return 0;
     return value;
 }
 
-int rig_leader(struct rig *r)
+int crig_leader(struct rig *r)
 {
     uint64_t term = 0;
     int at = -1;
@@ -353,16 +355,16 @@ int rig_leader(struct rig *r)
     return at;
 }
 
-int rig_elect(struct rig *r, uint64_t ms)
+int crig_elect(struct rig *r, uint64_t ms)
 {
     uint64_t end = r->w.now_ms + ms;
 
-    while (rig_leader(r) < 0 && rig_step(r, end))
+    while (crig_leader(r) < 0 && crig_step(r, end))
         ;
-    return rig_leader(r);
+    return crig_leader(r);
 }
 
-void rig_groups(struct rig *r, const uint32_t *masks, uint32_t n)
+void crig_groups(struct rig *r, const uint32_t *masks, uint32_t n)
 {
     for (uint32_t a = 0; a < RAFT_MEM_NODES; a++)
         for (uint32_t b = 0; b < a; b++) {
@@ -383,7 +385,7 @@ static void on_changed(void *arg, enum err e, void *answer)
     r->change_err = e;
 }
 
-bool rig_add(struct rig *r, uint32_t on, uint32_t node)
+bool crig_add(struct rig *r, uint32_t on, uint32_t node)
 {
     if (!r->node[on].c)
         return false;
@@ -392,7 +394,7 @@ bool rig_add(struct rig *r, uint32_t on, uint32_t node)
            OK;
 }
 
-bool rig_remove(struct rig *r, uint32_t on, uint32_t node)
+bool crig_remove(struct rig *r, uint32_t on, uint32_t node)
 {
     if (!r->node[on].c)
         return false;
@@ -423,33 +425,33 @@ static void rig_check_end(struct rig *r, uint32_t leader)
     }
 }
 
-void rig_settle(struct rig *r, uint64_t ms)
+void crig_settle(struct rig *r, uint64_t ms)
 {
     uint64_t value = 0;
     int leader;
 
     raft_mem_heal(&r->w);
-    rig_run(r, 500); /* a fault that is under way still ends its node */
+    crig_run(r, 500); /* a fault that is under way still ends its node */
     for (uint32_t i = 0; i < RAFT_MEM_NODES; i++) {
         r->w.node[i].timeout_ms = 0;
         if (!r->node[i].c && (i < r->voter_n || r->w.node[i].disk.term))
-            rig_boot(r, i);
+            crig_boot(r, i);
     }
-    rig_run(r, ms);
-    leader = rig_leader(r);
+    crig_run(r, ms);
+    leader = crig_leader(r);
     if (leader >= 0)
-        value = rig_propose(r, (uint32_t)leader);
-    rig_run(r, 5000);
+        value = crig_propose(r, (uint32_t)leader);
+    crig_run(r, 5000);
     if (!value || r->state_of[value] != VALUE_ACKED)
         r->found |= RIG_STUCK;
-    leader = rig_leader(r);
+    leader = crig_leader(r);
     if (leader >= 0)
         rig_check_end(r, (uint32_t)leader);
     else
         r->found |= RIG_STUCK;
 }
 
-const char *rig_found(unsigned found, char *buf, size_t cap)
+const char *crig_found(unsigned found, char *buf, size_t cap)
 {
     static const char *const names[] = {"diverged",    "twice",       "lost",
                                         "two leaders", "unavailable", "stuck"};

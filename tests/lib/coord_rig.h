@@ -66,29 +66,29 @@ struct rig {
 
 enum { VALUE_NONE, VALUE_WAITS, VALUE_ACKED, VALUE_FAILED };
 
-void rig_init(struct rig *r, uint64_t seed, uint32_t voters,
-              const struct coord_cfg *cfg);
-void rig_fini(struct rig *r); /* stops all */
-void rig_boot(struct rig *r, uint32_t node);
-void rig_boot_all(struct rig *r);
-void rig_crash(struct rig *r, uint32_t node);
-void rig_stop(struct rig *r, uint32_t node);
-void rig_run(struct rig *r, uint64_t ms);
+void crig_init(struct rig *r, uint64_t seed, uint32_t voters,
+               const struct coord_cfg *cfg);
+void crig_fini(struct rig *r); /* stops all */
+void crig_boot(struct rig *r, uint32_t node);
+void crig_boot_all(struct rig *r);
+void crig_crash(struct rig *r, uint32_t node);
+void crig_stop(struct rig *r, uint32_t node);
+void crig_run(struct rig *r, uint64_t ms);
 /* One event; false: none by end_ms. Closes nodes that ended. */
-bool rig_step(struct rig *r, uint64_t end_ms);
-uint64_t rig_commit(struct rig *r, uint32_t node);
+bool crig_step(struct rig *r, uint64_t end_ms);
+uint64_t crig_commit(struct rig *r, uint32_t node);
 /* The next number on that node; its value, or 0 if it was refused. */
-uint64_t rig_propose(struct rig *r, uint32_t node);
-enum err rig_try(struct rig *r, uint32_t node, uint64_t *value_out);
-int rig_leader(struct rig *r); /* of the highest term; -1 */
+uint64_t crig_propose(struct rig *r, uint32_t node);
+enum err crig_try(struct rig *r, uint32_t node, uint64_t *value_out);
+int crig_leader(struct rig *r); /* of the highest term; -1 */
 /* Runs until some node leads, at most ms. */
-int rig_elect(struct rig *r, uint64_t ms);
+int crig_elect(struct rig *r, uint64_t ms);
 /* Bit masks of nodes: they hear each other, nobody hears the rest. */
-void rig_groups(struct rig *r, const uint32_t *masks, uint32_t n);
-bool rig_add(struct rig *r, uint32_t on, uint32_t node);
-bool rig_remove(struct rig *r, uint32_t on, uint32_t node);
+void crig_groups(struct rig *r, const uint32_t *masks, uint32_t n);
+bool crig_add(struct rig *r, uint32_t on, uint32_t node);
+bool crig_remove(struct rig *r, uint32_t on, uint32_t node);
 /* All is well again: boots all, waits, and checks that they agree. */
-void rig_settle(struct rig *r, uint64_t ms);
-const char *rig_found(unsigned found, char *buf, size_t cap);
+void crig_settle(struct rig *r, uint64_t ms);
+const char *crig_found(unsigned found, char *buf, size_t cap);
 
 #endif
