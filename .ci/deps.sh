@@ -9,7 +9,7 @@ set -euo pipefail
 build="gcc make binutils libc6-dev libucx-dev libuv1-dev libprotobuf-c-dev
   protobuf-c-compiler libjansson-dev libisal-dev libxxhash-dev
   libmicrohttpd-dev liburing-dev libraft-dev libssl-dev openssl zlib1g-dev python3 python3-dev scdoc"
-check="$build check libsubunit-dev clang-format prometheus python3-numpy"
+check="$build check libsubunit-dev clang-format prometheus python3-numpy iproute2"
 bench="$build redis-server memcached fio"
 fuzz="$build check libsubunit-dev clang libclang-rt-14-dev"
 
