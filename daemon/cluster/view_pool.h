@@ -10,7 +10,7 @@
  * learnt of an epoch may take the pool's; the pool's user checks now and then
  * that what was pushed makes the same (view_pool.check).
  *
- * A daemon has no pool; then a shared_view is just a counted one. One thread. */
+ * A daemon has no pool; then a shared_view is just a counted one. */
 #ifndef CLUSTER_VIEW_POOL_H
 #define CLUSTER_VIEW_POOL_H
 
