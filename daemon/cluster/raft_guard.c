@@ -2,8 +2,9 @@
  *
  * The rules that libraft 0.15.0 needs around it. What its raft_io reports and
  * what it sends is changed or dropped, as a bad network might; a fixed libraft
- * does not notice. Where its memory is changed (rules 7 to 9) it is through the
- * fields of the public struct raft.
+ * does not notice. Where its memory is changed (rules 8, 9 and 11) it is
+ * through the fields of the public struct raft. Debian builds it without its
+ * asserts: what breaks an assumption there goes on with broken memory.
  *
  *  1. A leader counts no replies before a barrier of its own term is on its
  *     disk: then only entries of its term are ever committed by counting. Else
@@ -13,8 +14,8 @@
  *  3. A follower acknowledges no more than what this term's leader has proven
  *     to match, or what is committed. Else stale suffixes count as copies.
  *  4. A write that ends in another term than it began is not acknowledged.
- *  5. The wire is ours (coord_raft_msg.c), with limits; what would run into an
- *     assert of libraft is dropped here (guard_sane).
+ *  5. The wire is ours (coord_raft_msg.c), with limits; what libraft takes for
+ *     granted of messages and peers may break is dropped here (guard_sane).
  *  6. The disk never says no: a write that fails is held until the close, all
  *     traffic and all writing stops, the owner is told and ends the process.
  *     libraft's own handling goes on as leader, or frees what is not its own,
@@ -22,10 +23,11 @@
  *  7. Order: while a write is under way nothing is cut off and no snapshot is
  *     installed; while a write or an installation is, no election is started.
  *     Else entries are counted as stored twice, a second entry of the same term
- *     and index aborts, and a configuration on its way is never adopted.
+ *     and index breaks the reference counts, and a configuration on its way is
+ *     never adopted.
  *  8. A configuration that is cut off is replaced by the right one, also after
- *     a restart, and is in no snapshot (raft_guard_settled, coord_raft.c). Else
- *     libraft aborts, or goes on with voters that were never agreed on.
+ *     a restart, and is in no snapshot (coord_raft_open.c). Else libraft
+ * follows a null pointer, or goes on with voters that were never agreed on.
  *  9. A snapshot replaces an entry that contradicts it, whatever its term. Else
  *     the follower says that it has it all and never catches up.
  * 10. A message that begins before our log is cut to what is behind our
@@ -252,7 +254,7 @@ static bool guard_result(struct raft_guard *g,
            (g->barrier_term == a->term && r->last_stored >= g->barrier);
 }
 
-/* What an honest peer never sends and libraft asserts on. */
+/* What an honest peer never sends and libraft takes for granted. */
 static bool guard_sane(const struct raft_guard *g, const struct raft_message *m)
 {
     const struct raft *r = g->r;
