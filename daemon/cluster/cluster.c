@@ -154,6 +154,7 @@ enum err cluster_open(const struct cluster_cfg *cfg, uint64_t now_ms,
     list_init(&c->proposals);
     open_defaults(c);
     c->beat_ms += now_ms;
+    c->leader_known_ms = now_ms; /* silence is counted from here */
     e = open_memory(c, cfg, m);
     if (e == OK)
         e = c->is_static ? cl_static_open(c, m) : open_last(c, cfg->last, m);
@@ -346,6 +347,11 @@ const struct state *cluster_state(const struct cluster *c)
     return c->fenced ? NULL : c->state;
 }
 
+uint32_t cluster_log_generation(const struct cluster *c)
+{
+    return c->coord ? c->log_generation : 0;
+}
+
 bool cluster_leads(const struct cluster *c, uint64_t *term_out)
 {
     *term_out = c->lead ? c->lead->term : 0;
@@ -354,6 +360,7 @@ bool cluster_leads(const struct cluster *c, uint64_t *term_out)
 
 void cluster_status(const struct cluster *c, struct cluster_status *out)
 {
+    uint64_t heard;
     *out = (struct cluster_status){
         .phase = c->phase,
         .self = c->self,
@@ -363,8 +370,9 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
         .moves = cl_moves_under_way(cl_view(c)),
     };
     snprintf(out->leader, sizeof(out->leader), "%s", c->leader);
-    if (!c->is_static && c->now_ms - c->leader_heard_ms >= c->cfg.times.suspect)
-        out->cut_ms = c->now_ms - c->leader_heard_ms;
+    heard = max_u64(c->leader_heard_ms, c->leader_known_ms);
+    if (!c->is_static && c->now_ms - heard >= c->cfg.times.suspect)
+        out->cut_ms = c->now_ms - heard;
     if (c->coord)
         coord_status(c->coord, &out->coord);
 }

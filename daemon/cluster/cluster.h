@@ -56,6 +56,8 @@ struct cluster_cfg {
     uint64_t seed;              /* of its choices (jitter, ids) */
     const struct view *last;    /* from disk, may be NULL; copied */
     uint32_t propose_ms;        /* a command's deadline; 0: 5000 */
+    uint32_t log_generation; /* voters: cluster_log_generation of its last
+                              * life, kept beside the log; 0: a new log */
     bool recover; /* `coord recover`: this voter alone goes on with its log,
                    * generation + 1; the others of it become watchers */
     struct view_pool *pool; /* simulators: nodes of one process share views */
@@ -179,9 +181,12 @@ void cluster_step(struct cluster *c, const struct cluster_event *ev,
 bool cluster_next(struct cluster *c, struct cluster_action *out);
 
 /* What this node says first on a link, and the judgement of what a peer said:
- * OK and who it is, or why the link is refused (DENIED: another cluster, an
- * older generation, a name that another machine has, a differing voter list;
- * BAD_VERSION; BAD_REQUEST). Pure; m says it for the log and for Bye. */
+ * OK and who it is, or why the link is refused (DENIED: another cluster, a name
+ * that another machine has, an incarnation smaller than the view's, a differing
+ * voter list while one of the two is no member yet; BAD_VERSION; BAD_REQUEST).
+ * A peer of an older generation is let in as a watcher, so that it can learn:
+ * its raft messages, views and commands are dropped. Pure; m says it for the
+ * log and for Bye. */
 void cluster_hello(const struct cluster *c, struct bytes *out);
 must_check enum err cluster_hello_check(const struct cluster *c,
                                         const uint8_t *p, size_t n,
@@ -190,6 +195,10 @@ must_check enum err cluster_hello_check(const struct cluster *c,
 const struct view *cluster_view(const struct cluster *c);
 const struct state *cluster_state(const struct cluster *c); /* NULL: watcher */
 void cluster_status(const struct cluster *c, struct cluster_status *out);
+/* Of what this voter's log says, to be kept on disk beside it when it changes,
+ * before the view is (PUBLISH); 0: nothing yet, or not a voter. A voter whose
+ * log is of an older generation than its peers' is fenced (cluster_voter.c). */
+uint32_t cluster_log_generation(const struct cluster *c);
 /* Does this node lead, and in which term (else 0)? */
 bool cluster_leads(const struct cluster *c, uint64_t *term_out);
 /* Leader: the load it knows of a node; false: none. */

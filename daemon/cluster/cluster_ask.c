@@ -268,7 +268,7 @@ void cl_ask_join(struct cluster *c)
     enum err e;
     struct cl_ask *a;
 
-    cmd.node.voter = c->cfg.voter;
+    cmd.node.voter = c->cfg.voter && !c->fenced;
     a = ask_new(c, CL_ASK_JOIN, &cmd, &e);
     if (a)
         ask_try(c, a);

@@ -224,7 +224,7 @@ struct cluster {
     bool role_new;
     uint64_t role_term;
     bool fenced;                       /* a newer generation: a watcher now */
-    bool old_log;                      /* applied from the disk at the start */
+    uint32_t log_generation;           /* 0: the log is new */
     bool recovered;
     struct list proposals;
     uint32_t proposal_n;

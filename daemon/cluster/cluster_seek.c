@@ -354,7 +354,7 @@ void cl_seek_refused(struct cluster *c, const struct answer *a)
 
 static void seek_join(struct cluster *c)
 {
-    if (c->joined || c->expelled || c->fenced || !seek_settled(c) ||
+    if (c->joined || c->expelled || !seek_settled(c) ||
         cl_ask_joining(c))
         return;
     if (c->refused_ms && c->now_ms - c->refused_ms < CL_REFUSED_MS)

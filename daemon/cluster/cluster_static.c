@@ -116,13 +116,14 @@ static void static_find(struct cluster *c)
 
 void cl_static_tick(struct cluster *c)
 {
-    const struct view *v = cl_view(c);
     uint32_t every = c->cfg.times.beat;
+    const struct view *v;
 
     static_find(c);
     if (c->now_ms < c->beat_ms)
         return;
     c->beat_ms = c->now_ms + every - every / 10 + cl_random(c) % (every / 5);
+    v = cl_view(c);
     for (uint32_t i = 0; i < v->node_n; i++) {
         struct cl_link *l = cl_link_node(c, (uint16_t)i);
 

@@ -114,7 +114,8 @@ bool cl_view_take(struct cluster *c, struct shared_view *s)
         cl_since_note(c, &old->v, &s->v);
     if (c->cfg.wake)
         c->cfg.wake(c->cfg.wake_arg);
-    cl_seek_view(c);
+    if (!c->is_static)
+        cl_seek_view(c);
     cl_link_names(c, &old->v);
     moved_review(c);
     shared_view_unref(old);

@@ -12,9 +12,10 @@
  * has recovered the cluster without this voter (`pikvctl coord recover`): its
  * log is of the past, it closes coord and goes on as a watcher. What only this
  * old majority had decided since is lost, as the operator was told. To vote
- * again it gets an empty raft directory and `pikvctl coord voter add`. Only a
- * log that was there at the start can be of the past: one that is being filled
- * by the new generation's leader passes through the old generations. */
+ * again it gets an empty raft directory and `pikvctl coord voter add`. What
+ * generation a log is of cannot be seen before it is applied, which takes a
+ * leader: so it is kept beside the log (cluster_log_generation). A new log has
+ * none, and may pass through the old generations while it is filled. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,13 +23,20 @@
 #include "base/hash.h"
 #include "cluster/cluster_impl.h"
 
+static void voter_applied(struct cluster *c)
+{
+    c->state_new = true;
+    if (c->state->view.generation > c->log_generation)
+        c->log_generation = c->state->view.generation;
+}
+
 static void voter_apply(void *arg, uint64_t index, const uint8_t *p, size_t n,
                         void *answer)
 {
     struct cluster *c = arg;
 
     state_apply(c->state, index, p, n, answer);
-    c->state_new = true;
+    voter_applied(c);
     if (c->cfg.wake)
         c->cfg.wake(c->cfg.wake_arg);
 }
@@ -57,7 +65,8 @@ static enum err voter_restore(void *arg, uint64_t index, const uint8_t *p,
     (void)index;
     if (e == OK && c->state->view.cluster != c->cluster)
         e = ERR_CORRUPT;
-    c->state_new = true;
+    if (e == OK)
+        voter_applied(c);
     return e;
 }
 
@@ -138,8 +147,10 @@ enum err cl_voter_open(struct cluster *c, struct errmsg *m)
         c->state = calloc(1, sizeof(*c->state));
     if (!c->state || state_init(c->state, c->cluster) != OK)
         return errmsg_set(m, ERR_NO_MEMORY, "cluster: out of memory");
+    c->log_generation = c->cfg.log_generation;
     e = coord_open(&cfg, &ev, &c->coord, m);
-    c->old_log = e == OK && c->state->applied > 0;
+    if (e == OK && c->view->v.generation > 1)
+        cl_voter_fence(c, c->view->v.generation);
     return e;
 }
 
@@ -156,8 +167,8 @@ void cl_voter_fence(struct cluster *c, uint32_t generation)
 {
     struct coord *coord = c->coord;
 
-    if (!coord || c->fenced || !c->old_log ||
-        generation <= c->state->view.generation)
+    if (!coord || c->fenced || !c->log_generation ||
+        generation <= c->log_generation)
         return;
     c->fenced = true;
     c->coord = NULL;
@@ -165,7 +176,7 @@ void cl_voter_fence(struct cluster *c, uint32_t generation)
                "the cluster was recovered without this voter (generation %u, "
                "here %u): it goes on as a watcher; to vote again it needs an "
                "empty raft directory and `pikvctl coord voter add`",
-               generation, c->state->view.generation);
+               generation, c->log_generation);
     cl_leader_end(c);
     c->role = COORD_FOLLOWER;
     c->role_new = false;
@@ -207,8 +218,7 @@ void cl_voter_tick(struct cluster *c)
         voter_roles(c);
     if (c->state_new && c->coord)
         cl_view_from_state(c);
-    if (c->view->v.generation > c->state->view.generation)
-        cl_voter_fence(c, c->view->v.generation);
+    cl_voter_fence(c, c->view->v.generation);
     voter_recover(c);
 }
 

@@ -153,8 +153,11 @@ void csim_step(struct csim *s, struct csim_node *n,
     if (timed)
         s->leader_ns += real_ns() - begin;
     csim_drain(s, n);
-    if (n->voter)
+    if (n->voter) {
         n->leads = cluster_leads(n->c, &term);
+        if (cluster_log_generation(n->c))
+            n->log_generation = cluster_log_generation(n->c);
+    }
     n->dirty = was;
 }
 

@@ -113,6 +113,7 @@ struct csim_node {
     uint32_t incarnation;
     uint64_t uuid;
     struct shared_view *last;
+    uint32_t log_generation;
     uint32_t true_incarnation; /* before a roll-back of the disk */
     /* process */
     struct shared_view *view; /* published */

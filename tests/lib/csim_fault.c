@@ -14,14 +14,15 @@ static void raft_asleep(struct raft_io *io)
 /* Nothing of the node runs for so long, its raft's ticks included. */
 void csim_pause(struct csim *s, struct csim_node *n, uint64_t us)
 {
-    struct raft_mem_node *r = &s->raft.node[n->at];
+    struct raft_mem_node *r;
 
     if (!n->up || n->pause_us > s->now_us)
         return;
     n->pause_us = s->now_us + us;
     s->stats.pauses++;
-    if (!n->voter || r->tick == raft_asleep)
+    if (!n->voter || s->raft.node[n->at].tick == raft_asleep)
         return;
+    r = &s->raft.node[n->at];
     n->raft_tick = r->tick;
     r->tick = raft_asleep;
     csim_at(s, n->pause_us, (struct csim_event){.kind = CSIM_WAKE,

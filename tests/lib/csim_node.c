@@ -48,6 +48,7 @@ static void node_cfg(struct csim *s, struct csim_node *n,
         .wake = on_wake,
         .wake_arg = n,
         .recover = n->recover,
+        .log_generation = n->log_generation,
     };
     memcpy(cfg->voters, s->voters, sizeof(s->voters));
     cfg->times.removed = s->cfg.removed_ms;
