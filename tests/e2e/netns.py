@@ -86,9 +86,11 @@ class Host:
     def __init__(self, address):
         self.address = address
         self.tun = -1
-        # Its first process keeps the namespace; it ends with its input.
+        # Its first process keeps the namespace; it ends with its input. The
+        # host has a /sys of its own: UCX looks there for its devices.
         self.holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; exec cat"],
+            ["unshare", "--net", "--mount", "sh", "-c",
+             "mount -t sysfs sysfs /sys && echo && exec cat"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE)
         try:
@@ -106,8 +108,10 @@ class Host:
             raise
 
     def prefix(self):
-        """In front of an argv: it runs on this host, as the same process."""
-        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+        """In front of an argv: it runs on this host, as the same process. Its
+        working directory is /."""
+        ns = f"/proc/{self.holder.pid}/ns"
+        return ["nsenter", f"--net={ns}/net", f"--mount={ns}/mnt", "--"]
 
     def close(self):
         if self.tun >= 0:
