@@ -27,11 +27,11 @@
 enum { START, WALK, REPLY };
 
 enum {
-    LIST_STEP = 8192,          /* places looked at in a turn */
-    LIST_STEPS = 256,          /* of them for a request */
-    LIST_BLOCKS = 512,         /* of a page at most */
-    LIST_SPACES = 8,           /* namespaces of a page */
-    LIST_KEYS = 64,            /* of a request for single ones */
+    LIST_STEP = 8192,  /* places looked at in a turn */
+    LIST_STEPS = 256,  /* of them for a request */
+    LIST_BLOCKS = 512, /* of a page at most */
+    LIST_SPACES = 8,   /* namespaces of a page */
+    LIST_KEYS = 64,    /* of a request for single ones */
     LIST_PAGE_BYTES = 96 << 10,
     LIST_FIXED_BYTES = 192,    /* packed, of a block beside key and parent */
     LIST_OPEN_BYTES = 4 << 10, /* packed, of what opens a namespace */
@@ -64,7 +64,7 @@ struct list_op {
     const Pikv__ListRequest *m;
     uint32_t max, n, space_n, steps;
     uint32_t ns, key_i; /* of single keys */
-    uint64_t bytes; /* of the page, packed, at most */
+    uint64_t bytes;     /* of the page, packed, at most */
     uint64_t room;
     uint64_t cursor; /* the next place: a block's number is its place */
     bool ended;      /* nothing more is looked at */
@@ -121,8 +121,7 @@ static uint32_t list_space(struct list_op *in, uint32_t ns)
 
 static uint32_t list_copies(const struct list_op *in, uint32_t replicas)
 {
-    return replicas ? replicas
-                    : (uint32_t)in->op->lane->cfg->cluster.replicas;
+    return replicas ? replicas : (uint32_t)in->op->lane->cfg->cluster.replicas;
 }
 
 static void list_attr(struct list_row *r, const struct wire_attr *a)

@@ -160,15 +160,15 @@ static void puller_poll(struct puller *p)
     uint64_t word;
 
     if (p->own.state == LINK_OPEN)
-        fds[n++] = (struct pollfd){.fd = pikv_event_fd(p->own.kv),
-                                   .events = POLLIN};
+        fds[n++] =
+            (struct pollfd){.fd = pikv_event_fd(p->own.kv), .events = POLLIN};
     LIST_FOREACH(x, &p->links)
     {
         const struct link *l = container_of(x, struct link, node);
 
         if (l->state == LINK_OPEN && n < PULLER_FDS)
-            fds[n++] = (struct pollfd){.fd = pikv_event_fd(l->kv),
-                                       .events = POLLIN};
+            fds[n++] =
+                (struct pollfd){.fd = pikv_event_fd(l->kv), .events = POLLIN};
     }
     (void)poll(fds, n, PULLER_TICK_MS);
     if (fds[0].revents)
@@ -225,8 +225,8 @@ static int thread_start(pthread_t *t, void *(*fn)(void *), void *arg,
 
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
-    rc = fault_here("puller_thread") ? EAGAIN
-                                     : pthread_create(t, NULL, fn, arg);
+    rc =
+        fault_here("puller_thread") ? EAGAIN : pthread_create(t, NULL, fn, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc == 0)
         (void)pthread_setname_np(*t, name);

@@ -8,7 +8,7 @@
  *                                  owner[k] == self: blocks with more than k
  *                                  copies; all of them if it is hot  COPY
  *
- *     slot: TODO --> BUSY: listed, copied --> DONE --moved(slot)--> control
+ *     slot: DUE --> BUSY: listed, copied --> DONE --moved(slot)--> control
  *             ^        |
  *             +--------+ a source that does not answer, or has an older view
  *

@@ -30,9 +30,10 @@ enum { COPY_LOOKUP_MS = 1000, COPY_RATE_MS = 50 };
 
 static void *memory_map(uint64_t bytes, int *fd_out)
 {
-    int fd = fault_here("puller_memory")
-                 ? -1
-                 : memfd_create("pikvd-puller", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd =
+        fault_here("puller_memory")
+            ? -1
+            : memfd_create("pikvd-puller", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     void *p = MAP_FAILED;
 
     if (fd < 0)
@@ -52,8 +53,7 @@ static void *memory_map(uint64_t bytes, int *fd_out)
 enum err copy_memory(struct puller *p)
 {
     if (!p->mem)
-        p->mem = memory_map((uint64_t)PULLER_HAULS * PULLER_HAUL,
-                            &p->mem_fd);
+        p->mem = memory_map((uint64_t)PULLER_HAULS * PULLER_HAUL, &p->mem_fd);
     return p->mem ? OK : ERR_NO_MEMORY;
 }
 
@@ -237,8 +237,9 @@ bool haul_row_good(const Pikv__ListBlock *r, uint64_t block_bytes_max)
 {
     return r->key.len > 0 && r->key.len <= WIRE_KEY_MAX &&
            r->route.len <= WIRE_ROUTE_MAX && r->parent.len <= WIRE_KEY_MAX &&
-           (r->scope.len == 0 || r->scope.len == 16) && r->group <= UINT16_MAX &&
-           r->cls <= CLASS_BLOB && r->len <= block_bytes_max;
+           (r->scope.len == 0 || r->scope.len == 16) &&
+           r->group <= UINT16_MAX && r->cls <= CLASS_BLOB &&
+           r->len <= block_bytes_max;
 }
 
 static struct pikv_call haul_call(struct haul *b, uint32_t ms)
@@ -305,9 +306,9 @@ static void haul_get(struct haul *b)
         if (!b->live[i])
             continue;
         b->map[b->items] = i;
-        b->gets[b->items++] = (struct pikv_get){
-            .key = row_key(b->rows[i]),
-            .data = {b->mem + b->at[i], b->rows[i]->len}};
+        b->gets[b->items++] =
+            (struct pikv_get){.key = row_key(b->rows[i]),
+                              .data = {b->mem + b->at[i], b->rows[i]->len}};
     }
     b->state = HAUL_GET;
     b->p->tokens -= (int64_t)live_bytes(b);
@@ -400,7 +401,7 @@ static bool haul_stored(struct haul *b)
             continue;
         }
         if (e == ERR_NOT_DURABLE)
-            e = OK; /* it is here, as far as it can be */
+            e = OK;              /* it is here, as far as it can be */
         if (e == ERR_CANCELED) { /* dropped: nothing was lost */
             stat_add(&b->p->stats.refused, 1);
             e = ERR_MISS;

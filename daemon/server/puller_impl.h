@@ -18,17 +18,17 @@
 
 enum {
     PULLER_WORKERS = 3,
-    PULLER_SPACES = 256,       /* namespaces of a link */
+    PULLER_SPACES = 256, /* namespaces of a link */
     PULLER_HAULS = 10,
-    PULLER_MOVING = 8,         /* of them for moves; the others are wants' */
-    PULLER_KEYS = 64,          /* of a haul */
-    PULLER_HAUL = 8 << 20,    /* bytes of a haul; a longer block goes alone */
-    PULLER_BIGS = 2,           /* of those at a time */
-    PULLER_TRIES = 5,          /* passes over a slot whose source answers */
+    PULLER_MOVING = 8,     /* of them for moves; the others are wants' */
+    PULLER_KEYS = 64,      /* of a haul */
+    PULLER_HAUL = 8 << 20, /* bytes of a haul; a longer block goes alone */
+    PULLER_BIGS = 2,       /* of those at a time */
+    PULLER_TRIES = 5,      /* passes over a slot whose source answers */
     PULLER_PAGES = 2,
     PULLER_LOOK_MS = 100,
-    PULLER_COPY_MS = 2000,     /* copies are begun so long after a new view */
-    PULLER_IDLE_MS = 30000,    /* a link nobody uses is closed */
+    PULLER_COPY_MS = 2000,  /* copies are begun so long after a new view */
+    PULLER_IDLE_MS = 30000, /* a link nobody uses is closed */
     PULLER_BACKOFF_MS = 50,
     PULLER_BACKOFF_MAX_MS = 2000,
 };
@@ -37,7 +37,7 @@ enum {
 
 struct job {
     struct list node;
-    struct mail mail; /* back to the puller: fn is run there */
+    struct mail mail;           /* back to the puller: fn is run there */
     void (*run)(struct job *j); /* a worker */
     struct puller *p;
     int err;
@@ -50,10 +50,10 @@ enum space_state { SPACE_NONE, SPACE_OPENING, SPACE_OPEN };
 struct space {
     char name[PULLER_NAME];
     enum space_state state;
-    uint32_t id;      /* of the handle */
-    uint32_t serial;  /* p->serial when it was opened: an older one is NONE */
+    uint32_t id;     /* of the handle */
+    uint32_t serial; /* p->serial when it was opened: an older one is NONE */
     uint64_t retry_ns;
-    int err;          /* of the last attempt */
+    int err; /* of the last attempt */
 };
 
 enum link_state { LINK_NONE, LINK_OPENING, LINK_OPEN, LINK_CLOSING };
@@ -77,7 +77,7 @@ struct link {
 
 /* ---- slots ---- */
 
-enum slot_state { SLOT_IDLE, SLOT_TODO, SLOT_BUSY, SLOT_DONE };
+enum slot_state { SLOT_IDLE, SLOT_DUE, SLOT_BUSY, SLOT_DONE };
 
 struct slot_job {
     uint8_t why; /* enum moves_why */
@@ -190,7 +190,7 @@ struct puller {
     uint64_t flush_epoch; /* of the view that said so last */
     struct slot_job slots[WIRE_SLOTS];
     uint64_t copy_due_ns, second_ns;
-    uint64_t look_ns; /* no pass is to be had before */
+    uint64_t look_ns;     /* no pass is to be had before */
     uint32_t source_hand; /* where the search for a pass goes on */
 
     struct link own;

@@ -3,9 +3,9 @@
  * Handles to other daemons and to the own one, and what of them blocks: opened,
  * asked and closed by workers.
  *
- *     NONE --want_open--> OPENING --ok--> OPEN --idle, gone, addresses--> CLOSING
- *      ^                     |             ^  |                             |
- *      |                     |             +--+ libpikv connects again      |
+ *     NONE --want_open--> OPENING --ok--> OPEN --idle, gone, addresses-->
+ * CLOSING ^                     |             ^  | | |                     |
+ * +--+ libpikv connects again      |
  *      +----- backoff -------+              by itself                       |
  *      +--------------------------------------------------------------------+
  *
@@ -89,10 +89,9 @@ void link_failed(struct link *l, int err)
 {
     uint64_t least = PULLER_BACKOFF_MS * NS_PER_MS;
 
-    l->backoff_ns = l->backoff_ns
-                        ? min_u64(2 * l->backoff_ns,
-                                  PULLER_BACKOFF_MAX_MS * NS_PER_MS)
-                        : least;
+    l->backoff_ns = l->backoff_ns ? min_u64(2 * l->backoff_ns,
+                                            PULLER_BACKOFF_MAX_MS * NS_PER_MS)
+                                  : least;
     l->retry_ns = l->p->now_ns + l->backoff_ns;
     l->no_shm |= err == ERR_DENIED;
     LOG(LOG_INFO, "puller_source", "node=%u address=%s error=%s", l->node_idx,
@@ -124,9 +123,9 @@ static void open_run(struct job *j)
     if (!j->err)
         j->err = pikv_info(o->kv, &o->info);
     if (!j->err)
-        j->err = pikv_mem_register_fd(o->kv, j->p->mem_fd, 0,
-                                      (size_t)PULLER_HAULS * PULLER_HAUL,
-                                      j->p->mem);
+        j->err =
+            pikv_mem_register_fd(o->kv, j->p->mem_fd, 0,
+                                 (size_t)PULLER_HAULS * PULLER_HAUL, j->p->mem);
     if (j->err) {
         pikv_close(o->kv);
         o->kv = NULL;
@@ -135,8 +134,8 @@ static void open_run(struct job *j)
 
 static void open_done(struct mail *m, void *arg)
 {
-    struct open_job *o = container_of(container_of(m, struct job, mail),
-                                      struct open_job, job);
+    struct open_job *o =
+        container_of(container_of(m, struct job, mail), struct open_job, job);
     struct link *l = o->link;
 
     (void)arg;
@@ -194,8 +193,8 @@ static void close_run(struct job *j)
 
 static void close_done(struct mail *m, void *arg)
 {
-    struct close_job *c = container_of(container_of(m, struct job, mail),
-                                       struct close_job, job);
+    struct close_job *c =
+        container_of(container_of(m, struct job, mail), struct close_job, job);
 
     (void)arg;
     c->link->users--;
@@ -395,8 +394,8 @@ static void space_run(struct job *j)
 
 static void space_done(struct mail *m, void *arg)
 {
-    struct space_job *s = container_of(container_of(m, struct job, mail),
-                                       struct space_job, job);
+    struct space_job *s =
+        container_of(container_of(m, struct job, mail), struct space_job, job);
     struct link *l = s->link;
     struct space *x = &l->spaces[s->idx];
 

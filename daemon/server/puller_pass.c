@@ -67,8 +67,8 @@ static void pass_page(struct pass *s, struct list_job *j)
 
 static void pass_listed(struct mail *m, void *arg)
 {
-    struct list_job *j = container_of(container_of(m, struct job, mail),
-                                      struct list_job, job);
+    struct list_job *j =
+        container_of(container_of(m, struct job, mail), struct list_job, job);
     struct puller *p = arg;
 
     j->link->users--;

@@ -3,7 +3,7 @@
  * What the view asks for, slot by slot, and what lanes are told of it
  * (moves.h).
  *
- *     view --moves_need--> slot_job: TODO ... DONE
+ *     view --moves_need--> slot_job: DUE ... DONE
  *     view --moves_holds-> away since; a grace later: leaves
  *     heat fell ---------> cools
  *
@@ -47,9 +47,9 @@ static void review_need(struct puller *p, uint32_t slot, const struct view *v,
     /* Who was the home has what its copies have. */
     if (n.why == MOVES_COPY && was_home)
         n.why = MOVES_NOTHING;
-    if (n.why == j->why && (n.why == MOVES_NOTHING ||
-                            (n.source == j->source &&
-                             n.copies_min >= j->copies_min))) {
+    if (n.why == j->why &&
+        (n.why == MOVES_NOTHING ||
+         (n.source == j->source && n.copies_min >= j->copies_min))) {
         if (j->state == SLOT_DONE && n.why != MOVES_COPY && n.why)
             tell(p, slot, v->epoch);
         j->copies_min = n.copies_min;
@@ -59,8 +59,8 @@ static void review_need(struct puller *p, uint32_t slot, const struct view *v,
     j->source = n.source;
     j->copies_min = n.copies_min;
     j->tries = 0;
-    j->state = n.why ? SLOT_TODO : SLOT_IDLE;
-    if (n.why == MOVES_COPY)
+    j->state = n.why ? SLOT_DUE : SLOT_IDLE;
+    if (n.why == MOVES_COPY && p->copy_due_ns <= p->now_ns)
         p->copy_due_ns = p->now_ns + PULLER_COPY_MS * NS_PER_MS;
     brings(p, slot);
 }
@@ -91,8 +91,8 @@ static bool review_heat(struct puller *p, uint32_t slot, const struct view *v)
 {
     uint32_t rank = moves_rank(v, slot, p->self);
     bool copies = rank > 0 && rank < VIEW_COPIES;
-    bool cooled = copies && v->slots[slot].heat < rank &&
-                  was_hot_here(p, slot, rank);
+    bool cooled =
+        copies && v->slots[slot].heat < rank && was_hot_here(p, slot, rank);
 
     if (!copies || v->slots[slot].heat >= rank)
         moves_set(p->moves.cools, slot, false);
@@ -127,8 +127,7 @@ void slots_view(struct puller *p, const struct view *v, uint16_t self)
     p->self = self;
     review_flushes(p, v);
     for (uint32_t i = 0; i < WIRE_SLOTS; i++) {
-        bool was_home =
-            p->has_view && moves_rank(&p->view, i, self) == 0;
+        bool was_home = p->has_view && moves_rank(&p->view, i, self) == 0;
 
         review_need(p, i, v, was_home);
         review_away(p, i, v);
@@ -169,7 +168,7 @@ void slots_tick(struct puller *p)
 
 static bool job_due(const struct puller *p, const struct slot_job *j)
 {
-    return j->state == SLOT_TODO &&
+    return j->state == SLOT_DUE &&
            (j->why != MOVES_COPY || p->now_ns >= p->copy_due_ns);
 }
 
@@ -250,7 +249,7 @@ void slots_done(struct puller *p, const struct pass *s)
         if (!(s->slots[i / 64] >> i % 64 & 1) || j->state != SLOT_BUSY)
             continue; /* or it is another's by now */
         if (s->broken || (s->partial && ++j->tries < PULLER_TRIES)) {
-            j->state = SLOT_TODO;
+            j->state = SLOT_DUE;
             continue;
         }
         j->state = SLOT_DONE;

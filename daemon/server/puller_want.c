@@ -176,8 +176,8 @@ static void want_haul(struct want_job *j)
 /* Those that are in no haul now, and not asked again, are not there. */
 static void want_listed(struct mail *m, void *arg)
 {
-    struct list_job *lj = container_of(container_of(m, struct job, mail),
-                                       struct list_job, job);
+    struct list_job *lj =
+        container_of(container_of(m, struct job, mail), struct list_job, job);
     struct want_job *j = (struct want_job *)(void *)lj;
     struct puller *p = arg;
     enum err e = ERR_MISS;
@@ -228,8 +228,7 @@ static bool want_pack(struct want_job *j)
 /* Takes the wants of one namespace and lane from the link's. */
 static void want_collect(struct link *l, struct want_job *j)
 {
-    const struct pull *first =
-        container_of(l->wants.next, struct pull, node);
+    const struct pull *first = container_of(l->wants.next, struct pull, node);
 
     j->list.lane = first->w->slot % l->lanes;
     memcpy(j->space, first->w->space, sizeof j->space);

@@ -239,8 +239,8 @@ static bool same_attr(const struct block *b, const Pikv__BlockInfo *i)
            i->token_n == p->token_n && i->affinity == p->affinity &&
            i->priority == p->priority && i->cls == p->key.cls &&
            i->parent.len == p->parent.len &&
-           memcmp(i->parent.data ? (const char *)i->parent.data : "",
-                  b->parent, p->parent.len) == 0 &&
+           memcmp(i->parent.data ? (const char *)i->parent.data : "", b->parent,
+                  p->parent.len) == 0 &&
            i->route.len == p->key.route.len &&
            memcmp(i->route.data ? (const char *)i->route.data : "", b->route,
                   p->key.route.len) == 0 &&
@@ -365,8 +365,8 @@ static void moved(void *arg, uint32_t slot, uint64_t epoch)
 static void node_of(struct node *n, const char *address)
 {
     *n = (struct node){.state = NODE_UP, .lane_n = 1, .weight = 1, .host = 1};
-    snprintf(strncmp(address, "shm:", 4) ? n->ucx : n->shm, NODE_ADDR_MAX,
-             "%s", address);
+    snprintf(strncmp(address, "shm:", 4) ? n->ucx : n->shm, NODE_ADDR_MAX, "%s",
+             address);
 }
 
 static uint32_t make_view(const struct test *t, struct view *v,
@@ -577,8 +577,8 @@ static void argument(struct test *t, const char *arg)
 
 int main(int argc, char **argv)
 {
-    struct test t = {.n = 1000, .size = 20000, .seconds = 20, .step = 1,
-                     .how = "in"};
+    struct test t = {
+        .n = 1000, .size = 20000, .seconds = 20, .step = 1, .how = "in"};
     const char *what = argc > 1 ? argv[1] : "";
 
     for (int i = 3; i < argc; i++)
