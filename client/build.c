@@ -180,8 +180,7 @@ static bool part_place(struct pikv *kv, const struct request *r, struct part *p,
         return false;
     if (!p->conn->ops->registers && p->kind != LEG_HEDGE)
         return true;
-    if (p->kind != LEG_HEDGE &&
-        (p->layout || dest_registered(kv, p, d))) {
+    if (p->kind != LEG_HEDGE && (p->layout || dest_registered(kv, p, d))) {
         d->segs = p->layout ? 1 : dest_run_n(d);
         p->direct = true;
     } else {

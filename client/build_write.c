@@ -17,9 +17,8 @@
 static uint32_t write_soft(const struct pikv *kv, const struct part *p,
                            uint32_t soft_us)
 {
-    uint64_t gone = p->call->spreads
-                        ? (kv->now_ns - p->call->begin_ns) / NS_PER_US
-                        : 0;
+    uint64_t gone =
+        p->call->spreads ? (kv->now_ns - p->call->begin_ns) / NS_PER_US : 0;
 
     return gone < soft_us ? soft_us - (uint32_t)gone : 1;
 }

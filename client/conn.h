@@ -71,7 +71,7 @@ struct conn {
     uint64_t retry_ns, backoff_ns, setup_due_ns;
     uint32_t setup_pending;
     uint64_t boot, features;
-    bool was_up; /* at some time: the next one is a reconnect */
+    bool was_up;       /* at some time: the next one is a reconnect */
     uint32_t fails;    /* ends since it was up, or since ever */
     uint64_t epoch;    /* of the view that its HELLO spoke of; 0 none */
     uint64_t heard_ns; /* a message came last */

@@ -245,10 +245,10 @@ static ucs_status_t data_rndv(struct part *p, const struct wire_frame *f,
     p->rndv++;
     ucx_conn_of(p->conn)->pending++;
     r = x->api.ucp_am_recv_data_nbx(x->worker, desc,
-                                    l->temp    ? l->temp
-                                    : p->aside ? p->aside + d->staged +
-                                                     f->data_off
-                                               : d->p + f->data_off,
+                                    l->temp ? l->temp
+                                    : p->aside
+                                        ? p->aside + d->staged + f->data_off
+                                        : d->p + f->data_off,
                                     f->data_len, &param);
     if (UCS_PTR_IS_ERR(r))
         landed(NULL, UCS_PTR_STATUS(r), 0, l);

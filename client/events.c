@@ -70,7 +70,7 @@ struct pikv_events {
     uint64_t id;
     uint32_t holds; /* polls under way, and the caller */
     bool closed, came;
-    int status; /* for good */
+    int status;                    /* for good */
     struct feed *feeds[LINES_MAX]; /* by line; made when first looked at */
 };
 
@@ -307,8 +307,7 @@ static bool feed_next(struct feed *f, uint32_t lane, struct pikv_event *out)
 {
     struct box *b = &f->box;
 
-    *out = (struct pikv_event){
-        .lane = lane, .node = f->node, .boot = f->boot};
+    *out = (struct pikv_event){.lane = lane, .node = f->node, .boot = f->boot};
     if (f->anew) {
         out->kind = PIKV_EVENT_LOST;
         out->seq = 1;
@@ -470,8 +469,7 @@ void pikv_events_close(struct pikv_events *ev)
     kv = ev->kv;
     for (uint32_t i = 0; i < LINES_MAX; i++)
         if (ev->feeds[i] && ev->feeds[i]->box.reply)
-            pikv__subscribe_reply__free_unpacked(ev->feeds[i]->box.reply,
-                                                 NULL);
+            pikv__subscribe_reply__free_unpacked(ev->feeds[i]->box.reply, NULL);
     pthread_mutex_lock(&kv->mu);
     ev->closed = true;
     kv->event_streams--;

@@ -145,9 +145,10 @@ struct part {
     uint8_t kind; /* enum leg_kind (spread.h) */
     bool sided;   /* its answers go to side, not to the caller's results */
     struct pikv_result *side;
-    struct part *twin;  /* hedge.c: the other one of two */
-    bool hedged, came;  /* was looked at for a twin; the twin's bytes are there */
-    uint8_t *aside;     /* ucx: where a twin's bytes land */
+    struct part *twin; /* hedge.c: the other one of two */
+    bool hedged,
+        came;       /* was looked at for a twin; the twin's bytes are there */
+    uint8_t *aside; /* ucx: where a twin's bytes land */
     uint32_t side_cap;
     uint32_t *idx;
     struct dest *dests;
@@ -163,9 +164,9 @@ struct part {
     uint8_t *msg; /* frame + body when not built in the ring */
     uint32_t msg_cap, msg_len;
     uint64_t sent_ns;
-    int status;       /* how it ended, while LANDING or tp_pending */
-    uint8_t asked;    /* to end, at the deadline (1) and after (2) */
-    bool no_loans;    /* built without KEY_LOAN */
+    int status;    /* how it ended, while LANDING or tp_pending */
+    uint8_t asked; /* to end, at the deadline (1) and after (2) */
+    bool no_loans; /* built without KEY_LOAN */
     /* parts.c: items from the first on whose results are known, whose bytes are
      * in place; bytes are being moved without kv->mu; meanwhile the connection
      * was lost */
@@ -258,7 +259,7 @@ struct pikv {
     bool many;           /* there is a view */
     bool no_view;        /* option: and none is looked at */
     uint8_t hedge;       /* option */
-    bool stirred;        /* calls that wait for a line or a view are looked at */
+    bool stirred; /* calls that wait for a line or a view are looked at */
     struct list rerouted, waiting; /* calls (spread.h) */
     struct pikv_info info;
 
@@ -280,7 +281,8 @@ struct pikv {
     uint64_t now_ns; /* when progress last looked at the clock */
 
     struct pikv_op_stats counts[PIKV_STATS_OPS];
-    uint64_t reconnects, redirects, failovers, copies_failed, hedges, hedges_won;
+    uint64_t reconnects, redirects, failovers, copies_failed, hedges,
+        hedges_won;
 
     int event_fd, wake_fd;
     bool event_set;

@@ -79,12 +79,10 @@ void hedge_arm(struct pikv *kv, struct call *c)
     struct nodes *ns = kv->nodes;
 
     if (c->op == OP_GET)
-        ns->hedge_credit =
-            (uint32_t)min_u64(ns->hedge_credit + 1, CREDIT_MAX);
+        ns->hedge_credit = (uint32_t)min_u64(ns->hedge_credit + 1, CREDIT_MAX);
     if (!hedge_may(kv, c))
         return;
-    c->due_ns =
-        min_u64(c->due_ns, c->begin_ns + ns->p95_us * NS_PER_US);
+    c->due_ns = min_u64(c->due_ns, c->begin_ns + ns->p95_us * NS_PER_US);
     if (c->due_ns < kv->due_ns)
         kv->due_ns = c->due_ns;
 }

@@ -170,9 +170,8 @@ static int session_tell(struct pikv *kv, const struct ns *space,
         e = hint_conn_check(c, space);
         if (!e) {
             m->ns = ns_at(space, c)->id;
-            e = call_msg(kv, c, OP_FEEDBACK, env,
-                         pikv__feedback__pack(m, env), -1, deadline_ns, NULL,
-                         NULL);
+            e = call_msg(kv, c, OP_FEEDBACK, env, pikv__feedback__pack(m, env),
+                         -1, deadline_ns, NULL, NULL);
         }
         if (e && !first)
             first = e;

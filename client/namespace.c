@@ -182,6 +182,22 @@ static struct ns *ns_place(struct pikv *kv, const char *name)
     return room;
 }
 
+/* In a cluster a namespace is made on each node when it is first met there: the
+ * one that knows it says how. Without memory the caller's own words stay. */
+static void open_elsewhere(const Pikv__OpenReply *m, uint8_t **msg, size_t *len)
+{
+    uint8_t *packed;
+
+    if (!m->elsewhere)
+        return;
+    packed = malloc(pikv__open__get_packed_size(m->elsewhere) + 1);
+    if (!packed)
+        return;
+    free(*msg);
+    *len = pikv__open__pack(m->elsewhere, packed);
+    *msg = packed;
+}
+
 static int ns_store(struct pikv *kv, const struct conn *c, const char *name,
                     uint8_t **msg, size_t len, const Pikv__OpenReply *m,
                     uint32_t *ns_out)
@@ -260,6 +276,8 @@ int pikv_namespace_open(struct pikv *kv, const struct pikv_namespace *d,
         if (e)
             (void)open_failed(e, d->name, m);
         else
+            open_elsewhere(m, &msg, &len);
+        if (!e)
             e = ns_store(kv, c, d->name, &msg, len, m, ns_out);
         pthread_mutex_unlock(&kv->mu);
     }

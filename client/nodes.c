@@ -13,12 +13,12 @@
 #include "client/nodes_view.h"
 
 enum {
-    PROBE_MS = 200,      /* deadline of a PING */
-    PAUSE_MS = 20,       /* before the first probe */
+    PROBE_MS = 200, /* deadline of a PING */
+    PAUSE_MS = 20,  /* before the first probe */
     PAUSE_MAX_MS = 5000,
-    SILENT_MS = 2,       /* shorter deadlines say nothing of a node */
-    TIMEOUTS_MAX = 5,    /* in a row, of a node that answers others */
-    RAMP_MS = 10000,     /* slow start */
+    SILENT_MS = 2,    /* shorter deadlines say nothing of a node */
+    TIMEOUTS_MAX = 5, /* in a row, of a node that answers others */
+    RAMP_MS = 10000,  /* slow start */
     SHARE_ALL = 256,
     SHARE_MIN = 8,
 };
@@ -233,14 +233,13 @@ uint32_t nodes_share(const struct pikv *kv, uint16_t node, uint64_t now)
 
 static void breaker_open(struct pikv *kv, struct peer *p, uint32_t line)
 {
-    uint64_t pause = p->breaker == BREAKER_CLOSED ? PAUSE_MS * NS_PER_MS
-                                                  : 2 * p->pause_ns;
+    uint64_t pause =
+        p->breaker == BREAKER_CLOSED ? PAUSE_MS * NS_PER_MS : 2 * p->pause_ns;
 
     p->breaker = BREAKER_OPEN;
     p->probe_line = line;
     p->pause_ns = min_u64(pause, PAUSE_MAX_MS * NS_PER_MS);
-    p->again_ns =
-        now_ns() + p->pause_ns - nodes_random(kv) % (p->pause_ns / 2);
+    p->again_ns = now_ns() + p->pause_ns - nodes_random(kv) % (p->pause_ns / 2);
     kv->nodes->due_ns = min_u64(kv->nodes->due_ns, p->again_ns);
     nodes_want_view(kv, NULL);
     nodes_stir(kv);
@@ -334,8 +333,7 @@ void nodes_line_down(struct conn *c)
 
 uint64_t nodes_lanes(const struct pikv *kv)
 {
-    return kv->info.lanes *
-           (uint64_t)(kv->many ? kv->nodes->view.node_n : 1);
+    return kv->info.lanes * (uint64_t)(kv->many ? kv->nodes->view.node_n : 1);
 }
 
 uint16_t nodes_token_at(const struct pikv *kv, uint64_t token)
@@ -377,7 +375,7 @@ static void node_fill(const struct pikv *kv, uint32_t index,
                       struct pikv_node *out)
 {
     static const char *const states[] = {
-        [CNODE_JOINING] = "joining", [CNODE_UP] = "up",
+        [CNODE_JOINING] = "joining",   [CNODE_UP] = "up",
         [CNODE_DRAINING] = "draining", [CNODE_DOWN] = "down",
         [CNODE_REMOVED] = "removed",
     };
@@ -386,8 +384,8 @@ static void node_fill(const struct pikv *kv, uint32_t index,
     uint32_t at = index < ns->peer_of_n ? ns->peer_of[index] : 0;
     const struct peer *p = at ? kv->peers[at - 1] : NULL;
 
-    *out = (struct pikv_node){.index = index,
-                              .lanes = (uint32_t)n->told->n_lanes};
+    *out =
+        (struct pikv_node){.index = index, .lanes = (uint32_t)n->told->n_lanes};
     snprintf(out->name, sizeof(out->name), "%s", n->told->name);
     snprintf(out->state, sizeof(out->state), "%s", states[n->state]);
     for (uint32_t i = 0; i < WIRE_SLOTS; i++)
@@ -437,7 +435,8 @@ static bool nodes_missing(const struct pikv *kv)
             return true;
     }
     for (uint32_t i = 0; i < v->node_n; i++)
-        if (v->nodes[i].state == CNODE_DOWN || v->nodes[i].state == CNODE_JOINING)
+        if (v->nodes[i].state == CNODE_DOWN ||
+            v->nodes[i].state == CNODE_JOINING)
             return true;
     return false;
 }
@@ -500,8 +499,7 @@ int nodes_wait_line(struct pikv *kv, struct conn *c, struct ns *s,
         if (now >= deadline_ns)
             return ERR_TIMEOUT;
         progress_submitted(kv, now);
-        progress_wait_until(kv, &never,
-                            min_u64(deadline_ns, now + NS_PER_MS));
+        progress_wait_until(kv, &never, min_u64(deadline_ns, now + NS_PER_MS));
     }
 }
 

@@ -39,7 +39,7 @@ struct nodes {
     uint64_t look_ns;  /* not asked again by itself before */
     uint64_t host;     /* ours; 0 not known */
     uint64_t dice;
-    bool no_ucx; /* it cannot be loaded */
+    bool no_ucx;       /* it cannot be loaded */
     uint32_t *peer_of; /* node -> peer + 1 */
     uint32_t peer_of_n;
     struct token {

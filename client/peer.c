@@ -48,8 +48,8 @@ static bool lines_room(struct pikv *kv, uint32_t n)
     for (uint32_t i = 0; i < LAYOUTS_MAX; i++) {
         struct lay *a = kv->layouts[i];
 
-        ok = ok && (!a || lines_grow((void **)&a->ids, from, to,
-                                     sizeof(*a->ids)));
+        ok = ok &&
+             (!a || lines_grow((void **)&a->ids, from, to, sizeof(*a->ids)));
     }
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++) {
         struct ns *s = &kv->ns[i];
@@ -73,8 +73,8 @@ static bool peers_room(struct pikv *kv)
     for (uint32_t i = 0; i < NAMESPACES_MAX; i++) {
         struct ns *s = &kv->ns[i];
 
-        ok = ok && (!s->at || lines_grow((void **)&s->at, from, to,
-                                         sizeof(*s->at)));
+        ok = ok &&
+             (!s->at || lines_grow((void **)&s->at, from, to, sizeof(*s->at)));
     }
     if (ok)
         kv->peer_cap = to;

@@ -378,6 +378,8 @@ static void close_memory(struct pikv *kv)
         free(p->iov);
         free(p->msg);
         free(p->frames);
+        free(p->side);
+        free(p->aside);
         free(p);
     }
     while (!list_empty(&kv->regions))

@@ -155,7 +155,7 @@ struct pikv_info {
     uint32_t batch_keys_max; /* items per call */
     uint64_t block_bytes_max;
     uint32_t pin_ttl_ms_max;
-    uint64_t boot; /* random id of the daemon's run */
+    uint64_t boot;  /* random id of the daemon's run */
     uint32_t nodes; /* of the cluster; 0: there is no view */
     uint64_t epoch; /* of the view */
 };
@@ -163,9 +163,9 @@ int pikv_info(struct pikv *kv, struct pikv_info *out);
 
 struct pikv_node {
     char name[64];
-    char state[12]; /* joining, up, draining, down */
+    char state[12];    /* joining, up, draining, down */
     char transport[8]; /* "shm" or "ucx"; "": not used by this handle yet */
-    uint32_t index; /* pikv_event.node */
+    uint32_t index;    /* pikv_event.node */
     uint32_t lanes, lanes_up; /* connections of this handle */
     uint32_t slots;           /* of 65536 that it is the home of */
     bool broken; /* it did not answer: not asked until a probe comes back */
@@ -262,13 +262,13 @@ struct pikv_call {
     bool demote;          /* EVICT: out of DRAM, to the SSD, not dropped */
     bool parts;           /* GET: a completion for each item as well, in the
                            * order asked (layer-wise loading) */
-    bool here;            /* daemons and operators: what the node that was opened
-                           * has counts, whoever owns the key; PUT: stored
-                           * there, no copies elsewhere */
-    uint32_t layout;      /* PUT, PUT_WRITE, GET: items name blocks of this
-                           * layout; 0 none */
-    uint32_t open_ms;     /* PUT_BEGIN: the block must be committed by then;
-                           * 0: the server's limits.open_time */
+    bool here;        /* daemons and operators: what the node that was opened
+                       * has counts, whoever owns the key; PUT: stored
+                       * there, no copies elsewhere */
+    uint32_t layout;  /* PUT, PUT_WRITE, GET: items name blocks of this
+                       * layout; 0 none */
+    uint32_t open_ms; /* PUT_BEGIN: the block must be committed by then;
+                       * 0: the server's limits.open_time */
     float max_err;
     uint64_t trace; /* opaque, for logs */
     void *user;     /* comes back in the completion */
@@ -317,11 +317,11 @@ struct pikv_put {
     uint8_t replicas; /* copies in all, 1 to 3; 0: the server's default */
     uint8_t place;    /* 0 owner, 1 local_first, 2 both */
     uint32_t block;   /* call.layout: which block of it; data and iov unused */
-    bool durable;   /* answered when it is on the SSD and flushed: OK. Else
-                     * NOT_DURABLE: stored in memory only, the SSD is failing,
-                     * or read-only, or had no time; UNSUPPORTED: this server
-                     * has no SSD, nothing was stored. Give it more than the
-                     * default deadline: a flush may take tens of ms */
+    bool durable;     /* answered when it is on the SSD and flushed: OK. Else
+                       * NOT_DURABLE: stored in memory only, the SSD is failing,
+                       * or read-only, or had no time; UNSUPPORTED: this server
+                       * has no SSD, nothing was stored. Give it more than the
+                       * default deadline: a flush may take tens of ms */
     bool client_keeps_copy;
 };
 
@@ -640,8 +640,8 @@ struct pikv_event {
     uint32_t lane; /* of the handle's: in a cluster those of the node that was
                     * opened, then those of others */
     uint32_t node; /* pikv_node.index; 0 without a view */
-    uint64_t seq; /* of this lane: 1, 2, 3, ... over all namespaces; starts
-                   * anew when the server does (.boot differs) */
+    uint64_t seq;  /* of this lane: 1, 2, 3, ... over all namespaces; starts
+                    * anew when the server does (.boot differs) */
     uint64_t boot;
     uint64_t count;                /* LOST */
     struct pikv_bytes key, parent; /* empty if not known: the key bytes of a

@@ -150,8 +150,8 @@ static uint16_t route_item(struct pikv *kv, struct spread *s, uint32_t item)
 
 static bool trip_waits_view(const struct pikv *kv, struct trip *t)
 {
-    t->waits_view = t->waits_view && nodes_asking(kv) &&
-                    t->fetches == kv->nodes->fetches;
+    t->waits_view =
+        t->waits_view && nodes_asking(kv) && t->fetches == kv->nodes->fetches;
     return t->waits_view;
 }
 

@@ -50,8 +50,8 @@ struct trip {
     uint16_t hint; /* by WRONG_NODE */
     bool redirected, failed_over, home_asked, waits_view;
     bool hot; /* it went to one of those that have it because it is hot */
-    uint32_t fetches; /* of the view, when it began to wait */
-    int status;       /* why the first one did not answer */
+    uint32_t fetches;           /* of the view, when it began to wait */
+    int status;                 /* why the first one did not answer */
     uint8_t copies, good, late; /* copies and holders: all, OK, not reached */
     int worst;
 };

@@ -158,9 +158,8 @@ int spread_begin(struct request **r, struct call *c)
     c->spread = s;
     list_init(&s->node);
     copy_request(&k, *r, NULL);
-    if (!copy_room(s, k.at + 1) ||
-        !part_room((void **)&s->trips, &s->trips_cap, (*r)->n,
-                   sizeof(*s->trips)))
+    if (!copy_room(s, k.at + 1) || !part_room((void **)&s->trips, &s->trips_cap,
+                                              (*r)->n, sizeof(*s->trips)))
         return ERR_NO_MEMORY;
     k = (struct copier){.base = s->bytes};
     copy_request(&k, *r, &s->r);

@@ -14,8 +14,8 @@
 #include "client/hedge.h"
 
 static const bool op_idem[OP_N] = {
-    [OP_GET] = true,    [OP_LOOKUP] = true, [OP_PUT] = true,
-    [OP_PIN] = true,    [OP_UNPIN] = true,  [OP_TOUCH] = true,
+    [OP_GET] = true,      [OP_LOOKUP] = true, [OP_PUT] = true,
+    [OP_PIN] = true,      [OP_UNPIN] = true,  [OP_TOUCH] = true,
     [OP_PREFETCH] = true, [OP_EVICT] = true,
 };
 
@@ -230,8 +230,7 @@ int spread_part_left(struct pikv *kv, struct part *p, int status)
     if (p->kind == LEG_ITEM)
         return items_left(kv, p, status);
     for (uint32_t i = 0; i < p->n; i++)
-        side_count(kv, &s->trips[part_item(p, i)], p->kind,
-                   p->side[i].status);
+        side_count(kv, &s->trips[part_item(p, i)], p->kind, p->side[i].status);
     return OK;
 }
 
@@ -271,8 +270,8 @@ static void drops_finish(struct call *c)
     const struct spread *s = c->spread;
 
     for (uint32_t i = 0; i < s->r.n; i++) {
-        int status = s->trips[i].copies ? drop_status(&s->trips[i])
-                                        : ERR_NO_SERVER;
+        int status =
+            s->trips[i].copies ? drop_status(&s->trips[i]) : ERR_NO_SERVER;
 
         c->results[i] = (struct pikv_result){.status = status};
         if (s->trips[i].late || !s->trips[i].copies)

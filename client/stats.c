@@ -113,8 +113,8 @@ static void stats_gauges(const struct pikv *kv, struct pikv_stats *out)
     out->hedges = kv->hedges;
     out->hedges_won = kv->hedges_won;
     for (uint32_t i = 0; i < kv->peer_n; i++)
-        out->breaker_open += !kv->peers[i]->gone &&
-                             kv->peers[i]->breaker != BREAKER_CLOSED;
+        out->breaker_open +=
+            !kv->peers[i]->gone && kv->peers[i]->breaker != BREAKER_CLOSED;
     LIST_FOREACH(l, &kv->regions)
     {
         const struct region *r = container_of(l, struct region, node);

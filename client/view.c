@@ -78,7 +78,7 @@ static enum err piece_take(struct cview *v, Pikv__ViewReply *m)
     v->next_node = m->next_node;
     list[v->reply_n++] = m;
     return v->code && v->code_n == v->code_bytes && !v->next_node ? ERR_MISS
-                                                                   : OK;
+                                                                  : OK;
 }
 
 enum err cview_piece(struct cview *v, Pikv__ViewReply *m)

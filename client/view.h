@@ -10,10 +10,10 @@
  *              heat       so many owners after the home serve reads as well
  *
  * A view comes from VIEW replies in pieces (cview_piece), nodes first, is
- * looked at when all are there (cview_whole), and replaces the one before as a whole: calls in
- * flight hold numbers of nodes, never pointers into a view. Addresses stay in
- * the reply that brought them. What a server sends is checked: indices of
- * unknown nodes read as nodes that do not answer. */
+ * looked at when all are there (cview_whole), and replaces the one before as a
+ * whole: calls in flight hold numbers of nodes, never pointers into a view.
+ * Addresses stay in the reply that brought them. What a server sends is
+ * checked: indices of unknown nodes read as nodes that do not answer. */
 #ifndef CLIENT_VIEW_H
 #define CLIENT_VIEW_H
 
@@ -54,7 +54,7 @@ struct cview {
     Pikv__ViewReply **replies;
     uint32_t reply_n;
     uint32_t next_node; /* not 0: nodes are to be asked for from here on */
-    uint8_t *code; /* rows, run-length coded, as they come */
+    uint8_t *code;      /* rows, run-length coded, as they come */
     uint64_t code_n, code_bytes;
 };
 

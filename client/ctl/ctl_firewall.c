@@ -28,9 +28,19 @@ static bool is_ipv4(const char *text, size_t n)
     return n > 0;
 }
 
+/* Is the host at `host` also an earlier one of the list? A set has it once. */
+static bool host_before(const char *list, const char *host, size_t n)
+{
+    for (const char *p = list; p + n < host; p++)
+        if (p[0] == '=' && strncmp(p + 1, host, n) == 0 && p[n + 1] == ':')
+            return true;
+    return false;
+}
+
 /* The addresses of a list NAME=HOST:PORT..., as elements of a set. */
 static uint32_t print_hosts(const char *list)
 {
+    const char *all = list;
     uint32_t n = 0;
 
     while (*list) {
@@ -39,7 +49,7 @@ static uint32_t print_hosts(const char *list)
         const char *host = equal ? equal + 1 : list;
         size_t host_n = strcspn(host, ":,/");
 
-        if (equal && is_ipv4(host, host_n))
+        if (equal && is_ipv4(host, host_n) && !host_before(all, host, host_n))
             printf("%s%.*s", n++ ? ", " : "", (int)host_n, host);
         list += len + (list[len] == ',');
     }
@@ -51,7 +61,7 @@ static void print_set(const char *name, const char *voters, const char *nodes)
     printf("  set %s { # add the addresses of %s\n    type ipv4_addr; "
            "flags interval\n    elements = { ",
            name, name);
-    if (print_hosts(voters) + print_hosts(nodes) == 0)
+    if (print_hosts(*voters ? voters : nodes) == 0)
         fputs("127.0.0.1", stdout);
     puts(" }\n  }");
 }
@@ -76,8 +86,12 @@ static void print_rules(const struct doctor *d)
     }
     if (doctor_bool(d, "listen.ucx.enabled", false) &&
         !is_loopback(doctor_text(d, "listen.ucx.host", "127.0.0.1"))) {
-        snprintf(ports, sizeof(ports), "{ %" PRIu64 "-%" PRIu64 ", %s }", ucx,
-                 ucx + lanes - 1,
+        int n = lanes == 1
+                    ? snprintf(ports, sizeof(ports), "{ %" PRIu64, ucx)
+                    : snprintf(ports, sizeof(ports),
+                               "{ %" PRIu64 "-%" PRIu64, ucx, ucx + lanes - 1);
+
+        snprintf(ports + n, sizeof(ports) - (size_t)n, ", %s }",
                  doctor_text(d, "listen.ucx.port_range", "7500-7999"));
         print_rule(ports, "@pikvd_clients",
                    "UCX: whoever reaches it controls the daemon");

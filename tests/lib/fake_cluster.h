@@ -2,7 +2,8 @@
  *
  * Fakes that are a cluster (fake_view.h), and a handle on it: what the tests of
  * libpikv with many nodes share. Runs of 16 slots are owned by nodes i, i + 1,
- * i + 2 modulo how many there are; the test changes the view and tells whom it wants. */
+ * i + 2 modulo how many there are; the test changes the view and tells whom it
+ * wants. */
 #ifndef TESTS_FAKE_CLUSTER_H
 #define TESTS_FAKE_CLUSTER_H
 

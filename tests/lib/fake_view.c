@@ -11,12 +11,28 @@
 #include "pikv.pb-c.h"
 #include "tests/lib/fake_impl.h"
 
+/* Looked at here, in the test's thread: a fake may end before another. */
+static void where(struct fake_view *v, uint32_t i)
+{
+    const struct fake *at = v->nodes[i].at;
+
+    v->where[i].lane_n = at ? at->lane_n : 1;
+    for (uint32_t k = 0; k < v->where[i].lane_n; k++)
+        snprintf(v->where[i].shm[k], sizeof(v->where[i].shm[k]), "%s%s",
+                 v->nodes[i].addr ? "" : "shm:",
+                 v->nodes[i].addr ? v->nodes[i].addr
+                 : at             ? at->lanes[k].path
+                                  : "");
+}
+
 void fake_set_view(struct fake *f, const struct fake_view *v, uint32_t self)
 {
     struct fake_view *mine = malloc(sizeof(*mine)), *before;
 
     *mine = *v;
     mine->self = self;
+    for (uint32_t i = 0; i < v->node_n; i++)
+        where(mine, i);
     pthread_mutex_lock(&f->mu);
     before = f->view;
     f->view = mine;
@@ -85,9 +101,9 @@ static uint32_t encode(const struct fake_view *v, uint8_t *out)
     for (uint32_t slot = 0, end; slot < WIRE_SLOTS; slot = end) {
         uint16_t more;
 
-        for (end = slot + 1; end < WIRE_SLOTS &&
-                             memcmp(&v->rows[slot], &v->rows[end],
-                                    sizeof(v->rows[0])) == 0;
+        for (end = slot + 1;
+             end < WIRE_SLOTS &&
+             memcmp(&v->rows[slot], &v->rows[end], sizeof(v->rows[0])) == 0;
              end++)
             ;
         more = (uint16_t)(end - slot - 1);
@@ -108,7 +124,6 @@ struct words {
 
 static void node_words(const struct fake_view *v, uint32_t i, struct words *w)
 {
-    const struct fake *at = v->nodes[i].at;
     static char none[] = "";
 
     pikv__view_node__init(&w->node);
@@ -119,16 +134,12 @@ static void node_words(const struct fake_view *v, uint32_t i, struct words *w)
     w->node.state = w->state;
     w->node.zone = w->node.peer = w->node.rack = none;
     w->node.host = v->nodes[i].host;
-    w->node.n_lanes = at ? at->lane_n : 1;
+    w->node.n_lanes = v->where[i].lane_n;
     w->node.lanes = w->list;
     for (uint32_t k = 0; k < w->node.n_lanes; k++) {
         w->list[k] = &w->lanes[k];
         pikv__lane__init(&w->lanes[k]);
-        if (v->nodes[i].addr)
-            snprintf(w->shm[k], sizeof(w->shm[k]), "%s", v->nodes[i].addr);
-        else
-            snprintf(w->shm[k], sizeof(w->shm[k]), "shm:%s",
-                     at ? at->lanes[k].path : "");
+        snprintf(w->shm[k], sizeof(w->shm[k]), "%s", v->where[i].shm[k]);
         w->lanes[k].shm = w->shm[k];
         w->lanes[k].ucx = none;
     }

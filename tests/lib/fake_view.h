@@ -28,6 +28,10 @@ struct fake_view {
         const char *addr; /* in place of at's lane 0 */
     } nodes[FAKE_NODES];
     struct fake_row rows[WIRE_SLOTS];
+    struct { /* by fake_set_view: where the nodes are */
+        uint32_t lane_n;
+        char shm[8][160];
+    } where[FAKE_NODES];
 };
 
 /* Copied; the fake is node self of it. */

@@ -32,8 +32,8 @@ static void put_all(void)
     for (uint32_t i = 0; i < N; i++) {
         snprintf(names[i], sizeof(names[i]), "key%u", i);
         fill(in[i], LEN, i);
-        puts[i] = (struct pikv_put){.key = key_of(names[i]),
-                                    .data = {in[i], LEN}};
+        puts[i] =
+            (struct pikv_put){.key = key_of(names[i]), .data = {in[i], LEN}};
     }
     ck_assert_int_eq(pikv_put_sync(kv, ns, puts, N, &patient, results), 0);
     for (uint32_t i = 0; i < N; i++)
@@ -311,8 +311,8 @@ START_TEST(a_node_dies_in_a_batch_and_only_its_items_miss)
 
         ck_assert(is_hit || results[i].status == PIKV_RETRY);
         ck_assert(!is_hit || memcmp(in[i], out[i], LEN) == 0);
-        ck_assert_int_eq(
-            is_hit, view.rows[slot_of_key(names[i])].owner[0] != 1);
+        ck_assert_int_eq(is_hit,
+                         view.rows[slot_of_key(names[i])].owner[0] != 1);
         hit += is_hit;
         down += !is_hit;
     }

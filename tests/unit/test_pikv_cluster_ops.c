@@ -40,9 +40,8 @@ static int evict_label(uint32_t *count_out)
     struct pikv_completion done;
     uint64_t id;
 
-    ck_assert_int_eq(pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 9, &patient, NULL,
-                                &id),
-                     0);
+    ck_assert_int_eq(
+        pikv_evict(kv, ns, PIKV_LABEL, NULL, 0, 9, &patient, NULL, &id), 0);
     pikv_wait(kv, id, &done);
     *count_out = done.count;
     return done.status;
@@ -199,8 +198,7 @@ END_TEST
 START_TEST(a_matrix_of_columns_is_merged_over_nodes)
 {
     enum { POS = 40, COLS = 2 };
-    struct pikv_column rules[COLS] = {{.rule = 0},
-                                      {.rule = 1, .trailing = 2}};
+    struct pikv_column rules[COLS] = {{.rule = 0}, {.rule = 1, .trailing = 2}};
     char names[POS * COLS][16];
     struct pikv_key keys[POS * COLS];
     struct pikv_result r[POS * COLS];
@@ -216,9 +214,9 @@ START_TEST(a_matrix_of_columns_is_merged_over_nodes)
         if (i % COLS ? i / COLS == 28 || i / COLS == 29 : i / COLS < 33)
             ck_assert_int_eq(put(names[i], buf, 8), PIKV_OK);
     }
-    ck_assert_int_eq(pikv_lookup(kv, ns, keys, POS, rules, COLS, stops,
-                                 &patient, r, &id),
-                     0);
+    ck_assert_int_eq(
+        pikv_lookup(kv, ns, keys, POS, rules, COLS, stops, &patient, r, &id),
+        0);
     ck_assert_int_eq(pikv_wait(kv, id, &done), PIKV_OK);
     ck_assert_uint_eq(done.prefix, 30);
     for (uint32_t p = 0; p < POS; p++)
@@ -466,8 +464,8 @@ START_TEST(part_completions_wait_for_what_was_sent_away)
         fake_set_tells(fakes[i], TELLS_EACH);
     for (uint32_t i = 0; i < PARTS; i++) {
         snprintf(names[i], sizeof(names[i]), "p%u", i);
-        gets[i] = (struct pikv_get){.key = key_of(names[i]),
-                                    .data = {out[i], 8}};
+        gets[i] =
+            (struct pikv_get){.key = key_of(names[i]), .data = {out[i], 8}};
     }
     /* All slots go one node on; the handle does not know it. */
     for (uint32_t slot = 0; slot < WIRE_SLOTS; slot++) {

@@ -7,7 +7,7 @@ _pikvctl()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--pattern|--cap|--limit|--count|-n|--from|--interval|--config|--trace|--block|--dram|--ssd) ((i++)) ;;
+        --output|-o|--address|--deadline|--namespace|-N|--group|-g|--scope|--route|--parent|--ttl|--label|-l|--offset|--length|--pattern|--cap|--limit|--count|-n|--from|--interval|--config|--trace|--block|--dram|--ssd|--format|--model|--gpus|--nodes|--redundant|--groups) ((i++)) ;;
         -*) ;;
         *)
             if [[ -z $verb ]]; then verb=$word
@@ -21,7 +21,7 @@ _pikvctl()
     esac
     case $verb in
     "")
-        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session export import events stat top size inspect keys clients namespace ssd reload ping config doctor completion" -- "$cur"))
+        COMPREPLY=($(compgen -W "put get lookup evict prefetch explain session export import events stat top size inspect keys clients namespace ssd cluster node placement coord experts firewall reload ping config doctor completion" -- "$cur"))
         return ;;
     namespace)
         if [[ -z $second ]]; then
@@ -32,6 +32,36 @@ _pikvctl()
     ssd)
         if [[ -z $second ]]; then
             COMPREPLY=($(compgen -W "list retire replace" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    cluster)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "status nodes slots events" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    node)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "drain undrain remove" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    placement)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "show plan apply" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    coord)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "status transfer recover" -- "$cur"))
+            return
+        fi
+        verb+=" $second" ;;
+    experts)
+        if [[ -z $second ]]; then
+            COMPREPLY=($(compgen -W "load plan export" -- "$cur"))
             return
         fi
         verb+=" $second" ;;
@@ -67,6 +97,23 @@ _pikvctl()
     "ssd list") word="--output --address --deadline --help --version" ;;
     "ssd retire") word="--output --address --deadline --help --version --dry-run" ;;
     "ssd replace") word="--output --address --deadline --help --version --dry-run --yes" ;;
+    "cluster status") word="--output --address --deadline --help --version" ;;
+    "cluster nodes") word="--output --address --deadline --help --version" ;;
+    "cluster slots") word="--output --address --deadline --help --version --limit" ;;
+    "cluster events") word="--output --address --deadline --help --version" ;;
+    "node drain") word="--output --address --deadline --help --version --dry-run" ;;
+    "node undrain") word="--output --address --deadline --help --version" ;;
+    "node remove") word="--output --address --deadline --help --version --dry-run --yes" ;;
+    "placement show") word="--output --address --deadline --help --version" ;;
+    "placement plan") word="--output --address --deadline --help --version" ;;
+    "placement apply") word="--output --address --deadline --help --version --dry-run" ;;
+    "coord status") word="--output --address --deadline --help --version" ;;
+    "coord transfer") word="--output --address --deadline --help --version" ;;
+    "coord recover") word="--output --address --deadline --help --version --yes" ;;
+    "experts load") word="--output --address --deadline --help --version --model" ;;
+    "experts plan") word="--output --address --deadline --help --version --model --gpus --nodes --redundant --groups" ;;
+    "experts export") word="--output --address --deadline --help --version --format --model --gpus --nodes --redundant --groups" ;;
+    "firewall") word="--output --address --deadline --help --version --config --format" ;;
     "reload") word="--output --address --deadline --help --version" ;;
     "ping") word="--output --address --deadline --help --version" ;;
     "config check") word="--output --address --deadline --help --version" ;;

@@ -73,6 +73,8 @@ class Info(NamedTuple):
     block_bytes_max: int
     pin_ttl_ms_max: int
     boot: int
+    nodes: int
+    epoch: int
 
 class Explanation(NamedTuple):
     reason: str
@@ -101,6 +103,7 @@ class Event(NamedTuple):
     token_n: int
     labels: tuple[int, int, int, int]
     when_ms: int
+    node: int
 
 class Memory:
     address: int
@@ -138,6 +141,7 @@ class Handle:
     def _layout(self, *args: Any) -> int: ...
     def _layout_free(self, id: int, /) -> None: ...
     def _stats(self) -> dict[str, Any]: ...
+    def nodes(self) -> list[dict[str, Any]]: ...
 
 class Calls:
     _client: Any
@@ -152,7 +156,8 @@ class Calls:
         group: Each = 0, cls: Each = 0, parents: Texts = None,
         labels: Labels = None, pages: Each = None, token_ends: Each = None,
         token_ns: Each = None, affinity: Each = 0, priority: Each = 0,
-        ttl_ms: Each = 0, pin_ttl_ms: Each = 0, durable: bool = False,
+        replicas: Each = 0, ttl_ms: Each = 0, pin_ttl_ms: Each = 0,
+        durable: bool = False,
         crc32c: Each = None, layout: int = 0, tag: Any = None,
         deadline_ms: float = 0, trace: int = 0
     ) -> Results: ...
@@ -162,7 +167,8 @@ class Calls:
         group: Each = 0, cls: Each = 0, parents: Texts = None,
         labels: Labels = None, pages: Each = None, token_ends: Each = None,
         token_ns: Each = None, affinity: Each = 0, priority: Each = 0,
-        ttl_ms: Each = 0, pin_ttl_ms: Each = 0, durable: bool = False,
+        replicas: Each = 0, ttl_ms: Each = 0, pin_ttl_ms: Each = 0,
+        durable: bool = False,
         crc32c: Each = None, layout: int = 0, tag: Any = None,
         deadline_ms: float = 0, trace: int = 0
     ) -> int: ...
@@ -278,7 +284,8 @@ class Calls:
         group: Each = 0, cls: Each = 0, parents: Texts = None,
         labels: Labels = None, pages: Each = None, token_ends: Each = None,
         token_ns: Each = None, affinity: Each = 0, priority: Each = 0,
-        ttl_ms: Each = 0, pin_ttl_ms: Each = 0, durable: bool = False,
+        replicas: Each = 0, ttl_ms: Each = 0, pin_ttl_ms: Each = 0,
+        durable: bool = False,
         writers: Each = 1, open_ms: int = 0, tag: Any = None,
         deadline_ms: float = 0, trace: int = 0
     ) -> Results: ...
@@ -288,7 +295,8 @@ class Calls:
         group: Each = 0, cls: Each = 0, parents: Texts = None,
         labels: Labels = None, pages: Each = None, token_ends: Each = None,
         token_ns: Each = None, affinity: Each = 0, priority: Each = 0,
-        ttl_ms: Each = 0, pin_ttl_ms: Each = 0, durable: bool = False,
+        replicas: Each = 0, ttl_ms: Each = 0, pin_ttl_ms: Each = 0,
+        durable: bool = False,
         writers: Each = 1, open_ms: int = 0, tag: Any = None,
         deadline_ms: float = 0, trace: int = 0
     ) -> int: ...

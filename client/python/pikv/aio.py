@@ -175,6 +175,9 @@ class Client:
     async def unlayout(self, layout: int) -> None:
         return await self._run(self.sync.unlayout, layout)
 
+    async def nodes(self) -> list[dict[str, Any]]:
+        return self.sync.nodes()
+
     async def stats(self) -> dict[str, Any]:
         return self.sync.stats()
 

@@ -14,6 +14,7 @@ from . import _pikv, metrics
 from .errors import ERRORS, Miss, TooSmall
 
 _SESSION = {"open": 0, "idle": 1, "closed": 2}
+_HEDGE = {"replicas": 0, "never": 1, "always": 2}
 _MAX_MS = 4_000_000
 _MISS, _TOO_SMALL, _HIT = Miss.code, TooSmall.code, 2
 
@@ -27,6 +28,12 @@ def _us(ms: float, name: str = "deadline_ms") -> int:
     if not 0 <= ms <= _MAX_MS:
         raise ValueError(f"{name}: want 0 to {_MAX_MS} ms; 0 is the default")
     return int(ms * 1000)
+
+
+def _hedge(word: str) -> int:
+    if word not in _HEDGE:
+        raise ValueError(f"hedge: {word!r}; want one of {', '.join(_HEDGE)}")
+    return _HEDGE[word]
 
 
 def is_hit(found: _pikv.Result, key: bytes | str) -> bool:
@@ -75,12 +82,16 @@ class Group(NamedTuple):
 class Client(_pikv.Handle):
     """A connection to a pikvd.
 
-    address: "shm:PATH" or "ucx:HOST:PORT"; None: $PIKV_ADDRESS, or
+    address: "shm:PATH" or "ucx:HOST:PORT", or several with commas between,
+        tried in turn: any node of a cluster will do; None: $PIKV_ADDRESS, or
         shm:/run/pikvd/pikvd.sock.
     engine, model, dp_rank, tp_rank, pp_rank: shown by `pikvctl clients`.
     connect_ms: how long this constructor waits.
     inflight: calls submitted and not yet taken; more raise Busy.
     staging_bytes: for buffers that are not registered.
+    hedge: whether a get that takes longer than 95 of 100 did lately is asked
+        of a second node of the cluster: "replicas" (where others have the
+        block: hot slots), "always" (the next owner in any case), "never".
 
     Raises NoServer, Timeout, BadVersion, Denied, NoMemory. All methods may be
     called from any thread; waiting lets the GIL go. A child after fork gets
@@ -91,12 +102,13 @@ class Client(_pikv.Handle):
                  engine: str | None = None, model: str | None = None,
                  dp_rank: int = 0, tp_rank: int = 0, pp_rank: int = 0,
                  connect_ms: int = 1000, inflight: int = 256,
-                 staging_bytes: int = 64 << 20) -> None:
+                 staging_bytes: int = 64 << 20,
+                 hedge: str = "replicas") -> None:
         super().__init__()
         self._held: dict[int, Any] = {}  # layout id: its buffer
         self._ended: set[int] = set()  # layouts ended before they had one
         self._open(address, engine, model, dp_rank, tp_rank, pp_rank,
-                   connect_ms, inflight, staging_bytes)
+                   connect_ms, inflight, staging_bytes, _hedge(hedge))
 
     def __enter__(self) -> Client:
         return self
@@ -180,7 +192,8 @@ class Client(_pikv.Handle):
     def stats(self) -> dict[str, Any]:
         """What this client did: {"ops": {"get": {"calls", "items", "bytes",
         "hits", "misses", ..., "buckets"}}, "inflight", "staging_bytes",
-        "registered_bytes", "lanes", "lanes_up", "reconnects"}. buckets[i]
+        "registered_bytes", "lanes", "lanes_up", "reconnects", "redirects",
+        "failovers", "copies_failed", "hedges", "hedges_won", "breaker_open"}. buckets[i]
         counts calls that took up to 2**i us, the last one the rest."""
         return self._stats()
 

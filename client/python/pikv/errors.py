@@ -308,6 +308,13 @@ class NotDurable(Error):
     text = "stored in memory, but it could not be made durable on the SSD"
 
 
+class NoQuorum(Error):
+    """The voters of the cluster have no majority now."""
+
+    code, name, who = -39, "NO_QUORUM", "retry"
+    text = "the voters of the cluster have no majority now"
+
+
 __all__ = [
     "Miss",
     "Exists",
@@ -347,6 +354,7 @@ __all__ = [
     "Draining",
     "Internal",
     "NotDurable",
+    "NoQuorum",
 ]
 
 ERRORS = {cls.code: cls for cls in Error.__subclasses__()}

@@ -29,6 +29,15 @@ _GAUGES = [
     ("registered_bytes", "Bytes of registered memory."),
     ("lanes", "Lanes of the server."),
     ("lanes_up", "Lanes that are connected."),
+    ("breaker_open", "Nodes that are not asked for now."),
+]
+_TOTALS = [
+    ("reconnects", "Connections made again."),
+    ("redirects", "Items that a node sent to another."),
+    ("failovers", "Items that went to the next owner of their slot."),
+    ("copies_failed", "Copies of blocks that were not made."),
+    ("hedges", "Gets asked of a second node."),
+    ("hedges_won", "Gets that the second node answered first."),
 ]
 
 
@@ -76,7 +85,8 @@ def text(stats: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         name = f"pikv_client_{field}"
         out += _head(name, "gauge", doc)
         out.append(f"{name}{_labels(labels)} {stats[field]}")
-    name = "pikv_client_reconnects_total"
-    out += _head(name, "counter", "Connections made again.")
-    out.append(f"{name}{_labels(labels)} {stats['reconnects']}")
+    for field, doc in _TOTALS:
+        name = f"pikv_client_{field}_total"
+        out += _head(name, "counter", doc)
+        out.append(f"{name}{_labels(labels)} {stats[field]}")
     return "\n".join(out + _histogram(stats["ops"], labels)) + "\n"

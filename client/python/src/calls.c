@@ -336,8 +336,8 @@ static void calls_dealloc(PyObject *self)
 #define ANY ", tag=None, deadline_ms=0, trace=0"
 #define ATTRIBUTES                                                             \
     ", parents=None, labels=None, pages=None, token_ends=None, "               \
-    "token_ns=None, affinity=0, priority=0, ttl_ms=0, pin_ttl_ms=0, "          \
-    "durable=False"
+    "token_ns=None, affinity=0, priority=0, replicas=0, ttl_ms=0, "            \
+    "pin_ttl_ms=0, durable=False"
 #define WORDS(name, given, doc) name "($self" given ")\n--\n\n" doc
 #define FAST METH_FASTCALL | METH_KEYWORDS
 #define DOORS(name, given, doc)                                                \

@@ -27,10 +27,11 @@ static PyStructSequence_Field event_fields[] = {
     {"token_n", NULL},
     {"labels", "four ints"},
     {"when_ms", "wall clock, milliseconds since 1970"},
+    {"node", "of a cluster: its index in Client.nodes()"},
     {NULL, NULL},
 };
 PyStructSequence_Desc event_desc = {"pikv.Event", "What happened to a block.",
-                                    event_fields, 19};
+                                    event_fields, 20};
 
 static const char *kind_word(enum pikv_event_kind kind)
 {
@@ -54,14 +55,14 @@ static PyObject *event_new(struct state *st, const struct pikv_event *e)
     typedef unsigned long long u64;
     const char *key = e->key.p, *parent = e->parent.p;
     PyObject *t = Py_BuildValue(
-        "(sIKKKy#y#y#HBBy#KKIII(KKKK)K)", kind_word(e->kind), e->lane,
+        "(sIKKKy#y#y#HBBy#KKIII(KKKK)KI)", kind_word(e->kind), e->lane,
         (u64)e->seq, (u64)e->boot, (u64)e->count, key ? key : "",
         (Py_ssize_t)e->key.len, parent ? parent : "", (Py_ssize_t)e->parent.len,
         (const char *)e->hash, (Py_ssize_t)sizeof(e->hash), e->group, e->cls,
         e->tier, (const char *)e->scope, (Py_ssize_t)sizeof(e->scope),
         (u64)e->len, (u64)e->version, e->page, e->token_end, e->token_n,
         (u64)e->labels[0], (u64)e->labels[1], (u64)e->labels[2],
-        (u64)e->labels[3], (u64)e->when_ms);
+        (u64)e->labels[3], (u64)e->when_ms, e->node);
     PyObject *out =
         t ? PyObject_CallFunctionObjArgs((PyObject *)st->event, t, NULL) : NULL;
 

@@ -74,20 +74,24 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *kw)
     return (PyObject *)h;
 }
 
-/* _open(address, engine, model, dp, tp, pp, connect_ms, inflight, staging) */
+/* _open(address, engine, model, dp, tp, pp, connect_ms, inflight, staging,
+ * hedge) */
 static PyObject *handle_open(PyObject *self, PyObject *args)
 {
     struct handle *h = (struct handle *)self;
     struct pikv_options o = {.address = NULL};
     struct pikv *kv = NULL;
+    uint32_t hedge = 0;
     int e;
     PyThreadState *gil;
 
-    if (!PyArg_ParseTuple(args, "zzzO&O&O&O&O&O&", &o.address, &o.engine,
+    if (!PyArg_ParseTuple(args, "zzzO&O&O&O&O&O&O&", &o.address, &o.engine,
                           &o.model, as_u32, &o.dp_rank, as_u32, &o.tp_rank,
                           as_u32, &o.pp_rank, as_u32, &o.connect_ms, as_u32,
-                          &o.inflight_max, as_u64, &o.staging_bytes))
+                          &o.inflight_max, as_u64, &o.staging_bytes, as_u32,
+                          &hedge))
         return NULL;
+    o.hedge = (enum pikv_hedge)hedge;
     if (h->kv) {
         PyErr_SetString(PyExc_RuntimeError, "the client is open already");
         return NULL;
@@ -348,7 +352,10 @@ static PyMethodDef methods[] = {
     {"_stats", handle_stats, METH_NOARGS, NULL},
     {"info", handle_info, METH_NOARGS,
      "info() -> Info(server, transport, lanes, batch_keys_max, "
-     "block_bytes_max, pin_ttl_ms_max, boot)"},
+     "block_bytes_max, pin_ttl_ms_max, boot, nodes, epoch)"},
+    {"nodes", handle_nodes, METH_NOARGS,
+     "nodes() -> list of dict: name, state, transport, index, lanes, "
+     "lanes_up, slots, broken. Empty: the server is no cluster."},
     {"close", handle_close, METH_NOARGS,
      "Ends the connection. Calls in flight are given up, their buffers are "
      "let go; waits for other threads' calls. Any number of times."},

@@ -85,9 +85,12 @@ static int labels_open(struct batch *b, uint64_t *all, PyObject **each)
     return 0;
 }
 
+enum { REPLICAS_MAX = 3 };
+
 struct attributes {
     struct texts parent;
-    struct column page, token_end, token_n, ttl, pin, affinity, priority;
+    struct column page, token_end, token_n, ttl, pin, affinity, priority,
+        replicas;
     uint64_t labels[LABELS];
     PyObject *labels_each;
     bool durable;
@@ -103,6 +106,7 @@ static int attributes_open(struct batch *b, struct attributes *a)
         column_open(b, O_pin_ttl_ms, UINT32_MAX, &a->pin) ||
         column_open(b, O_affinity, UINT64_MAX, &a->affinity) ||
         column_open(b, O_priority, UINT8_MAX, &a->priority) ||
+        column_open(b, O_replicas, REPLICAS_MAX, &a->replicas) ||
         labels_open(b, a->labels, &a->labels_each) ||
         option_bool(b, O_durable, &a->durable))
         return -1;
@@ -122,7 +126,7 @@ static int column_u32(const struct column *c, uint32_t i, uint32_t *out)
 static int attributes_at(const struct attributes *a, uint32_t i,
                          struct pikv_put *p)
 {
-    uint64_t priority;
+    uint64_t priority, replicas;
 
     if (texts_at(&a->parent, i, &p->parent) ||
         column_u32(&a->page, i, &p->page) ||
@@ -131,7 +135,8 @@ static int attributes_at(const struct attributes *a, uint32_t i,
         column_u32(&a->ttl, i, &p->ttl_ms) ||
         column_u32(&a->pin, i, &p->pin_ttl_ms) ||
         column_at(&a->affinity, i, &p->affinity) ||
-        column_at(&a->priority, i, &priority))
+        column_at(&a->priority, i, &priority) ||
+        column_at(&a->replicas, i, &replicas))
         return -1;
     memcpy(p->labels, a->labels, sizeof(p->labels));
     if (a->labels_each &&
@@ -139,6 +144,7 @@ static int attributes_at(const struct attributes *a, uint32_t i,
                     (Py_ssize_t)i, p->labels))
         return -1;
     p->priority = (uint8_t)priority;
+    p->replicas = (uint8_t)replicas;
     p->durable = a->durable;
     return 0;
 }

@@ -13,7 +13,8 @@
 #define ANY (B(tag) | B(deadline_ms) | B(trace))
 #define ATTRIBUTES                                                             \
     (B(parents) | B(labels) | B(pages) | B(token_ends) | B(token_ns) |         \
-     B(affinity) | B(priority) | B(ttl_ms) | B(pin_ttl_ms) | B(durable))
+     B(affinity) | B(priority) | B(replicas) | B(ttl_ms) | B(pin_ttl_ms) |     \
+     B(durable))
 
 static_assert(OPTION_N <= 64, "a bit for each option");
 

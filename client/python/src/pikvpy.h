@@ -63,9 +63,10 @@ enum {
     X(lengths)                                                                 \
     X(tokens)                                                                  \
     X(offsets)                                                                 \
-    X(writer) X(writers) X(open_ms) X(parents) X(labels) X(pages)              \
-        X(token_ends) X(token_ns) X(crc32c) X(route) X(routes) X(scope)        \
-            X(group) X(cls) X(affinity) X(priority) X(ttl_ms) X(pin_ttl_ms)    \
+    X(writer)                                                                  \
+    X(writers) X(open_ms) X(parents) X(labels) X(pages) X(token_ends)          \
+        X(token_ns) X(crc32c) X(route) X(routes) X(scope) X(group) X(cls)      \
+            X(affinity) X(priority) X(replicas) X(ttl_ms) X(pin_ttl_ms)        \
                 X(durable) X(layout) X(tag) X(deadline_ms) X(if_versions)      \
                     X(verify) X(parts) X(soft_ms) X(loan) X(cols) X(columns)   \
                         X(promote) X(select) X(label) X(demote) X(cap_mib)     \
@@ -314,6 +315,7 @@ void events_shut(struct events *e);
 
 /* stats.c */
 PyObject *handle_stats(PyObject *self, PyObject *unused);
+PyObject *handle_nodes(PyObject *self, PyObject *unused);
 
 #define METHOD_FAST(fn) ((PyCFunction)(void (*)(void))(fn))
 

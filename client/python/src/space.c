@@ -14,10 +14,12 @@ static PyStructSequence_Field info_fields[] = {
     {"block_bytes_max", NULL},
     {"pin_ttl_ms_max", NULL},
     {"boot", "random id of the daemon's run"},
+    {"nodes", "of the cluster; 0: there is no view"},
+    {"epoch", "of the view"},
     {NULL, NULL},
 };
 PyStructSequence_Desc info_desc = {"pikv.Info", "What the server is.",
-                                   info_fields, 7};
+                                   info_fields, 9};
 
 static PyStructSequence_Field explanation_fields[] = {
     {"reason", "here, never_seen, evicted, not_admitted, late, expired, "
@@ -57,11 +59,12 @@ PyObject *handle_info(PyObject *self, PyObject *unused)
     handle_leave(h);
     if (e)
         return raise_code(h->st, e, NULL, NULL);
-    return seq_from(
-        h->st->info,
-        Py_BuildValue("(ssIIKIK)", i.server, i.transport, i.lanes,
-                      i.batch_keys_max, (unsigned long long)i.block_bytes_max,
-                      i.pin_ttl_ms_max, (unsigned long long)i.boot));
+    return seq_from(h->st->info,
+                    Py_BuildValue("(ssIIKIKIK)", i.server, i.transport, i.lanes,
+                                  i.batch_keys_max,
+                                  (unsigned long long)i.block_bytes_max,
+                                  i.pin_ttl_ms_max, (unsigned long long)i.boot,
+                                  i.nodes, (unsigned long long)i.epoch));
 }
 
 /* ---- open ---- */

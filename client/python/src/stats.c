@@ -56,8 +56,55 @@ PyObject *handle_stats(PyObject *self, PyObject *unused)
     if (!ops)
         return NULL;
 #define U(field) #field, (unsigned long long)s.field
-    return Py_BuildValue("{s:N,s:K,s:K,s:K,s:K,s:K,s:K}", "ops", ops,
-                         U(inflight), U(staging_bytes), U(registered_bytes),
-                         U(lanes), U(lanes_up), U(reconnects));
+    return Py_BuildValue(
+        "{s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "ops", ops,
+        U(inflight), U(staging_bytes), U(registered_bytes), U(lanes),
+        U(lanes_up), U(reconnects), U(redirects), U(failovers),
+        U(copies_failed), U(hedges), U(hedges_won), U(breaker_open));
 #undef U
+}
+
+static PyObject *node_dict(const struct pikv_node *n)
+{
+    return Py_BuildValue("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:O}", "name", n->name,
+                         "state", n->state, "transport", n->transport, "index",
+                         n->index, "lanes", n->lanes, "lanes_up", n->lanes_up,
+                         "slots", n->slots, "broken",
+                         n->broken ? Py_True : Py_False);
+}
+
+PyObject *handle_nodes(PyObject *self, PyObject *unused)
+{
+    struct handle *h = (struct handle *)self;
+    struct pikv *kv = handle_enter(h);
+    struct pikv_node *list = NULL;
+    PyObject *out = NULL;
+    int n, most = 0;
+
+    (void)unused;
+    if (!kv)
+        return NULL;
+    /* Until it has room for all: the view may grow meanwhile. */
+    while ((n = pikv_nodes(kv, list, (uint32_t)most)) > most) {
+        PyMem_Free(list);
+        most = n;
+        list = PyMem_Calloc((size_t)most, sizeof(*list));
+        if (!list)
+            break;
+    }
+    handle_leave(h);
+    if (n < 0)
+        raise_code(h->st, n, "nodes", NULL);
+    else if (n > 0 && !list)
+        PyErr_NoMemory();
+    else
+        out = PyList_New(n);
+    for (int i = 0; out && i < n; i++) {
+        PyObject *d = node_dict(&list[i]);
+
+        if (!d || PyList_SetItem(out, i, d))
+            Py_CLEAR(out);
+    }
+    PyMem_Free(list);
+    return out;
 }
