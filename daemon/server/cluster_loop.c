@@ -92,7 +92,17 @@ void cluster_loop_propose(struct cluster_loop *cl, struct ctl_call *call,
                           struct cmd *cmd)
 {
     struct cluster_event ev = {.kind = CLUSTER_PROPOSE, .cmd = cmd};
+    struct cluster_status st;
 
+    cluster_status(cl->cluster, &st);
+    if (st.phase == CLUSTER_CUT || st.phase == CLUSTER_SEEKING) {
+        struct answer no = {.err = ERR_NO_QUORUM};
+
+        errmsg_set(&no.msg, no.err,
+                   "no leader answers this node; nothing was changed");
+        call_end(cl, call, &no);
+        return;
+    }
     while (!cmd->id)
         cmd->id = cl->cfg.control->shell.random(cl->cfg.control->shell.arg);
     ev.ticket = cluster_loop_ticket(cl, call);

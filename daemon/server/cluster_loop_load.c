@@ -104,7 +104,7 @@ void cluster_load_take(struct cluster_loop *cl)
     r->get = sum.request_seconds[OP_GET];
 }
 
-/* ---- Counters of the cluster itself ----------------------------------------- */
+/* ---- Counters of the cluster itself ------------------------------------- */
 
 static void count_nodes(const struct cluster_loop *cl)
 {

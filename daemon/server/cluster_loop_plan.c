@@ -5,7 +5,7 @@
  * part as one command, beyond cluster.move_slots. The leader goes on with the
  * rest by itself either way.
  *
- *     copy of the view --place_next--> rows --into the copy--> again, until none
+ *     copy of the view --place_next--> rows --into the copy--> again until none
  *
  * Reading a plan costs the control thread some ten milliseconds, which is less
  * than a heartbeat. */

@@ -111,8 +111,8 @@ static enum err take_part(struct config_node *to, const char **at,
         return OK;
     }
     return errmsg_set(why, ERR_CONFIG,
-                      "\"%s\": \"%s\"; allowed: lanes:1 to lanes:64, shm:/PATH, "
-                      "ucx:HOST:PORT",
+                      "\"%s\": \"%s\"; allowed: lanes:1 to lanes:64, "
+                      "shm:/PATH, ucx:HOST:PORT",
                       to->name, part);
 }
 

@@ -95,8 +95,7 @@ static bool label_in(const struct drops_wide *w, uint64_t label)
 }
 
 static enum err wide_check(const struct drops_wide *w,
-                           const struct store_key *k,
-                           const struct wire_attr *a)
+                           const struct store_key *k, const struct wire_attr *a)
 {
     bool hit = false;
 

@@ -137,6 +137,7 @@ enum err lane_init(struct lane *l, const struct config *cfg, uint32_t idx,
     l->lanes = lanes;
     l->control = control;
     l->self_node = NODE_NONE;
+    l->viewless = cfg->cluster.enabled;
     list_init(&l->peer_list);
     list_init(&l->mem_waiters);
     for (uint32_t i = 0; i < STORE_POOLS; i++)
@@ -344,6 +345,7 @@ void lane_view_mail(struct mail *m, void *lane)
     l->view = ask->job->view;
     l->epoch = l->view ? l->view->epoch : 0;
     l->self_node = ask->job->self_node;
+    l->viewless = l->view == NULL;
     ctl_ack(ask, OK);
 }
 

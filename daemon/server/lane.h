@@ -85,6 +85,7 @@ struct lane {
     struct lane_nudge nudges[UNIT_LANES_MAX];
     uint64_t nudge_ns; /* others are not nudged again before */
     bool draining;
+    bool viewless; /* in a cluster, and its view has not come: no blocks yet */
     bool closing;   /* no op is left or will come: nothing new is begun */
     uint64_t ticks; /* turns done, atomic: the watchdog reads it */
 

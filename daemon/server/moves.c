@@ -7,8 +7,8 @@
 #include "server/owner.h"
 
 enum {
-    MOVES_STEP = 4096,  /* places looked at in a turn */
-    MOVES_DROPS = 64,   /* blocks dropped in it */
+    MOVES_STEP = 4096, /* places looked at in a turn */
+    MOVES_DROPS = 64,  /* blocks dropped in it */
 };
 
 void moves_set(uint64_t *words, uint32_t slot, bool on)
@@ -57,8 +57,7 @@ static uint16_t other_owner(const struct view *v, uint32_t slot)
     return NODE_NONE;
 }
 
-struct moves_need moves_need(const struct view *v, uint32_t slot,
-                             uint16_t self)
+struct moves_need moves_need(const struct view *v, uint32_t slot, uint16_t self)
 {
     const struct slot *s = &v->slots[slot];
     uint32_t rank = moves_rank(v, slot, self);
@@ -70,8 +69,8 @@ struct moves_need moves_need(const struct view *v, uint32_t slot,
     if (s->to == self && home != self) {
         n = (struct moves_need){MOVES_IN, home, 1};
     } else if (rank == 0 && s->from != NODE_NONE) {
-        n = (struct moves_need){
-            MOVES_REST, answers(v, s->from) ? s->from : NODE_NONE, 1};
+        n = (struct moves_need){MOVES_REST,
+                                answers(v, s->from) ? s->from : NODE_NONE, 1};
     } else if (rank == 0) {
         n = (struct moves_need){MOVES_COPY, other_owner(v, slot), 2};
     } else if (rank < VIEW_COPIES && home != self) {

@@ -59,8 +59,8 @@ enum moves_why {
 };
 struct moves_need {
     enum moves_why why;
-    uint16_t source;     /* who has them; answers */
-    uint8_t copies_min;  /* 1: all */
+    uint16_t source;    /* who has them; answers */
+    uint8_t copies_min; /* 1: all */
 };
 struct moves_need moves_need(const struct view *v, uint32_t slot,
                              uint16_t self);

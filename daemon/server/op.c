@@ -120,6 +120,8 @@ static enum err admit(const struct peer *p, const struct message *m,
         return ERR_DENIED;
     if (l->draining)
         return ERR_DRAINING;
+    if (l->viewless && (op == OP_OPEN || op_kinds[op].batch))
+        return ERR_BUSY; /* nobody knows yet whose slots are whose */
     if (p->op_n >= l->cfg->limits.ops_per_client)
         return ERR_BUSY;
     if (p->op_n > 0 &&

@@ -10,13 +10,13 @@
 #include "server/xfer.h"
 
 struct get_key {
-    struct xfer x;          /* first: the push's completion leads here */
-    union { /* one at a time; their completions lead here too */
+    struct xfer x; /* first: the push's completion leads here */
+    union {        /* one at a time; their completions lead here too */
         struct store_wait load;
         struct want_wait want;
     };
-    struct store_key key;   /* to find it again; bytes in the message */
-    struct list node;       /* get->cold, loading, ready or wanted */
+    struct store_key key; /* to find it again; bytes in the message */
+    struct list node;     /* get->cold, loading, ready or wanted */
     uint32_t idx;
     uint32_t seg_n;
     const uint8_t *segs;
@@ -49,7 +49,7 @@ struct get {
 };
 
 static inline struct wire_result *get_result(const struct get *get,
-                                      const struct get_key *k)
+                                             const struct get_key *k)
 {
     return &get->r->results[k->idx];
 }

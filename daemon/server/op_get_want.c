@@ -32,8 +32,8 @@ enum err get_want_key(struct op *op, struct get *get, enum store_found why)
 {
     const struct wire_batch *head = &get->walk.batch.head;
     struct get_key *k = &get->keys[get->n];
-    uint64_t us = min_u64(op->msg.frame.deadline_us,
-                          op->lane->cfg->limits.deadline_us);
+    uint64_t us =
+        min_u64(op->msg.frame.deadline_us, op->lane->cfg->limits.deadline_us);
     struct owner_at at;
 
     if (why == FOUND_PENDING || why == FOUND_MISS_DROPPED ||

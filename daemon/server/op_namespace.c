@@ -180,6 +180,8 @@ static void open_answer(struct op *op, struct ask *ask)
         rep.groups = groups_msg(op, ns);
         rep.settings = settings_msg(op, &ns->settings);
         rep.created = ask->call.created;
+        if (op->lane->view)
+            rep.elsewhere = op_open_msg(op, ns);
     }
     op_reply_msg(op, ask->call.err, &rep);
 }
