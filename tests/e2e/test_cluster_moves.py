@@ -6,11 +6,11 @@ dropped or flushed meanwhile does not come back."""
 import threading
 import unittest
 
-from cluster import Cluster
+from cluster import Cluster, wait_s
 from node import LIMIT_S, until
 from test_moves import puller
 
-SOON = ("cluster.move_grace=0", "cluster.move_rate=16GiB")
+SOON = ("cluster.move_grace=5s", "cluster.move_rate=16GiB")
 
 
 class Reader(threading.Thread):
@@ -47,6 +47,13 @@ def here(node, *args):
 
 
 class ClusterMoves(unittest.TestCase):
+    def joined(self, c):
+        """Waits until d has its part, and what is in it."""
+        self.assertTrue(until(lambda: c["a"].nodes().get("d", {}).get(
+            "slots", 0) > 14000, LIMIT_S * 4), c.report())
+        self.assertTrue(c.settled("a", "b", "c", "d", limit_s=LIMIT_S * 4),
+                        c.report())
+
     def test_a_node_that_joins_gets_the_blocks_of_its_slots(self):
         with Cluster(4, sets=SOON, dram="128MiB", lanes=2) as c:
             c.start("a", "b", "c")
@@ -57,7 +64,7 @@ class ClusterMoves(unittest.TestCase):
             reader = Reader(c["b"].address, "n=2000")
             reader.start()
             c.start("d")
-            self.assertTrue(c.settled("a", "b", "c", "d"), c.report())
+            self.joined(c)
             reader.end()
             self.assertEqual(reader.wrong, 0)
             self.assertEqual(reader.least, 2000)
@@ -68,8 +75,8 @@ class ClusterMoves(unittest.TestCase):
             self.assertTrue(until(lambda: all(
                 c[m].metrics()["moved_blocks"] > 0 for m in "abc")),
                 c.report())
-            self.assertGreaterEqual(
-                sum(here(c[m], "n=2000") for m in "abcd"), 3500)
+            self.assertTrue(until(lambda: sum(
+                here(c[m], "n=2000") for m in "abcd") >= 3500), c.report())
 
     def test_a_drained_node_gives_all_its_blocks_away(self):
         with Cluster(3, sets=SOON, dram="128MiB") as c:
@@ -97,8 +104,7 @@ class ClusterMoves(unittest.TestCase):
             self.assertTrue(until(lambda: c["a"].nodes().get("d", {}).get(
                 "state") == "up"), c.report())
             puller("drop", c["c"].address, "n=2000", "step=2", "view=1")
-            self.assertTrue(c.settled("a", "b", "c", "d", limit_s=LIMIT_S * 4),
-                            c.report())
+            self.joined(c)
             for m in "abcd":
                 puller("check", c[m].address, "n=2000", "step=2", "gone=1")
             puller("check", c["d"].address, "first=1", "n=2000", "step=2",
@@ -114,9 +120,9 @@ class ClusterMoves(unittest.TestCase):
             self.assertTrue(until(lambda: c["a"].nodes().get("d", {}).get(
                 "state") == "up"), c.report())
             puller("flush", c["c"].address, "view=1")
+            wait_s(1)  # until all nodes have heard of it
             puller("fill", c["b"].address, "first=5000", "n=300", "view=1")
-            self.assertTrue(c.settled("a", "b", "c", "d", limit_s=LIMIT_S * 4),
-                            c.report())
+            self.joined(c)
             for m in "abcd":
                 puller("check", c[m].address, "n=2000", "gone=1")
             puller("check", c["d"].address, "first=5000", "n=300", "view=1")

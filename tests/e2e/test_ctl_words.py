@@ -80,7 +80,7 @@ class Words(Case):
         self.expect(Run("--version"), OK)
         out = self.expect(Run("--help"), OK).out
         verbs = re.findall(r"(?m)^  ((?:namespace |config |ssd )?[a-z]+) ", out)
-        self.assertEqual(len(verbs), 31)
+        self.assertEqual(len(verbs), 48)
         for verb in verbs:
             text = self.expect(Run(*verb.split(), "--help"), OK).out
             self.assertTrue(text.startswith(f"usage: pikvctl {verb}"), text)

@@ -136,6 +136,21 @@ START_TEST(without_a_view_nobody_is_sent_elsewhere)
 }
 END_TEST
 
+START_TEST(until_the_first_view_blocks_wait_and_questions_do_not)
+{
+    Pikv__StatRequest m = PIKV__STAT_REQUEST__INIT;
+
+    n.lane.viewless = true;
+    ck_assert_int_eq(node_get(p, "k", 100), ERR_BUSY);
+    ck_assert_int_eq(node_put(p, "k", 100), ERR_BUSY);
+    node_msg(p, OP_STAT, &m);
+    ck_assert_int_eq(n.reply.frame.status, OK);
+    view_take();
+    n.lane.viewless = false;
+    ck_assert_int_eq(node_put(p, "k", 100), OK);
+}
+END_TEST
+
 START_TEST(a_hit_is_served_whoever_owns_its_slot)
 {
     ck_assert_int_eq(one(OP_PUT, "k", 0, 0), OK);
@@ -678,6 +693,7 @@ static void add_owner(Suite *s)
 
     tcase_add_checked_fixture(t, up, down);
     tcase_add_test(t, without_a_view_nobody_is_sent_elsewhere);
+    tcase_add_test(t, until_the_first_view_blocks_wait_and_questions_do_not);
     tcase_add_test(t, a_hit_is_served_whoever_owns_its_slot);
     tcase_add_test(t, a_miss_of_anothers_slot_says_whose_it_is);
     tcase_add_test(t, lookup_says_of_each_cell_whose_it_is);

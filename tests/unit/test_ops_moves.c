@@ -60,7 +60,8 @@ static void all_slots(struct slot s)
         view.slots[i] = s;
 }
 
-static const struct slot from_0 = {{1, NODE_NONE, NODE_NONE}, 0, NODE_NONE, 0, 0};
+static const struct slot from_0 = {
+    {1, NODE_NONE, NODE_NONE}, 0, NODE_NONE, 0, 0};
 static const struct slot mine = {
     {1, NODE_NONE, NODE_NONE}, NODE_NONE, NODE_NONE, 0, 0};
 
@@ -684,7 +685,8 @@ Suite *suite(void)
     tcase_add_checked_fixture(t, cluster_up, cluster_down);
     tcase_add_test(t, list_says_all_that_a_put_elsewhere_needs);
     tcase_add_test(t, list_names_the_blocks_of_the_wanted_slots_page_by_page);
-    tcase_add_test(t, list_finds_slots_after_a_restart_from_checkpoint_and_scan);
+    tcase_add_test(t,
+                   list_finds_slots_after_a_restart_from_checkpoint_and_scan);
     tcase_add_test(t, list_answers_for_single_keys);
     tcase_add_test(t, list_is_for_the_daemons_own_user);
     tcase_add_test(t, a_get_waits_for_what_the_last_home_has);

@@ -429,6 +429,80 @@ START_TEST(loan_pools_that_are_gone_leave_a_namespace_without)
 }
 END_TEST
 
+/* ---- In a cluster -------------------------------------------------------- */
+
+static void enter(const char *id)
+{
+    registry_fini(&reg);
+    cfg.cluster.enabled = true;
+    snprintf(cfg.cluster.id, sizeof(cfg.cluster.id), "%s", id);
+    ck_assert_int_eq(registry_init(&reg, &cfg, 5000), OK);
+}
+
+START_TEST(all_nodes_of_a_cluster_give_a_namespace_the_same_slots)
+{
+    uint64_t a, b;
+
+    enter("house");
+    put_ns("a");
+    a = ns.slot_seed;
+    put_ns("b");
+    b = ns.slot_seed;
+    ck_assert_uint_ne(a, b);
+    enter("house"); /* another node, whose clock and chance differ */
+    seed = 99;
+    put_ns("b");
+    ck_assert_uint_eq(ns.slot_seed, b);
+    enter("garden");
+    put_ns("b");
+    ck_assert_uint_ne(ns.slot_seed, b);
+}
+END_TEST
+
+START_TEST(a_node_that_joins_a_cluster_changes_slots_and_generations_once)
+{
+    struct textbuf text;
+    uint64_t before;
+
+    put_ns("a");
+    before = ns.generation;
+    ck_assert_uint_eq(registry_reseed(&reg), 0); /* no cluster */
+    saved(&text, NULL);
+    enter("house");
+    ck_assert_int_eq(registry_load(&reg, text.text, text.len, &msg), OK);
+    free(text.text);
+    ck_assert_uint_eq(registry_reseed(&reg), 1);
+    ck_assert_uint_eq(registry_find(&reg, "a")->slot_seed,
+                      registry_seed(&reg, "a"));
+    ck_assert_uint_gt(registry_find(&reg, "a")->generation, before);
+    before = registry_find(&reg, "a")->generation;
+    ck_assert_uint_eq(registry_reseed(&reg), 0);
+    ck_assert_uint_eq(registry_find(&reg, "a")->generation, before);
+    put_ns("b");
+    ck_assert_uint_gt(ns.generation, before);
+}
+END_TEST
+
+START_TEST(which_flush_was_obeyed_is_kept)
+{
+    struct registry_ns draft;
+    struct textbuf text;
+
+    enter("house");
+    put_ns("a");
+    put_ns("b");
+    registry_flush(&reg, registry_find(&reg, "a"), 7, &draft);
+    ck_assert_uint_gt(draft.generation, registry_find(&reg, "a")->generation);
+    saved(&text, &draft);
+    enter("house");
+    ck_assert_int_eq(registry_load(&reg, text.text, text.len, &msg), OK);
+    ck_assert_uint_eq(registry_find(&reg, "a")->flushes, 7);
+    ck_assert_uint_eq(registry_find(&reg, "a")->generation, draft.generation);
+    ck_assert_uint_eq(registry_find(&reg, "b")->flushes, 0);
+    free(text.text);
+}
+END_TEST
+
 /* What was read is written as it was read, so that a damaged text that loads
  * all the same is at least a registry that holds its invariants. */
 static void load_damaged(const char *text, size_t len)
@@ -575,6 +649,10 @@ Suite *suite(void)
     tcase_add_test(t, another_fingerprint_names_the_field_and_both_values);
     tcase_add_test(t, other_groups_are_a_mismatch_and_none_are_no_question);
     tcase_add_test(t, a_tool_may_open_without_a_fingerprint_but_not_create);
+    tcase_add_test(t, all_nodes_of_a_cluster_give_a_namespace_the_same_slots);
+    tcase_add_test(
+        t, a_node_that_joins_a_cluster_changes_slots_and_generations_once);
+    tcase_add_test(t, which_flush_was_obeyed_is_kept);
     tcase_add_test(t, creation_needs_the_wish_the_permission_and_room);
     tcase_add_test(t, bad_names_and_fields_are_refused_by_name);
     tcase_add_test(t, settings_are_checked_and_absent_ones_stay);

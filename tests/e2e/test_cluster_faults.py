@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three real daemons on three hosts of a network that breaks, with clients that
+write and read all the time; and strangers at their peer ports.
+
+    FAULT_S   seconds that a fault lasts              (6)
+    RUNS      times that each fault happens           (1)
+    FAULTS_OUT  a file that gets a line of JSON for each
+
+    RUNS=50 FAULT_S=20 python3 tests/e2e/test_cluster_faults.py Faults
+
+is a campaign; it prints a summary at its end. Times of the cluster are those of
+the field: beats every 500 ms, SUSPECT 1.5 s, DOWN 3 s, elections 1 s."""
+
+import collections
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import netns  # noqa: E402
+from cluster import Cluster, wait_s  # noqa: E402
+from daemon import clean_env, program  # noqa: E402
+from node import LIMIT_S, SANITIZED, until  # noqa: E402
+
+FAULT_S = float(os.environ.get("FAULT_S", "6"))
+RUNS = int(os.environ.get("RUNS", "1"))
+OUT = os.environ.get("FAULTS_OUT")
+
+CALL_MS = 500  # deadline of every call of the clients
+GRACE_MS = 10
+HEAL_S = 10.0
+# What a crowded machine adds to the times of the field, where a test fails.
+SLACK_S = 10.0 if SANITIZED else 2.0
+CRASH_S, SILENCE_S = 2.5, 5.0
+CLIENT_HOST = 3
+PEER, UCX = 7441, 7430
+
+RESULTS = []
+
+
+def psk(path):
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w",
+              encoding="ascii") as f:
+        f.write(secrets.token_hex(32) + "\n")
+
+
+class Hosts(Cluster):
+    """A cluster whose nodes a, b, c are hosts 0, 1, 2 of a network."""
+
+    def __init__(self, net, n=3):
+        field = ["cluster.beat=500ms", "cluster.suspect=1500ms",
+                 "cluster.down=3s", "cluster.election=1s",
+                 "cluster.heartbeat=100ms", "cluster.security=psk",
+                 "listen.ucx.enabled=true", f"listen.ucx.port={UCX}",
+                 f"cluster.port={PEER}"]
+        super().__init__(n, sets=field, dram="128MiB")
+        self.net = net
+        where = {m: net.address(i) for i, m in enumerate(self.names)}
+        self.psk_path = os.path.join(self["a"].dir, "psk")
+        psk(self.psk_path)
+        voters = ",".join(f"{m}={where[m]}:{PEER}" for m in self.names)
+        for i, d in enumerate(self):
+            d.prefix = net.prefix(i)
+            d.host = i
+            d.settings.update({
+                "cluster.host": where[d.name], "cluster.port": str(PEER),
+                "cluster.advertise.peer": f"{where[d.name]}:{PEER}",
+                "cluster.voters": voters, "listen.ucx.host": where[d.name],
+                "cluster.tls.psk_file": self.psk_path})
+
+    def ucx(self):
+        return ",".join(f"ucx:{self.net.address(d.host)}:{UCX}" for d in self)
+
+    def view(self, d):
+        """What d takes the cluster for; None while it is not in it."""
+        s = d.status()
+        if s["phase"] != "member":
+            return None
+        return s["epoch"], tuple(sorted(
+            (m, n["state"], n["slots"]) for m, n in d.nodes().items()))
+
+    def equal(self):
+        """All have one view, in which all nodes are up."""
+        views = {self.view(d) for d in self}
+        if len(views) != 1 or None in views:
+            return False
+        return all(state == "up" for _, state, _ in views.pop()[1])
+
+    def accepts(self, d, deadline="300ms"):
+        """Does the cluster commit what it is told at d?"""
+        return d.ctl("--deadline", deadline, "namespace", "bump", "probe",
+                     "--yes").rc == 0
+
+
+class Steady:
+    """An e2e_steady process."""
+
+    def __init__(self, net, host, address, me, everyone):
+        self.address = address
+        self.p = net.popen(
+            host, [program("e2e_steady"), address, f"me={me}",
+                   f"all={everyone}", f"ms={CALL_MS}", "size=8192",
+                   "pause=8000"], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env=clean_env())
+
+    def up(self):
+        line = self.p.stdout.readline()
+        if line != "up\n":
+            raise AssertionError(f"client said {line!r}, {self.p.wait()}")
+
+    def figures(self):
+        """Since the time before."""
+        self.p.stdin.write("\n")
+        self.p.stdin.flush()
+        return json.loads(self.p.stdout.readline())
+
+    def end(self):
+        self.p.stdin.close()
+        self.p.stdout.read()
+        self.p.stdout.close()
+        return self.p.wait(timeout=LIMIT_S)
+
+    def kill(self):
+        self.p.kill()
+        self.p.wait()
+
+
+class Failover(threading.Thread):
+    """Asks these nodes, each again and again, for a command to be committed;
+    took_s is when the first one was, None: not by the limit."""
+
+    def __init__(self, c, nodes, limit_s):
+        super().__init__()
+        self.c, self.nodes = c, nodes
+        self.start_s = time.monotonic()
+        self.end_s = self.start_s + limit_s
+        self.took_s = None
+        self.lock = threading.Lock()
+        self.start()
+
+    def ask(self, d):
+        while self.took_s is None and time.monotonic() < self.end_s:
+            if self.c.accepts(d):
+                with self.lock:
+                    if self.took_s is None:
+                        self.took_s = time.monotonic() - self.start_s
+
+    def run(self):
+        asking = [threading.Thread(target=self.ask, args=(d,))
+                  for d in self.nodes]
+        for t in asking:
+            t.start()
+        for t in asking:
+            t.join()
+
+
+class Faults(unittest.TestCase):
+    def setUp(self):
+        why = netns.why_not()
+        if why:
+            self.skipTest(why)
+        self.net = netns.Net(CLIENT_HOST + 1)
+        self.addCleanup(self.net.close)
+        self.c = Hosts(self.net)
+        self.addCleanup(self.c.__exit__, None, None, None)
+        self.c.form()
+        self.clients = []
+        self.addCleanup(self.end_clients)
+        self.assertEqual(
+            self.c["a"].ctl("namespace", "create", "probe").rc, 0)
+        self.assertTrue(until(lambda: self.c.accepts(self.c["a"], "2s")),
+                        self.c.report())
+
+    def end_clients(self):
+        for s in self.clients:
+            s.kill()
+            s.p.stdin.close()
+            s.p.stdout.close()
+
+    def roles(self):
+        """The leader and the two others."""
+        leader = self.c.until_leader()
+        return [leader] + [d for d in self.c if d is not leader]
+
+    def with_clients(self, nodes):
+        """One beside each node, by shared memory, and one on a host of its
+        own."""
+        at = [(d.host, d.address + "," + self.c.ucx()) for d in nodes]
+        at.append((CLIENT_HOST, self.c.ucx()))
+        self.clients = [Steady(self.net, host, address, i, len(at))
+                        for i, (host, address) in enumerate(at)]
+        for s in self.clients:
+            s.up()
+
+    def figures(self, phase, row):
+        """The clients' figures since the last time, checked."""
+        for i, s in enumerate(self.clients):
+            f = s.figures()
+            row[f"{phase}{i}"] = f
+            slack_ms = GRACE_MS + 50 + 2 * f["slack_us"] / 1000
+            for side in ("put", "get"):
+                what = f"{phase}, client {i}, {side}: {f}"
+                self.assertEqual(f[side]["wrong"], 0, what)
+                self.assertLessEqual(f[side]["late_us"] / 1000, slack_ms, what)
+                self.assertGreater(f[side]["calls"], 0, what)
+        return row
+
+    def served(self, row, phase, clients):
+        for i in clients:
+            self.assertGreater(row[f"{phase}{i}"]["get"]["ok"], 0, row)
+            self.assertGreater(row[f"{phase}{i}"]["put"]["ok"], 0, row)
+
+    def heal(self, row):
+        """All nodes have one view within HEAL_S, and take a command."""
+        from_s = time.monotonic()
+        ok = until(self.c.equal, HEAL_S + SLACK_S)
+        row["equal_s"] = time.monotonic() - from_s
+        self.assertTrue(ok, (row, self.c.report()))
+        name = self.roles()[2].name
+        for verb in ("drain", "undrain"):
+            run = self.c["a"].ctl("node", verb, name)
+            self.assertEqual(run.rc, 0, run.err)
+        self.assertTrue(self.c.settled(*self.c.names, limit_s=LIMIT_S * 6),
+                        self.c.report())
+
+    def fault(self, name, do, undo, hit, goal_s=None):
+        """do and undo are given leader, other, third; hit: which of these are
+        not asked meanwhile; goal_s: of a new leader."""
+        for run in range(RUNS):
+            nodes = self.roles()
+            row = {"fault": name, "run": run, "fault_s": FAULT_S}
+            if run == 0:
+                self.with_clients(nodes)
+                order = [d.host for d in nodes]
+                self.served(self.settle(row), "before", range(4))
+            else:
+                self.settle(row)
+            asked = [d for i, d in enumerate(nodes) if i not in hit]
+            from_s = time.monotonic()
+            do(*nodes)
+            f = Failover(self.c, asked, FAULT_S + SLACK_S)
+            f.join()
+            row["failover_s"] = f.took_s
+            wait_s(max(0, FAULT_S - (time.monotonic() - from_s)))
+            self.figures("during", row)
+            self.served(row, "during", [CLIENT_HOST] + [
+                order.index(d.host) for d in asked])
+            undo(*nodes)
+            try:
+                self.heal(row)
+                self.figures("after", row)
+            finally:
+                self.keep(row)
+            if goal_s:
+                self.assertIsNotNone(f.took_s, row)
+                self.assertLessEqual(f.took_s, goal_s + SLACK_S, row)
+
+    def settle(self, row):
+        for s in self.clients:
+            s.figures()
+        wait_s(1)
+        return self.figures("before", row)
+
+    def keep(self, row):
+        RESULTS.append(row)
+        if OUT:
+            with open(OUT, "a", encoding="utf-8") as f:
+                f.write(json.dumps(row) + "\n")
+
+    def test_the_leader_is_cut_off_from_the_others(self):
+        self.fault("partition of the leader",
+                   lambda a, b, c: self.net.partition(
+                       [a.host], [b.host, c.host, CLIENT_HOST]),
+                   lambda *_: self.net.heal(), hit=[0], goal_s=SILENCE_S)
+
+    def test_a_follower_is_cut_off_from_the_others(self):
+        self.fault("partition of a follower",
+                   lambda a, b, c: self.net.partition(
+                       [b.host], [a.host, c.host, CLIENT_HOST]),
+                   lambda *_: self.net.heal(), hit=[1], goal_s=1)
+
+    def test_what_the_leader_says_does_not_arrive_and_it_hears_all(self):
+        def do(a, b, c):
+            for to in (b.host, c.host):
+                self.net.cut_one_way(a.host, to)
+
+        self.fault("one-way cut", do, lambda *_: self.net.heal(), hit=[0],
+                   goal_s=SILENCE_S)
+
+    def test_the_leader_is_killed_and_started_again(self):
+        self.fault("kill -9 of the leader", lambda a, b, c: a.kill(),
+                   lambda a, b, c: a.start(), hit=[0], goal_s=CRASH_S)
+
+    def test_the_leader_is_stopped_for_a_while(self):
+        self.fault("SIGSTOP of the leader",
+                   lambda a, b, c: a.send(signal.SIGSTOP),
+                   lambda a, b, c: a.send(signal.SIGCONT), hit=[0],
+                   goal_s=SILENCE_S)
+
+    def test_a_link_is_slow(self):
+        self.fault("slow link", lambda a, b, c: self.net.slow(
+            a.host, b.host, delay_ms=100, rate_bytes=256 << 10),
+            lambda *_: self.net.heal(), hit=[], goal_s=SILENCE_S)
+
+
+# ---- Strangers
+
+
+class Strangers(unittest.TestCase):
+    """Who is no member changes nothing, and the log says why."""
+
+    def setUp(self):
+        self.c = Cluster(4, sets=["cluster.security=psk"])
+        self.addCleanup(self.c.__exit__, None, None, None)
+        self.psk_path = os.path.join(self.c["a"].dir, "psk")
+        psk(self.psk_path)
+        for d in self.c:
+            d.settings["cluster.tls.psk_file"] = self.psk_path
+        self.c.start("a", "b", "c")
+        self.assertTrue(self.c.settled("a", "b", "c"), self.c.report())
+        self.nodes = {m: n["slots"] for m, n in self.c["a"].nodes().items()}
+
+    def logs(self):
+        return "\n".join(self.c[m].log() for m in "abc")
+
+    def said(self, *words):
+        def there():
+            return any(all(w in line for w in words)
+                       for line in self.logs().splitlines())
+        self.assertTrue(until(there), (words, self.c.report()))
+
+    def unchanged(self):
+        self.assertTrue(self.c.agree("abc"), self.c.report())
+        self.assertEqual({m: n["slots"] for m, n in
+                          self.c["a"].nodes().items()}, self.nodes)
+        for m in "abc":
+            self.assertTrue(self.c[m].alive())
+
+    def refused(self, d, *words):
+        """d runs, and the members say these words of it."""
+        d.start()
+        self.said(*words)
+        self.assertNotEqual(d.status()["phase"], "member")
+        d.kill()
+
+    def test_bytes_that_are_no_hello(self):
+        port = int(self.c["a"].settings["cluster.port"])
+        for text in (b"GET / HTTP/1.1\r\n\r\n", bytes(64), b"\xff" * 4096,
+                     b"\x16\x03\x01\x02\x00\x01"):
+            with socket.create_connection(("127.0.0.1", port), 10) as s:
+                s.sendall(text)
+                s.shutdown(socket.SHUT_WR)
+                s.settimeout(LIMIT_S)
+                try:
+                    while s.recv(4096):
+                        pass
+                except ConnectionResetError:
+                    pass
+        self.said("peer_refused", "127.0.0.1")
+        self.unchanged()
+
+    def test_another_secret(self):
+        d = self.c["d"]
+        d.settings["cluster.tls.psk_file"] = os.path.join(d.dir, "psk")
+        psk(d.settings["cluster.tls.psk_file"])
+        self.refused(d, "peer_refused")
+        self.unchanged()
+
+    def test_another_clusters_id(self):
+        d = self.c["d"]
+        d.settings["cluster.id"] = "other"
+        self.refused(d, "peer_refused", "another cluster's id")
+        self.unchanged()
+
+    def test_a_name_that_belongs_to_another_machine(self):
+        self.c.start("d")
+        self.assertTrue(self.c.settled("a", "b", "c", "d"), self.c.report())
+        d = self.c["d"]
+        d.stop()
+        self.c.until_state("d", "down", "a")
+        self.assertTrue(self.c.settled("a", "b", "c"), self.c.report())
+        self.nodes = {m: n["slots"] for m, n in self.c["a"].nodes().items()}
+        shutil.rmtree(d.settings["node.state_dir"])
+        os.makedirs(d.settings["node.state_dir"])
+        self.refused(d, "peer_refused", "belongs to another machine")
+        self.assertEqual(self.c["a"].nodes()["d"]["state"], "down")
+        self.unchanged()
+
+    def test_a_state_dir_that_was_rolled_back(self):
+        for name in ("d", "c"):  # a watcher, and a voter
+            with self.subTest(name):
+                self.rolled_back(self.c[name])
+
+    def rolled_back(self, d):
+        if not d.process:
+            d.start()
+            self.assertTrue(self.c.settled("a", "b", "c", d.name),
+                            self.c.report())
+        state = d.settings["node.state_dir"]
+        d.stop()
+        shutil.copytree(state, state + ".old")
+        for _ in range(2):
+            d.start()
+            self.assertTrue(self.c.settled("a", "b", d.name),
+                            self.c.report())
+            d.stop()
+        shutil.rmtree(state)
+        os.rename(state + ".old", state)
+        self.c.until_state(d.name, "down", "a")
+        self.refused(d, "peer_refused", "rolled back")
+        self.assertEqual(self.c["a"].nodes()[d.name]["state"], "down")
+
+
+# ---- A campaign's summary
+
+
+def spread(values):
+    v = sorted(values)
+    return "none" if not v else "min {:.2f}, median {:.2f}, p99 {:.2f}, " \
+        "max {:.2f} (n={})".format(
+            v[0], statistics.median(v), v[int(0.99 * (len(v) - 1) + 0.5)],
+            v[-1], len(v))
+
+
+def summary(rows):
+    by = collections.defaultdict(list)
+    for r in rows:
+        by[r["fault"]].append(r)
+    for fault, runs in by.items():
+        sides = [r[p + str(i)][side] for r in runs
+                 for p in ("during", "after") for i in range(4)
+                 for side in ("put", "get") if p + str(i) in r]
+        lost = [r["during" + str(i)][side]["lost_us"] / 1e6
+                for r in runs for i in range(4) for side in ("put", "get")]
+        print(f"{fault}: {len(runs)} runs")
+        print("  a command is taken after, s:", spread(
+            [r["failover_s"] for r in runs if r["failover_s"] is not None]),
+            "never:", sum(r["failover_s"] is None for r in runs))
+        print("  one view after the heal, s: ", spread(
+            [r["equal_s"] for r in runs if "equal_s" in r]))
+        print("  lost by a thread, s:        ", spread(lost))
+        print("  past a deadline, ms:        ", spread(
+            [s["late_us"] / 1000 for s in sides]))
+        print("  calls", sum(s["calls"] for s in sides), "wrong",
+              sum(s["wrong"] for s in sides), "failed",
+              sum(s["failed"] for s in sides))
+
+
+if __name__ == "__main__":
+    try:
+        unittest.main()
+    finally:
+        summary(RESULTS)
