@@ -179,7 +179,7 @@ $(O)/pikv-fsck: $(FSCK_OBJS) $(O)/libstore.a $(O)/libbase.a
 # The bench also runs the daemon's policy code, hence libstore, and its disks.
 DISK_OBJS := $(call objs,$(call src,daemon/server/disk_*.c))
 $(O)/pikv-bench: $(BENCH_OBJS) $(DISK_OBJS) $(O)/libpikv.a $(O)/libstore.a \
-  $(O)/libcluster.a $(O)/libbase.a
+  $(O)/libcluster.a $(O)/libproto.a $(O)/libbase.a
 	$(link) -pie -o $@ $^ $(CLIENT_LIBS) -luring -ljansson -lz -lm
 
 # The extension carries libpikv and, where its archive is there, protobuf-c: one

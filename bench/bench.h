@@ -20,6 +20,7 @@ int bench_layers(int argc, char **argv);
 int bench_lanes(int argc, char **argv);
 int bench_ssd(int argc, char **argv);
 int bench_place(int argc, char **argv);
+int bench_hot(int argc, char **argv);
 
 /* A value is an arithmetic sequence of 64-bit words made from its id, so that
  * two ids share no word at the same place, and a word out of place shows. Fast

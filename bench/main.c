@@ -14,6 +14,7 @@ static const struct {
 } commands[] = {
     {"load", bench_load, "put and get at a depth, sizes and batches given"},
     {"replay", bench_replay, "replay a conversation trace, verify every byte"},
+    {"hot", bench_hot, "one prefix and a few experts that all want"},
     {"rival-replay", bench_rival_replay, "the same against Redis or memcached"},
     {"policy", bench_policy, "hit ratios of the eviction policies on a trace"},
     {"size", bench_size, "hit ratios by size of memory, from a trace"},

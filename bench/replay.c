@@ -10,8 +10,11 @@
  *
  * --from and --limit play a piece of the trace, so that a daemon can be killed
  * between two pieces; --rows tells the hit ratio over time to a program, --plan
- * only what would be asked of the daemon. */
-#include <errno.h>
+ * only what would be asked of the daemon.
+ *
+ * --live plays it again and again until SIGTERM, through losses: what a node
+ * that went away did not answer is a miss, counted by its error, and a line of
+ * JSON says where it is (live.h). A wrong byte is one all the same. */
 #include <getopt.h>
 #include <poll.h>
 #include <stdio.h>
@@ -19,57 +22,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench/bench.h"
-#include "client/pikv.h"
-#include "bench/trace.h"
+#include "bench/replay.h"
 
-enum { BATCH = 32, TOKENS_PER_BLOCK = 512, KEY_BYTES = 24, PARTS_MAX = 100 };
+const char *const phase_names[PHASES] = {"LOOKUP", "GET", "PUT"};
 
-enum phase { LOOKUP, GET, PUT, PHASES };
-static const char *const phase_names[PHASES] = {"LOOKUP", "GET", "PUT"};
-
-struct options {
-    const char *address, *trace, *json, *policy, *rows;
-    uint64_t block_bytes, from, limit;
-    uint64_t put_rate; /* bytes per second; 0: as fast as it goes */
-    uint32_t depth, parts;
-    int pid;
-    double prefill_rate; /* tokens per second */
-    bool quiet, plan;
-};
-
-/* What came of the requests of one part of the piece, in order of time. */
-struct part {
-    uint64_t refs, hits, ssd_hits;
-};
-
-struct worker {
-    const struct bench_request *req;
-    enum phase phase;
-    uint32_t done, batch, prefix; /* blocks; of this phase, in flight, hit */
-    uint64_t begun_ns;
-    uint8_t *data; /* BATCH blocks of registered memory */
-    char (*keys)[KEY_BYTES];
-    struct pikv_key *lookup;
-    struct pikv_get gets[BATCH];
-    struct pikv_put puts[BATCH];
-    struct pikv_result *results;
-};
-
-struct replay {
-    struct options opt;
-    struct bench_trace trace;
-    struct pikv *kv;
-    uint32_t ns, next, end, active; /* requests [next, end) are to come */
-    struct bench_lat lat[PHASES];
-    uint64_t calls[PHASES], bytes[PHASES], failed[PHASES];
-    uint64_t requests, refs, hits, evicted_between, verify_errors, stored;
-    struct part parts[PARTS_MAX];
-    uint64_t begun_ns, shown_ns, put_bytes;
-    double cpu_s;
-};
-
-static uint32_t block_of(const struct replay *r, const struct worker *w,
+static uint32_t block_of(const struct replay *r, const struct replay_worker *w,
                          uint32_t i)
 {
     return r->trace.ids[w->req->first + i];
@@ -82,7 +39,7 @@ static void submit_failed(int code)
                   pikv_error_text(code));
 }
 
-static void start_lookup(struct replay *r, struct worker *w)
+static void start_lookup(struct replay *r, struct replay_worker *w)
 {
     struct pikv_call call = {.user = w, .deadline_us = 1000000};
     uint64_t id;
@@ -97,7 +54,7 @@ static void start_lookup(struct replay *r, struct worker *w)
                               &call, w->results, &id));
 }
 
-static void start_get(struct replay *r, struct worker *w)
+static void start_get(struct replay *r, struct replay_worker *w)
 {
     struct pikv_call call = {.user = w, .deadline_us = 5000000};
     uint64_t id;
@@ -125,7 +82,7 @@ static void keep_rate(struct replay *r, uint64_t bytes)
         usleep((useconds_t)((due - now) / 1000));
 }
 
-static void start_put(struct replay *r, struct worker *w)
+static void start_put(struct replay *r, struct replay_worker *w)
 {
     struct pikv_call call = {.user = w, .deadline_us = 5000000};
     uint64_t id;
@@ -149,7 +106,7 @@ static void start_put(struct replay *r, struct worker *w)
         pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results, &id));
 }
 
-static struct part *part_of(struct replay *r, const struct worker *w)
+static struct replay_part *part_of(struct replay *r, const struct replay_worker *w)
 {
     uint64_t i = (uint64_t)(w->req - r->trace.requests) - r->opt.from;
 
@@ -157,7 +114,7 @@ static struct part *part_of(struct replay *r, const struct worker *w)
 }
 
 /* The next call of this worker: same phase, next phase or next request. */
-static void worker_go(struct replay *r, struct worker *w)
+static void worker_go(struct replay *r, struct replay_worker *w)
 {
     uint32_t end = w->phase == GET ? w->prefix : w->req->n;
 
@@ -184,10 +141,24 @@ static void worker_go(struct replay *r, struct worker *w)
     }
 }
 
-static bool worker_next(struct replay *r, struct worker *w)
+/* Is it time for another request, as far as the pace says? */
+static bool pace_due(const struct replay *r)
 {
-    if (r->next == r->end)
+    if (!r->opt.pace)
+        return true;
+    return bench_now_ns() - r->begun_ns >=
+           r->started * UINT64_C(1000000000) / r->opt.pace;
+}
+
+static bool worker_next(struct replay *r, struct replay_worker *w)
+{
+    if (r->opt.live && live_ended())
+        r->end = r->next;
+    else if (r->opt.live && r->next == r->end)
+        r->next = (uint32_t)r->opt.from;
+    if (r->next == r->end || !pace_due(r))
         return false;
+    r->started++;
     w->req = &r->trace.requests[r->next++];
     w->phase = LOOKUP;
     w->done = w->prefix = 0;
@@ -198,11 +169,12 @@ static bool worker_next(struct replay *r, struct worker *w)
     return true;
 }
 
-static void got(struct replay *r, struct worker *w)
+static void got(struct replay *r, struct replay_worker *w)
 {
     for (uint32_t i = 0; i < w->batch; i++) {
         const struct pikv_result *res = &w->results[i];
 
+        live_item(&r->live, res->status);
         if (res->status != PIKV_OK) { /* the prefix ends here */
             r->evicted_between += res->status == PIKV_MISS;
             r->failed[GET] += res->status != PIKV_MISS;
@@ -219,11 +191,12 @@ static void got(struct replay *r, struct worker *w)
     w->done += w->batch;
 }
 
-static void stored(struct replay *r, struct worker *w)
+static void stored(struct replay *r, struct replay_worker *w)
 {
     for (uint32_t i = 0; i < w->batch; i++) {
         int s = w->results[i].status;
 
+        live_item(&r->live, s);
         r->stored += s == PIKV_OK;
         r->bytes[PUT] += s == PIKV_OK ? r->opt.block_bytes : 0;
         /* Another request of this replay may be storing the same block. */
@@ -235,14 +208,17 @@ static void stored(struct replay *r, struct worker *w)
 
 static void completed(struct replay *r, const struct pikv_completion *c)
 {
-    struct worker *w = c->user;
+    struct replay_worker *w = c->user;
 
     r->calls[w->phase]++;
     bench_lat_add(&r->lat[w->phase], bench_now_ns() - w->begun_ns);
-    if (c->status)
+    live_call(&r->live, bench_now_ns() - w->begun_ns);
+    if (c->status && !r->opt.live)
         bench_die("%s: %s: %s", phase_names[w->phase],
                   pikv_error_name(c->status), pikv_error_text(c->status));
     if (w->phase == LOOKUP) {
+        for (uint32_t i = 0; i < w->req->n; i++)
+            live_item(&r->live, w->results[i].status);
         w->prefix = c->prefix;
         for (uint32_t i = 0; i < w->prefix; i++)
             part_of(r, w)->ssd_hits += w->results[i].tier == 1;
@@ -273,16 +249,17 @@ static void progress(struct replay *r)
                 (double)(now - r->begun_ns));
 }
 
-static void run(struct replay *r, struct worker *workers)
+static void run(struct replay *r, struct replay_worker *workers)
 {
     struct pollfd fd = {.fd = pikv_event_fd(r->kv), .events = POLLIN};
     struct pikv_completion done[16];
 
+    live_begin(&r->live, r->opt.live);
     r->begun_ns = bench_now_ns();
     r->cpu_s = bench_cpu_s(r->opt.pid);
     for (uint32_t i = 0; i < r->opt.depth; i++)
         (void)worker_next(r, &workers[i]);
-    while (r->active) {
+    while (r->active || (r->opt.live && !live_ended())) {
         int n = pikv_poll(r->kv, done, 16);
 
         if (n < 0)
@@ -290,110 +267,25 @@ static void run(struct replay *r, struct worker *workers)
         for (int i = 0; i < n; i++)
             completed(r, &done[i]);
         if (n == 0)
-            (void)poll(&fd, 1, 10);
+            (void)poll(&fd, 1, r->opt.pace ? 2 : 10);
+        for (uint32_t i = 0; i < r->opt.depth; i++)
+            if (!workers[i].req)
+                (void)worker_next(r, &workers[i]);
+        if (r->opt.live)
+            replay_tell(r, false);
         progress(r);
     }
+    if (r->opt.live)
+        replay_tell(r, true);
     r->cpu_s = bench_cpu_s(r->opt.pid) - r->cpu_s;
     if (!r->opt.quiet)
         fprintf(stderr, "\r%79s\r", "");
 }
 
-static void print_table(struct replay *r, double wall_s)
-{
-    double gib = (double)(r->bytes[GET] + r->bytes[PUT]) / (1 << 30);
-    double tokens = (double)r->hits * TOKENS_PER_BLOCK;
-
-    printf("requests             %llu (%llu block references)\n",
-           (unsigned long long)r->requests, (unsigned long long)r->refs);
-    printf("prefix-hit ratio     %.4f in blocks, %.4f in bytes\n",
-           (double)r->hits / (double)r->refs,
-           (double)r->bytes[GET] /
-               ((double)r->refs * (double)r->opt.block_bytes));
-    printf("moved                %.2f GiB read, %.2f GiB written in %.1f s: "
-           "%.2f GB/s\n",
-           (double)r->bytes[GET] / (1 << 30), (double)r->bytes[PUT] / (1 << 30),
-           wall_s, gib * 1.073741824 / wall_s);
-    for (int p = 0; p < PHASES; p++)
-        printf("%-6s p50 / p99     %.0f / %.0f us (%llu calls, %llu keys "
-               "failed)\n",
-               phase_names[p], bench_lat_us(&r->lat[p], 0.5),
-               bench_lat_us(&r->lat[p], 0.99), (unsigned long long)r->calls[p],
-               (unsigned long long)r->failed[p]);
-    printf("prefill saved        %.0f s of GPU time, at %.0f tokens/s\n",
-           tokens / r->opt.prefill_rate, r->opt.prefill_rate);
-    if (r->opt.pid)
-        printf("daemon CPU           %.3f s per GiB moved\n",
-               gib > 0 ? r->cpu_s / gib : 0);
-    printf("evicted in between   %llu blocks\n",
-           (unsigned long long)r->evicted_between);
-    printf("verify errors        %llu\n", (unsigned long long)r->verify_errors);
-}
-
-static void print_json(struct replay *r, double wall_s)
-{
-    FILE *f = fopen(r->opt.json, "w");
-
-    if (!f)
-        bench_die("--json %s: %s", r->opt.json, strerror(errno));
-    fprintf(f,
-            "{\"requests\": %llu, \"refs\": %llu, \"hits\": %llu, "
-            "\"bytes_get\": %llu, \"bytes_put\": %llu, \"wall_s\": %.3f, "
-            "\"cpu_s\": %.3f, \"verify_errors\": %llu",
-            (unsigned long long)r->requests, (unsigned long long)r->refs,
-            (unsigned long long)r->hits, (unsigned long long)r->bytes[GET],
-            (unsigned long long)r->bytes[PUT], wall_s, r->cpu_s,
-            (unsigned long long)r->verify_errors);
-    for (int p = 0; p < PHASES; p++)
-        fprintf(f, ", \"%s_p50_us\": %.1f, \"%s_p99_us\": %.1f", phase_names[p],
-                bench_lat_us(&r->lat[p], 0.5), phase_names[p],
-                bench_lat_us(&r->lat[p], 0.99));
-    fprintf(f, "}\n");
-    if (fclose(f))
-        bench_die("--json %s: %s", r->opt.json, strerror(errno));
-}
-
-/* refs, hits and hits on SSD of each part, a line each. */
-static void print_rows(const struct replay *r)
-{
-    FILE *f = fopen(r->opt.rows, "w");
-
-    if (!f)
-        bench_die("--rows %s: %s", r->opt.rows, strerror(errno));
-    for (uint32_t i = 0; i < r->opt.parts; i++)
-        fprintf(f, "%llu %llu %llu\n", (unsigned long long)r->parts[i].refs,
-                (unsigned long long)r->parts[i].hits,
-                (unsigned long long)r->parts[i].ssd_hits);
-    if (fclose(f))
-        bench_die("--rows %s: %s", r->opt.rows, strerror(errno));
-}
-
-/* What a daemon is asked to keep: requests, references, distinct blocks. */
-static void print_plan(const struct replay *r)
-{
-    const struct bench_trace *t = &r->trace;
-    bool *seen = calloc(t->blocks, sizeof *seen);
-    uint64_t refs = 0, distinct = 0;
-
-    if (!seen)
-        bench_die("out of memory");
-    for (uint32_t i = r->next; i < r->end; i++) {
-        const struct bench_request *q = &t->requests[i];
-
-        refs += q->n;
-        for (uint32_t k = q->first; k < q->first + q->n; k++) {
-            distinct += !seen[t->ids[k]];
-            seen[t->ids[k]] = true;
-        }
-    }
-    free(seen);
-    printf("%u %llu %llu\n", r->end - r->next, (unsigned long long)refs,
-           (unsigned long long)distinct);
-}
-
 static void usage(void)
 {
     puts("usage: pikv-bench replay --trace FILE [OPTIONS]\n"
-         "  --address A       shm:PATH or ucx:HOST:PORT\n"
+         "  --address A       shm:PATH or ucx:HOST:PORT; several with commas\n"
          "  --block SIZE      bytes that stand for a block (64KiB)\n"
          "  --from N          begin with request N (0)\n"
          "  --limit N         only N requests\n"
@@ -407,11 +299,14 @@ static void usage(void)
          "  --rows FILE       of each part: blocks asked, hit, hit on SSD\n"
          "  --plan            print requests, blocks asked and distinct; no "
          "more\n"
+         "  --pace N          requests a second at most (as it goes)\n"
+         "  --live            again and again until SIGTERM, failed calls are\n"
+         "                    misses; lines of JSON while it runs\n"
          "  --quiet           no progress");
 }
 
 /* Options with a number. false: not one of them. */
-static bool parse_number(struct options *o, int c)
+static bool parse_number(struct replay_options *o, int c)
 {
     switch (c) {
     case 'b':
@@ -432,6 +327,9 @@ static bool parse_number(struct options *o, int c)
     case 'n':
         o->parts = (uint32_t)strtoul(optarg, NULL, 0);
         return true;
+    case 'c':
+        o->pace = (uint32_t)strtoul(optarg, NULL, 0);
+        return true;
     case 'r':
         o->prefill_rate = strtod(optarg, NULL);
         return true;
@@ -443,7 +341,7 @@ static bool parse_number(struct options *o, int c)
     }
 }
 
-static void parse_one(struct options *o, int c)
+static void parse_one(struct replay_options *o, int c)
 {
     switch (c) {
     case 'a':
@@ -464,6 +362,10 @@ static void parse_one(struct options *o, int c)
     case 'q':
         o->quiet = true;
         break;
+    case 'V':
+        o->live = true;
+        o->quiet = true;
+        break;
     case 'L':
         o->plan = true;
         break;
@@ -473,7 +375,7 @@ static void parse_one(struct options *o, int c)
     }
 }
 
-static void parse(struct options *o, int argc, char **argv)
+static void parse(struct replay_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {
         {"address", 1, 0, 'a'},      {"trace", 1, 0, 't'},
@@ -484,10 +386,11 @@ static void parse(struct options *o, int argc, char **argv)
         {"json", 1, 0, 'j'},         {"parts", 1, 0, 'n'},
         {"rows", 1, 0, 'R'},         {"plan", 0, 0, 'L'},
         {"quiet", 0, 0, 'q'},        {"help", 0, 0, 'h'},
+        {"pace", 1, 0, 'c'},         {"live", 0, 0, 'V'},
         {0, 0, 0, 0}};
     int c;
 
-    *o = (struct options){.block_bytes = 65536,
+    *o = (struct replay_options){.block_bytes = 65536,
                           .depth = 4,
                           .parts = 10,
                           .prefill_rate = 10000,
@@ -526,7 +429,7 @@ static void open_store(struct replay *r)
                   pikv_error_text(e), pikv_last_error());
 }
 
-static void open_worker(struct replay *r, struct worker *w, uint32_t blocks)
+static void open_worker(struct replay *r, struct replay_worker *w, uint32_t blocks)
 {
     void *data;
 
@@ -556,7 +459,7 @@ static void take_piece(struct replay *r)
 int bench_replay(int argc, char **argv)
 {
     struct replay *r = calloc(1, sizeof *r);
-    struct worker *workers;
+    struct replay_worker *workers;
     struct errmsg m = {""};
     uint32_t longest = 1;
     double wall_s;
@@ -568,7 +471,7 @@ int bench_replay(int argc, char **argv)
         bench_die("%s", m.text);
     take_piece(r);
     if (r->opt.plan) {
-        print_plan(r);
+        replay_print_plan(r);
         bench_trace_free(&r->trace);
         return 0;
     }
@@ -583,11 +486,12 @@ int bench_replay(int argc, char **argv)
         open_worker(r, &workers[i], longest);
     run(r, workers);
     wall_s = (double)(bench_now_ns() - r->begun_ns) / 1e9;
-    print_table(r, wall_s);
+    if (!r->opt.live)
+        replay_print_table(r, wall_s);
     if (r->opt.json)
-        print_json(r, wall_s);
+        replay_print_json(r, wall_s);
     if (r->opt.rows)
-        print_rows(r);
+        replay_print_rows(r);
     pikv_close(r->kv);
     bench_trace_free(&r->trace);
     return r->verify_errors != 0;
