@@ -61,8 +61,10 @@ struct cluster_cfg {
     bool recover; /* `coord recover`: this voter alone goes on with its log,
                    * generation + 1; the others of it become watchers */
     struct view_pool *pool; /* simulators: nodes of one process share views */
-    void (*wake)(void *arg); /* actions came up outside of a step (the disk of
-                              * coord): take them soon; may be NULL */
+    void (*wake)(void *arg); /* something came up, perhaps outside of a step
+                              * (coord's disk): step a CLUSTER_TICK and take the
+                              * actions soon, never from in here. Runs within
+                              * steps as well, where it means nothing */
     void *wake_arg;
 };
 
@@ -211,5 +213,9 @@ uint32_t cluster_experts_take(struct cluster *c, struct expert_count *out,
 /* Operator's (voters, one at a time). */
 must_check enum err cluster_transfer(struct cluster *c, const char *to,
                                      uint64_t ticket);
+/* A member becomes a voter or ceases to be one. It runs a voter's coord already
+ * (it is in its own cluster.voters), with an empty log if it is to begin. */
+must_check enum err cluster_voter_set(struct cluster *c, const char *name,
+                                      bool voter, uint64_t ticket);
 
 #endif

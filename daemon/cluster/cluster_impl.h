@@ -110,6 +110,7 @@ struct cl_proposal {
     enum cl_origin origin;
     uint64_t id, link;
     bool slots; /* duty: rows of slots, one at a time */
+    struct cmd *then; /* operator's: to be proposed after it; owned */
     enum cmd_kind kind;
     struct answer answer;
 };
@@ -194,7 +195,7 @@ struct cluster {
     char refused[512];
     uint64_t newer_link, newer_ms; /* somebody had a newer view then */
     bool expelled, joined; /* joined: our incarnation was in a view */
-    uint64_t said_seek_ms;
+    uint64_t said_ms;      /* a refusal of a duty was said then */
     enum cluster_phase phase;
 
     struct shared_view *view;          /* never NULL */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/hash.h"
 #include "cluster/cluster_impl.h"
 
 enum { VERDICTS = 64 };
@@ -194,8 +195,10 @@ void cl_leader_done(struct cluster *c, const struct cl_proposal *p,
             c->lead->slots_epoch = 0;
     }
     if (err == OK || err == ERR_STALE_EPOCH || err == ERR_STALE ||
-        !p->answer.msg.text[0])
+        !p->answer.msg.text[0] ||
+        (c->said_ms && c->now_ms - c->said_ms < CL_REFUSED_MS))
         return;
+    c->said_ms = c->now_ms;
     cl_act_say(c, LOG_WARN, "refused: %s", p->answer.msg.text);
 }
 
@@ -303,16 +306,40 @@ bool cluster_load_of(const struct cluster *c, uint16_t node,
 
 /* ---- Operator's ---- */
 
-static void transferred(void *arg, enum err err, void *answer)
+static void operator_free(struct cl_proposal *p)
+{
+    list_del(&p->node);
+    p->c->proposal_n--;
+    free(p->then);
+    free(p);
+}
+
+/* coord is done: say so, and put it into the view. */
+static void operator_done(void *arg, enum err err, void *answer)
 {
     struct cl_proposal *p = arg;
     struct answer a = {.err = err, .value = cl_view(p->c)->epoch};
 
     (void)answer;
+    if (err == OK && p->then)
+        a.err = cl_ask_duty(p->c, p->then);
     cl_act_answer(p->c, p->link, &a);
-    list_del(&p->node);
-    p->c->proposal_n--;
-    free(p);
+    operator_free(p);
+}
+
+static struct cl_proposal *operator_new(struct cluster *c, uint64_t ticket)
+{
+    struct cl_proposal *p =
+        fault_here("cl_operator") ? NULL : calloc(1, sizeof(*p));
+
+    if (!p)
+        return NULL;
+    p->c = c;
+    p->link = ticket;
+    list_init(&p->node);
+    list_add_tail(&c->proposals, &p->node);
+    c->proposal_n++;
+    return p;
 }
 
 enum err cluster_transfer(struct cluster *c, const char *to, uint64_t ticket)
@@ -328,19 +355,42 @@ enum err cluster_transfer(struct cluster *c, const char *to, uint64_t ticket)
         return ERR_MISS;
     if (!c->lead || !c->coord)
         return ERR_WRONG_NODE;
-    p = fault_here("cl_transfer") ? NULL : calloc(1, sizeof(*p));
+    p = operator_new(c, ticket);
     if (!p)
         return ERR_NO_MEMORY;
-    p->c = c;
-    p->link = ticket;
-    list_init(&p->node);
-    list_add_tail(&c->proposals, &p->node);
-    c->proposal_n++;
-    e = coord_transfer(c->coord, id, transferred, p);
-    if (e != OK) {
-        list_del(&p->node);
-        c->proposal_n--;
-        free(p);
+    e = coord_transfer(c->coord, id, operator_done, p);
+    if (e != OK)
+        operator_free(p);
+    return e;
+}
+
+enum err cluster_voter_set(struct cluster *c, const char *name, bool voter,
+                           uint64_t ticket)
+{
+    uint16_t i = view_find(cl_view(c), name);
+    struct coord_voter v = {.id = hash_64(0, name, strlen(name))};
+    struct cl_proposal *p;
+    enum err e;
+
+    if (i == NODE_NONE)
+        return ERR_MISS;
+    if (!c->lead || !c->coord)
+        return ERR_WRONG_NODE;
+    p = operator_new(c, ticket);
+    if (!p)
+        return ERR_NO_MEMORY;
+    memcpy(v.name, cl_view(c)->nodes[i].name, sizeof(v.name));
+    memcpy(v.peer, cl_view(c)->nodes[i].peer, sizeof(v.peer));
+    p->then = calloc(1, sizeof(*p->then));
+    e = ERR_NO_MEMORY;
+    if (p->then) {
+        p->then->kind = CMD_VOTER;
+        p->then->index = i;
+        p->then->flag = voter;
+        e = voter ? coord_voter_add(c->coord, &v, operator_done, p)
+                  : coord_voter_remove(c->coord, v.id, operator_done, p);
     }
+    if (e != OK)
+        operator_free(p);
     return e;
 }

@@ -26,7 +26,8 @@
 static void voter_applied(struct cluster *c)
 {
     c->state_new = true;
-    if (c->state->view.generation > c->log_generation)
+    if (c->state->view.generation > c->log_generation &&
+        c->state->view.generation >= cl_view(c)->generation)
         c->log_generation = c->state->view.generation;
 }
 

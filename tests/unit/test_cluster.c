@@ -375,6 +375,21 @@ START_TEST(recover_begins_a_generation_that_the_others_follow)
         ck_assert_int_eq(cluster_state(sim->nodes[i].c) != NULL, i == 1);
     }
     ck_assert_int_eq(ask(0, &cmd).err, OK);
+    /* With an empty log it may vote again. */
+    csim_crash(sim, &sim->nodes[0], true);
+    raft_mem_wipe(&sim->raft, 0);
+    sim->nodes[0].log_generation = 0;
+    csim_boot(sim, &sim->nodes[0]);
+    run(3000);
+    ck_assert_int_eq(cluster_voter_set(sim->nodes[1].c, "nobody", true, 7),
+                     ERR_MISS);
+    ck_assert_int_eq(cluster_voter_set(sim->nodes[1].c, "n0", true, 7), OK);
+    run(8000);
+    ck_assert_int_eq(sim->answer.err, OK);
+    ck_assert(member(0)->voter);
+    ck_assert_ptr_nonnull(cluster_state(sim->nodes[0].c));
+    ck_assert_uint_eq(cluster_state(sim->nodes[0].c)->view.generation, 2);
+    ck_assert_int_eq(ask(0, &cmd).err, OK);
 }
 END_TEST
 
