@@ -317,7 +317,8 @@ void puller_close(struct puller *p)
     want_end_all(p, ERR_CANCELED);
     link_close_all(p);
     copy_memory_free(p);
-    for (uint32_t i = 0; i < PULLER_PAGES; i++)
+    hauls_forget(p);
+    for (uint32_t i = 0; i < p->pass.page_n; i++)
         page_unref(p->pass.pages[i]);
     view_fini(&p->view);
     mailbox_fini(&p->mailbox);

@@ -9,8 +9,8 @@
  *                                  copies; all of them if it is hot  COPY
  *
  *     slot: DUE --> BUSY: listed, copied --> DONE --moved(slot)--> control
- *             ^        |
- *             +--------+ a source that does not answer, or has an older view
+ *            ^        |
+ *            +--------+ a source that does not answer, or has an older view
  *
  *   lane: a want (wants.h) after a miss in a slot with a `from`: the block is
  *         fetched from there and stored here; then want->done. A source that

@@ -170,6 +170,17 @@ struct haul *haul_new(struct puller *p, bool want)
     return NULL;
 }
 
+void hauls_forget(struct puller *p)
+{
+    for (uint32_t i = 0; i < PULLER_HAULS; i++) {
+        struct haul *b = &p->hauls[i];
+
+        if (b->state != HAUL_FREE && b->state != HAUL_ASKED)
+            page_unref(b->page);
+        b->state = HAUL_FREE;
+    }
+}
+
 static void haul_end(struct haul *b)
 {
     if (b->big >= 0)

@@ -264,6 +264,8 @@ bool haul_row_good(const Pikv__ListBlock *r, uint64_t block_bytes_max);
 bool haul_mem(struct haul *b, uint64_t bytes);
 must_check enum err copy_memory(struct puller *p);
 void copy_memory_free(struct puller *p);
+/* At the end, when the links are closed: what was under way. */
+void hauls_forget(struct puller *p);
 /* The handle is about to be closed. */
 void copy_memory_forget(struct puller *p, const struct pikv *kv);
 

@@ -542,6 +542,10 @@ static int want(struct test *t, const char *from, const char *own)
     print_stats(p, begin_ns);
     puller_close(p);
     (void)mailbox_run(&lane.mailbox, &lane, n);
+    view_fini(&v);
+    pikv_close(t->kv);
+    free(t->buf);
+    free(w);
     printf("answered=%u hits=%u\n", hits + misses, hits);
     return hits == t->n && hits + misses == n ? 0 : 2;
 }
