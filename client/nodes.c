@@ -229,6 +229,11 @@ uint32_t nodes_share(const struct pikv *kv, uint16_t node, uint64_t now)
     return (uint32_t)max_u64(share, SHARE_MIN);
 }
 
+bool nodes_is_new(const struct pikv *kv, uint16_t node, uint64_t now)
+{
+    return nodes_share(kv, node, now) < SHARE_ALL;
+}
+
 /* ---- the breaker ---- */
 
 static void breaker_open(struct pikv *kv, struct peer *p, uint32_t line)

@@ -71,6 +71,8 @@ enum line_use nodes_use(struct pikv *kv, struct conn *c, struct ns *space,
 bool nodes_answers(struct pikv *kv, uint16_t node, uint32_t slot);
 /* Its part of what could be read there, of 256. */
 uint32_t nodes_share(const struct pikv *kv, uint16_t node, uint64_t now);
+/* Has it come lately? */
+bool nodes_is_new(const struct pikv *kv, uint16_t node, uint64_t now);
 uint64_t nodes_random(struct pikv *kv);
 
 /* Most items of one call, in batches of one lane. */

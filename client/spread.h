@@ -12,6 +12,7 @@
  *                 |--no answer (not the deadline), the first time-->
  *                 |             ROUTED to the next owner that answers
  *                 |--MISS of a replica, the first--> ROUTED to the home
+ *                 |--MISS of a home that has just come--> ROUTED to the next
  *                 +--anything else: the item's answer
  *
  * A leg is what is to be sent and is not: an item to who serves it, a copy of
@@ -20,7 +21,7 @@
  * request's (build.c); the others wait in kv->waiting until something stirs.
  *
  * Invariants
- *  1. Each of the three ways back is gone at most once per item, and none after
+ *  1. Each of these ways back is gone at most once per item, and none after
  *     the deadline: so a call ends.
  *  2. While a leg waits the call is kept open by one count (spread->held).
  *  3. Nothing is sent again from inside a reply or the end of a connection: the

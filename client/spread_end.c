@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What an answer, or none, means for an item of a call over many nodes
- * (spread.h): the three ways back, and how copies, holders and lines of a
+ * (spread.h): the ways back, and how copies, holders and lines of a
  * selection are counted together.
  *
  *     PUT with replicas   the home's answer is the item's; a home that did not
@@ -37,7 +37,7 @@ static bool is_miss(const struct call *c, const struct pikv_result *r)
            (c->op == OP_LOOKUP && r->status == OK && r->state == STATE_MISS);
 }
 
-/* ---- the three ways back ---- */
+/* ---- the ways back ---- */
 
 /* The next owner in order that is not the one that was asked. */
 static uint16_t next_owner(struct pikv *kv, const struct trip *t)
@@ -112,6 +112,27 @@ static bool trip_asks_home(struct pikv *kv, struct call *c, uint32_t item)
     return true;
 }
 
+/* A home that has just come back does not have what its stand-in took, nor, if
+ * it came back empty, the blocks whose copies are there. */
+static bool trip_asks_stand_in(struct pikv *kv, struct call *c, uint32_t item)
+{
+    struct spread *s = c->spread;
+    struct trip *t = &s->trips[item];
+    uint16_t next;
+
+    if (c->late || t->failed_over || t->status || !spread_reads(&s->r) ||
+        !nodes_is_new(kv, t->node, kv->now_ns))
+        return false;
+    next = next_owner(kv, t);
+    if (next == NO_NODE ||
+        !spread_push(s, (struct leg){LEG_ITEM, NO_NODE, item}))
+        return false;
+    t->failed_over = t->home_asked = true;
+    t->status = ERR_MISS;
+    t->to = next;
+    return true;
+}
+
 void spread_told(struct call *c, uint32_t item, uint32_t owner)
 {
     c->spread->trips[item].hint = owner < NO_NODE ? (uint16_t)owner : NO_NODE;
@@ -124,7 +145,8 @@ bool spread_tells(const struct pikv *kv, const struct call *c, uint32_t item)
 
     if (is_miss(c, r))
         return t->home_asked ||
-               t->node == cview_serving(&kv->nodes->view, t->slot);
+               (t->node == cview_serving(&kv->nodes->view, t->slot) &&
+                !nodes_is_new(kv, t->node, kv->now_ns));
     return !is_sent_away(r->status);
 }
 
@@ -142,16 +164,25 @@ static void item_final(struct call *c, uint32_t item, int status)
         c->results[item] = (struct pikv_result){.status = status};
 }
 
-/* false: the item is asked for again. */
-static bool item_ended(struct pikv *kv, struct call *c, uint32_t item)
+/* A leg was left for it? */
+static bool item_again(struct pikv *kv, struct call *c, uint32_t item)
 {
     const struct pikv_result *r = &c->results[item];
 
-    if (is_sent_away(r->status) ? trip_redirects(kv, c, item)
-        : is_down(r->status)    ? trip_fails_over(kv, c, item, r->status)
-                                : is_miss(c, r) && trip_asks_home(kv, c, item))
+    if (is_sent_away(r->status))
+        return trip_redirects(kv, c, item);
+    if (is_down(r->status))
+        return trip_fails_over(kv, c, item, r->status);
+    return is_miss(c, r) &&
+           (trip_asks_home(kv, c, item) || trip_asks_stand_in(kv, c, item));
+}
+
+/* false: the item is asked for again. */
+static bool item_ended(struct pikv *kv, struct call *c, uint32_t item)
+{
+    if (item_again(kv, c, item))
         return false;
-    item_final(c, item, r->status);
+    item_final(c, item, c->results[item].status);
     return true;
 }
 

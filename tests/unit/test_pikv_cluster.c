@@ -322,6 +322,70 @@ START_TEST(a_node_dies_in_a_batch_and_only_its_items_miss)
 }
 END_TEST
 
+START_TEST(what_the_stand_in_took_is_found_when_the_home_is_back)
+{
+    uint8_t c[8];
+    struct pikv_result r;
+    char k[16], none[16];
+    uint32_t at = 0;
+
+    cluster_open(3, 1, plain);
+    ck_assert_int_eq(get(key_at(1, none, &at), c, 8, &r), PIKV_MISS);
+    view.nodes[1].state = "down";
+    view.epoch = 2;
+    cluster_tell_all();
+    fake_set_down(fakes[1], true);
+    ck_assert_int_eq(put(key_at(1, k, &at), "1234567", 8), PIKV_OK);
+    ck_assert_uint_eq(fake_stored(fakes[2]), 1);
+    view.nodes[1].state = "up";
+    view.epoch = 3;
+    cluster_tell_all();
+    fake_set_down(fakes[1], false);
+    ck_assert(comes(lanes_are_all));
+    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(get(none, c, sizeof(c), &r), PIKV_MISS);
+    cluster_end();
+}
+END_TEST
+
+static uint32_t views_before;
+
+static bool view_was_told(void)
+{
+    return fake_views(fakes[0]) > views_before;
+}
+
+START_TEST(an_older_view_is_never_taken)
+{
+    struct pikv_info info;
+    uint8_t c[8];
+    struct pikv_result r;
+    char k[16];
+    uint32_t at = 0;
+
+    cluster_open(2, 1, plain);
+    view.epoch = 3;
+    cluster_tell_all();
+    (void)get(key_at(1, k, &at), c, 8, &r); /* brings it */
+    for (int i = 0; i < 1000; i++) {
+        pikv_info(kv, &info);
+        if (info.epoch == 3)
+            break;
+        usleep(10000);
+    }
+    ck_assert_uint_eq(info.epoch, 3);
+    view.epoch = 2; /* a disk was put back */
+    cluster_tell_all();
+    views_before = fake_views(fakes[0]);
+    fake_set_down(fakes[1], true); /* so it is asked for again and again */
+    ck_assert(comes(view_was_told));
+    usleep(50000);
+    pikv_info(kv, &info);
+    ck_assert_uint_eq(info.epoch, 3);
+    cluster_end();
+}
+END_TEST
+
 Suite *suite(void)
 {
     Suite *s = suite_create("pikv_cluster");
@@ -343,6 +407,8 @@ Suite *suite(void)
     tcase_add_test(t, a_node_that_is_down_costs_nothing_and_comes_back);
     tcase_add_test(t, the_stand_in_of_a_node_that_is_down_by_the_view_is_asked);
     tcase_add_test(t, a_node_dies_in_a_batch_and_only_its_items_miss);
+    tcase_add_test(t, what_the_stand_in_took_is_found_when_the_home_is_back);
+    tcase_add_test(t, an_older_view_is_never_taken);
     suite_add_tcase(s, t);
     return s;
 }
