@@ -12,9 +12,9 @@
  *   colds[]    beside entries[]: ttl and children of those COLD entries that
  *              have any (entry.side); 8 bytes, touched only for them
  *   routes[]   beside entries[]: the slot that the route of each falls in, 2
- *              bytes. Kept, for the route of a COLD block is on its SSD, and who
- *              moves or drops the blocks of some slots looks at every entry: so
- *              at 2 bytes of each, and at no key
+ *              bytes. Kept, for the route of a COLD block is on its SSD, and
+ *              who moves or drops the blocks of some slots looks at all
+ *              entries: so at 2 bytes of each, and at no key
  *
  * Linear hashing (Litwin 1980): buckets 0 .. n-1; when entries outnumber them
  * the next bucket in order is split in two, so an insert never costs more than
