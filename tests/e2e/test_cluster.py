@@ -355,6 +355,31 @@ class Change(unittest.TestCase):
             self.assertGreaterEqual(layers[0].count(0), 2)
 
 
+class Move(unittest.TestCase):
+    def test_no_read_misses_while_slots_move_to_a_node_that_joins(self):
+        with Cluster(4) as c:
+            c.start("a", "b", "c")
+            self.assertTrue(c.settled("a", "b", "c"), c.report())
+            keys = [f"k{i}" for i in range(40)]
+            for k in keys:
+                run = c["a"].ctl("put", k, stdin=k.encode())
+                self.assertEqual(run.rc, OK, run.err)
+            c.start("d")
+            rounds = 0
+            while not c.agree("abcd") or rounds == 0:
+                rounds += 1
+                for k in keys:
+                    run = c["b"].ctl("get", k)
+                    self.assertEqual((run.rc, run.out), (OK, k),
+                                     run.err + c.report())
+                self.assertLess(rounds, 60, c.report())
+            self.assertGreater(c["d"].nodes()["d"]["slots"], 65536 / 5)
+            self.assertGreater(c["d"].metrics()["blocks"], 0)
+            for d in c:
+                for k in keys:
+                    self.assertEqual(d.ctl("get", k).out, k)
+
+
 class Identity(unittest.TestCase):
     def test_a_state_dir_of_another_cluster_is_refused(self):
         with Cluster(3) as c:

@@ -48,10 +48,10 @@ PEER, UCX = 7441, 7430
 RESULTS = []
 
 
-def psk(path):
+def psk(path, secret):
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w",
               encoding="ascii") as f:
-        f.write(secrets.token_hex(32) + "\n")
+        f.write(secret + "\n")
 
 
 class Hosts(Cluster):
@@ -66,17 +66,28 @@ class Hosts(Cluster):
         super().__init__(n, sets=field, dram="128MiB")
         self.net = net
         where = {m: net.address(i) for i, m in enumerate(self.names)}
-        self.psk_path = os.path.join(self["a"].dir, "psk")
-        psk(self.psk_path)
+        secret = secrets.token_hex(32)
         voters = ",".join(f"{m}={where[m]}:{PEER}" for m in self.names)
         for i, d in enumerate(self):
             d.prefix = net.prefix(i)
             d.host = i
+            psk(os.path.join(d.dir, "psk"), secret)
             d.settings.update({
                 "cluster.host": where[d.name], "cluster.port": str(PEER),
                 "cluster.advertise.peer": f"{where[d.name]}:{PEER}",
                 "cluster.voters": voters, "listen.ucx.host": where[d.name],
-                "cluster.tls.psk_file": self.psk_path})
+                "cluster.tls.psk_file": os.path.join(d.dir, "psk")})
+        self.part_disks()
+
+    def part_disks(self):
+        """A host has not the files of the others: their sockets least of all,
+        by which a client would reach them past the network."""
+        for host in range(len(self.net.hosts)):
+            for d in self:
+                if d.host != host:
+                    done = self.net.run(host, ["mount", "-t", "tmpfs",
+                                               "none", d.dir])
+                    assert done.returncode == 0
 
     def ucx(self):
         return ",".join(f"ucx:{self.net.address(d.host)}:{UCX}" for d in self)
@@ -176,10 +187,11 @@ class Faults(unittest.TestCase):
         self.c.form()
         self.clients = []
         self.addCleanup(self.end_clients)
-        self.assertEqual(
-            self.c["a"].ctl("namespace", "create", "probe").rc, 0)
-        self.assertTrue(until(lambda: self.c.accepts(self.c["a"], "2s")),
-                        self.c.report())
+        for d in self.c:
+            run = d.ctl("namespace", "create", "probe")
+            self.assertEqual(run.rc, 0, run.err)
+            self.assertTrue(until(lambda d=d: self.c.accepts(d, "2s")),
+                            self.c.report())
 
     def end_clients(self):
         for s in self.clients:
@@ -253,8 +265,9 @@ class Faults(unittest.TestCase):
             row["failover_s"] = f.took_s
             wait_s(max(0, FAULT_S - (time.monotonic() - from_s)))
             self.figures("during", row)
-            self.served(row, "during", [CLIENT_HOST] + [
-                order.index(d.host) for d in asked])
+            self.served(row, "during", [order.index(d.host)
+                                        for d in asked])
+            self.felt(asked, [nodes[i] for i in hit])
             undo(*nodes)
             try:
                 self.heal(row)
@@ -264,6 +277,14 @@ class Faults(unittest.TestCase):
             if goal_s:
                 self.assertIsNotNone(f.took_s, row)
                 self.assertLessEqual(f.took_s, goal_s + SLACK_S, row)
+
+    def felt(self, asked, hit):
+        """Who is hit is DOWN for the others, of whom one leads."""
+        for d in asked:
+            states = {m: n["state"] for m, n in d.nodes().items()}
+            self.assertEqual(states, {
+                n.name: "down" if n in hit else "up" for n in self.c})
+            self.assertIn(d.status()["leader"], [n.name for n in asked])
 
     def settle(self, row):
         for s in self.clients:
@@ -323,7 +344,7 @@ class Strangers(unittest.TestCase):
         self.c = Cluster(4, sets=["cluster.security=psk"])
         self.addCleanup(self.c.__exit__, None, None, None)
         self.psk_path = os.path.join(self.c["a"].dir, "psk")
-        psk(self.psk_path)
+        psk(self.psk_path, secrets.token_hex(32))
         for d in self.c:
             d.settings["cluster.tls.psk_file"] = self.psk_path
         self.c.start("a", "b", "c")
@@ -372,7 +393,7 @@ class Strangers(unittest.TestCase):
     def test_another_secret(self):
         d = self.c["d"]
         d.settings["cluster.tls.psk_file"] = os.path.join(d.dir, "psk")
-        psk(d.settings["cluster.tls.psk_file"])
+        psk(d.settings["cluster.tls.psk_file"], secrets.token_hex(32))
         self.refused(d, "peer_refused")
         self.unchanged()
 
