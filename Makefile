@@ -110,7 +110,7 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
-.PHONY: all help deps tests demo check bench bench-ssd engines bench-engines fuzz sim soak docs wheel \
+.PHONY: all help deps tests demo demo-cluster check bench bench-ssd engines bench-engines fuzz sim soak docs wheel \
   format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
@@ -230,6 +230,10 @@ deps: ## install the Debian packages that are missing
 demo: deps ## build, start pikvd, replay a conversation trace, print a table
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@DEMO=$(DEMO) ./bench/demo.sh
+
+demo-cluster: deps ## three daemons form a cluster, a fourth joins, one is killed
+	@$(MAKE) -s -j$(JOBS) V=release all
+	@./bench/demo_cluster.sh
 
 check: ## all tests; the last line is "N passed, N failed"
 	@.ci/deps.sh check

@@ -93,8 +93,8 @@ echo "through c: $(count c) of $blocks"
 
 say "d joins: its part of the slots, and their blocks, move there"
 start d
-until_ok ctl d ping
-echo "through d while they move: $(count d) of $blocks"
+until_ok is d up
+echo "through a while they move: $(count a) of $blocks"
 until_ok joined d
 ctl a placement show
 echo "through d: $(count d) of $blocks"
