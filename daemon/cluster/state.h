@@ -14,9 +14,10 @@
  * not fit the state is refused by an answer, never by a crash; what is refused
  * changes nothing, not even the epoch.
  *
- * Applying allocates nothing and reads nothing but the state and the command,
- * so that a voter short of memory cannot come to another state: all room is
- * taken by state_init and state_decode (some 7 MiB, touched as it is used).
+ * Applying needs no memory and reads nothing but the state and the command, so
+ * that a voter short of memory cannot come to another state: all room is taken
+ * by state_init and state_decode (some 7 MiB, touched as it is used); where
+ * glibc's qsort takes some, it sorts without it when there is none.
  *
  * Threads: the control thread's. Memory: malloc, control thread only. */
 #ifndef CLUSTER_STATE_H

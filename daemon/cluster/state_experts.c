@@ -23,6 +23,19 @@ int state_expert_order(const void *a, const void *b)
     return (int)x->replica - (int)y->replica;
 }
 
+/* Equal rows are refused, but with words that are part of the state; so how
+ * qsort leaves them may not count. */
+static int row_order(const void *a, const void *b)
+{
+    const struct expert_place *x = a, *y = b;
+    int order = state_expert_order(a, b);
+
+    if (order)
+        return order;
+    return x->tier != y->tier ? (int)x->tier - (int)y->tier
+                              : (int)x->node - (int)y->node;
+}
+
 static enum err check_row(struct work *w, const struct expert_place *p)
 {
     const struct view *v = &w->s->view;
@@ -104,8 +117,7 @@ enum err state_experts(struct work *w)
 
     /* The rows lie in the state's scratch. */
     if (w->c->expert_n)
-        qsort(w->c->experts, w->c->expert_n, sizeof(*w->c->experts),
-              state_expert_order);
+        qsort(w->c->experts, w->c->expert_n, sizeof(*w->c->experts), row_order);
     e = check_rows(w);
     if (e != OK)
         return e;

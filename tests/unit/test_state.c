@@ -546,6 +546,13 @@ START_TEST(experts_that_break_the_rules_are_refused)
     p[1] = place(1, 2, 0, 1);
     p[1].tier = 3;
     refuses(&s, experts(p, 2), ERR_BAD_REQUEST, "tier 3 is none of");
+    /* The words are part of the state: no sorting may change them. */
+    p[0] = p[1];
+    p[0].tier = 4;
+    refuses(&s, experts(p, 2), ERR_BAD_REQUEST, "tier 3 is none of");
+    p[0].tier = 3;
+    p[1].tier = 4;
+    refuses(&s, experts(p, 2), ERR_BAD_REQUEST, "tier 3 is none of");
     state_fini(&s);
 }
 END_TEST
