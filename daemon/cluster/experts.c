@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Loads of experts (experts.h): a table by (model, layer, expert), grown and
- * cleaned when it is 3/4 full. What faded keeps its place until then, so that
- * searches do not break. */
+ * cleaned when it is 3/4 full, or knows as many as it may. What faded keeps its
+ * place until then, so that searches do not break. */
 #include "cluster/experts.h"
 
 #include <stdlib.h>
@@ -38,6 +38,12 @@ void experts_fini(struct experts *x)
 {
     free(x->table);
     *x = (struct experts){.table = NULL};
+}
+
+/* Has it no place for one more? */
+static bool table_full(const struct experts *x)
+{
+    return x->n >= x->cap / 4 * 3 || x->n >= EXPERTS_KNOWN_MAX;
 }
 
 /* Into a table that has room for twice those that live. */
@@ -76,12 +82,13 @@ enum err experts_feed(struct experts *x, uint64_t model, uint16_t layer,
         return ERR_BAD_REQUEST;
     if (count == 0)
         return OK;
-    if (x->n >= x->cap / 4 * 3) {
+    e = x->cap ? table_find(x->table, x->cap, model, layer, expert) : NULL;
+    if (!e || (!e->model && table_full(x))) {
         err = table_grow(x);
         if (err != OK)
             return err;
+        e = table_find(x->table, x->cap, model, layer, expert);
     }
-    e = table_find(x->table, x->cap, model, layer, expert);
     x->n += e->model == 0;
     e->model = model;
     e->layer = layer;

@@ -53,8 +53,8 @@ struct experts {
 
 /* Accepts a zeroed object: there is no init. */
 void experts_fini(struct experts *x);
-/* LIMIT: EXPERTS_KNOWN_MAX; NO_MEMORY; BAD_REQUEST: model 0, or a layer or
- * expert beyond the bounds above. The counts are lost then. */
+/* LIMIT: a new one beyond EXPERTS_KNOWN_MAX; NO_MEMORY; BAD_REQUEST: model 0,
+ * or a layer or expert beyond the bounds above. The counts are lost then. */
 must_check enum err experts_feed(struct experts *x, uint64_t model,
                                  uint16_t layer, uint16_t expert,
                                  uint64_t count);
