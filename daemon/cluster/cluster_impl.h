@@ -82,7 +82,7 @@ struct cl_link {
     uint64_t uuid;
     uint64_t heard_ms;
     uint64_t pulled_ms; /* last VIEW_PULL sent */
-    bool old;           /* that node has a newer link: its beats count */
+    bool old;           /* that node has a newer link */
     uint64_t beat_seq;  /* leader: the last beat on it */
 };
 

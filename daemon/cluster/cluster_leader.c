@@ -237,8 +237,17 @@ static void beat_load(struct cluster *c, uint16_t node, const Peer__Load *m)
                         hot, n) == OK);
 }
 
-/* Is it the node's present life, its newest link, and later than what was heard
- * on it? */
+/* On a link that has a newer sibling a beat counts if it is later than what the
+ * sibling brought: then the sibling is half-open. */
+static bool beat_late(struct cluster *c, const struct cl_link *l, uint64_t seq)
+{
+    for (uint32_t i = 0; i < c->link_n; i++)
+        if (c->links[i].node == l->node && c->links[i].beat_seq >= seq)
+            return true;
+    return false;
+}
+
+/* Is it of the node's present life, and later than what was heard of it? */
 static bool beat_counts(struct cluster *c, struct cl_link *l,
                         const Peer__Beat *b)
 {
@@ -249,7 +258,8 @@ static bool beat_counts(struct cluster *c, struct cl_link *l,
     if (node >= v->node_n || v->nodes[node].uuid != l->uuid ||
         v->nodes[node].incarnation != b->incarnation)
         return false;
-    if (l->old || l->incarnation != b->incarnation || b->seq <= l->beat_seq)
+    if (l->incarnation != b->incarnation || b->seq <= l->beat_seq ||
+        (l->old && beat_late(c, l, b->seq)))
         return false;
     if (d->beat_inc[node] != b->incarnation)
         balance_forget(&d->balance, node);

@@ -3,7 +3,8 @@
  * Links of the node core: who is behind each, and dials. The shell numbers them
  * upwards and never reuses a number, so the array is sorted by arrival.
  *
- * Two nodes may have two links (both dialed): both are used, the newest first.
+ * Two nodes may have two links (both dialed, or one is half-open and only one
+ * end knows): what was heard last is used.
  * A peer that says a larger incarnation on a new link has lost its old ones. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,20 +36,31 @@ struct cl_link *cl_link_get(struct cluster *c, uint64_t id)
     return i < c->link_n && c->links[i].id == id ? &c->links[i] : NULL;
 }
 
+/* Of two links with a node: the one on which it was heard last; the other may
+ * be half-open. */
+static struct cl_link *better(struct cl_link *a, struct cl_link *b)
+{
+    return a && a->heard_ms >= b->heard_ms ? a : b;
+}
+
 struct cl_link *cl_link_named(struct cluster *c, const char *name)
 {
+    struct cl_link *best = NULL;
+
     for (uint32_t i = c->link_n; i-- > 0;)
         if (strcmp(c->links[i].name, name) == 0)
-            return &c->links[i];
-    return NULL;
+            best = better(best, &c->links[i]);
+    return best;
 }
 
 struct cl_link *cl_link_node(struct cluster *c, uint16_t node)
 {
+    struct cl_link *best = NULL;
+
     for (uint32_t i = c->link_n; i-- > 0 && node != NODE_NONE;)
         if (c->links[i].node == node)
-            return &c->links[i];
-    return NULL;
+            best = better(best, &c->links[i]);
+    return best;
 }
 
 static uint16_t link_index(const struct cluster *c, const struct cl_link *l)
