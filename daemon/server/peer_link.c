@@ -3,7 +3,8 @@
  * Links between daemons (peer_link.h; peer_link_impl.h has the map of files):
  * the listener, the two timers, limits, and what the user calls.
  *
- *   tick    while there are connections: deadlines, silence, "still here"
+ *   tick    while there are connections, or one waits to be accepted:
+ *           deadlines, silence, "still here"
  *   later   at once, from the loop: the ends that the user is to hear of
  *
  * 1. A connection has a place in slots; a link's id is the place and a number
@@ -104,7 +105,7 @@ static void conn_free(struct conn *c)
     list_del(&c->ended_node);
     l->slots[c->slot] = NULL;
     l->pending_n -= !c->ours && !c->id;
-    if (--l->conn_n == 0)
+    if (--l->conn_n == 0 && !l->stalled)
         uv_timer_stop(&l->tick);
     peer_session_free(c->tls);
     bytes_fini(&c->in);

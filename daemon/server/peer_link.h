@@ -5,9 +5,8 @@
  * hello and bye.
  *
  *   listen --> ACCEPTED --TLS--> SECURED --hello ok--> UP --> CLOSING --> freed
- *   dial   --> DIALING ---^                             |        ^
- *                                   deadline, EOF, frame too long, hello
- * refused
+ *   dial   --> DIALING ---^                                      ^
+ *           from each: deadline, EOF, frame too long, hello refused
  *
  * Security, by cluster.security:
  *   tls    TLS 1.3, both sides with a certificate of cluster.tls.ca; one of its
@@ -103,8 +102,9 @@ must_check enum err peer_links_open(const struct peer_links_cfg *cfg,
 must_check enum err peer_links_reload(struct peer_links *p, struct errmsg *m);
 uint16_t peer_links_port(const struct peer_links *p);
 /* Closes all, with a Bye; no callback runs from now on but closed, once every
- * handle is (within a second or so, also with peers that are gone). p may be
- * NULL: closed does not run. closed may be NULL. */
+ * handle is (within a second or so, also with peers that are gone; a look-up of
+ * a name that is under way is waited for). p may be NULL: closed does not run.
+ * closed may be NULL. */
 void peer_links_close(struct peer_links *p, void (*closed)(void *arg),
                       void *arg);
 /* Tries to have a link to that address (HOST:PORT, names are resolved); one

@@ -56,7 +56,6 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 {
     struct conn *c = container_of(req, struct conn, shutdown);
 
-    c->shut = true;
     if (status < 0)
         peer_conn_close(c);
 }

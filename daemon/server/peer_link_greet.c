@@ -179,12 +179,12 @@ static void conn_hello(struct conn *c, const uint8_t *p, size_t n)
                      name);
         return;
     }
-    memcpy(c->name, name, sizeof(c->name));
     if (!c->ours && l->conn_n - l->pending_n >= l->cfg.links_max) {
         conn_end_bye(c, ERR_BUSY, "no place for another link (at most %u)",
                      l->cfg.links_max);
         return;
     }
+    memcpy(c->name, name, sizeof(c->name));
     if (c->ours || conn_hello_send(c))
         conn_decide(c, p, n);
 }

@@ -82,7 +82,7 @@ struct conn {
     struct bytes in;          /* not yet taken frames, in plain */
     struct bytes out;         /* to be written, as it goes on the wire */
     struct bytes flight;      /* being written: libuv's until the callback */
-    bool writing, shut, want_shut;
+    bool writing, want_shut;
     struct bytes hello;   /* SPARE: the peer's */
     uint64_t got;         /* bytes read, before UP */
     uint64_t deadline_ms; /* of states with one, else UINT64_MAX */

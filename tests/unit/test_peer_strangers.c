@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "lib/certs.h"
 #include "lib/peer_fix.h"
 
@@ -231,6 +232,32 @@ START_TEST(links_max_is_kept_by_both_sides)
     PFIX_UNTIL(c->fails == 1);
     ck_assert_int_eq(c->why, ERR_BUSY);
     ck_assert_uint_eq(b->live, 1);
+    ck_assert_uint_eq(pnode_stats(b).refused, 1);
+    ck_assert_uint_eq(pfix_log_n("no place for another link"), 1);
+    pfix_close();
+}
+END_TEST
+
+/* One waits to be accepted, all others end, then there is memory again. */
+START_TEST(who_waits_for_memory_is_accepted_also_when_nobody_else_is_left)
+{
+    int first, second;
+
+    pfix_open(PEER_SECURITY_PLAIN);
+    b = pnode_open("b");
+    first = raw_connect(b, NULL);
+    PFIX_UNTIL(pnode_stats(b).accepted == 1);
+    fault_arm_forever(1);
+    second = raw_connect(b, NULL);
+    PFIX_UNTIL(fault_hit());
+    ck_assert_str_eq(fault_point(), "peer_conn");
+    close(first);
+    PFIX_UNTIL(pnode_stats(b).refused == 1);
+    pfix_wait(100);
+    ck_assert_uint_eq(pnode_stats(b).accepted, 1);
+    fault_arm(0);
+    PFIX_UNTIL(pnode_stats(b).accepted == 2);
+    close(second);
     pfix_close();
 }
 END_TEST
@@ -459,6 +486,8 @@ Suite *suite(void)
         t, who_says_nothing_or_one_byte_at_a_time_has_handshake_ms, 0, 3);
     tcase_add_test(t, many_that_say_nothing_leave_room_for_others);
     tcase_add_test(t, links_max_is_kept_by_both_sides);
+    tcase_add_test(
+        t, who_waits_for_memory_is_accepted_also_when_nobody_else_is_left);
     tcase_add_loop_test(
         t, a_certificate_that_is_not_good_is_refused_with_its_reason, 0,
         (int)countof(strangers));
