@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# make bench-move: how fast blocks move between two daemons of one machine,
+# How fast blocks move between two daemons of one machine,
 # beside what one client gets from the same daemon over ucx in the same round.
 #
 #   SIZES="64KiB 256KiB 2MiB"   of blocks     ARENA=512   MiB moved

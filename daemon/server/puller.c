@@ -170,7 +170,9 @@ static void puller_poll(struct puller *p)
             fds[n++] =
                 (struct pollfd){.fd = pikv_event_fd(l->kv), .events = POLLIN};
     }
-    (void)poll(fds, n, PULLER_TICK_MS);
+    (void)poll(fds, n,
+               p->pass.active || !list_empty(&p->pulls) ? PULLER_TICK_MS
+                                                        : PULLER_LOOK_MS);
     if (fds[0].revents)
         (void)!read(p->wake_fd, &word, sizeof word);
 }
