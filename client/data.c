@@ -276,7 +276,8 @@ static int submit_locked(struct pikv *kv, struct request *r,
     r->space = ns_find(kv, r->ns);
     if (!r->space)
         return ERR_NO_NAMESPACE;
-    if (r->n > kv->info.batch_keys_max * nodes_lanes(kv))
+    if (r->n >
+        kv->info.batch_keys_max * (kv->many ? nodes_lanes(kv) : kv->info.lanes))
         return ERR_LIMIT;
     e = lay_bind(kv, r);
     if (e)

@@ -343,8 +343,6 @@ void staging_give(struct staging *s, struct stage *st);
 
 /* namespace.c */
 struct ns *ns_find(struct pikv *kv, uint32_t ns);
-/* What the node behind a connection calls it; NULL: it has not said yet. */
-const struct ns_at *ns_at(const struct ns *s, const struct conn *c);
 /* In SETUP of a node's first lane: opens all namespaces that this run of the
  * server has not been told of. */
 void ns_reopen_all(struct pikv *kv, struct conn *c);

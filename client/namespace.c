@@ -134,13 +134,6 @@ static Pikv__OpenReply *open_reply(const void *env, size_t len, struct arena *a,
     return msg_unpack(&pikv__open_reply__descriptor, a, env, len);
 }
 
-const struct ns_at *ns_at(const struct ns *s, const struct conn *c)
-{
-    const struct ns_at *at = &s->at[c->peer->index];
-
-    return at->known && at->boot == c->boot && !at->refused ? at : NULL;
-}
-
 static void ns_take(struct ns *s, const Pikv__OpenReply *m,
                     const struct conn *c)
 {

@@ -17,6 +17,7 @@ enum {
     PAUSE_MS = 20,  /* before the first probe */
     PAUSE_MAX_MS = 5000,
     SILENT_MS = 2,    /* shorter deadlines say nothing of a node */
+    LOST_MS = 2000,   /* a ucx connection so silent is made anew */
     TIMEOUTS_MAX = 5, /* in a row, of a node that answers others */
     RAMP_MS = 10000,  /* slow start */
     SHARE_ALL = 256,
@@ -276,12 +277,27 @@ static void breaker_probed(struct pikv *kv, struct call *call, int status,
         breaker_open(kv, c->peer, c->line);
 }
 
+/* A network that was cut and is mended is used again only when TCP sends again,
+ * which it does after pauses as long as the silence was before; a connection
+ * that is made anew works at once. */
+static void breaker_drop(struct pikv *kv, struct peer *p, uint64_t now)
+{
+    for (uint32_t k = 0; k < p->lane_n; k++) {
+        struct conn *c = peer_conn(kv, p, k);
+
+        if (c->ops == &conn_ucx && c->state == CONN_UP &&
+            now > c->heard_ns + LOST_MS * NS_PER_MS)
+            conn_down(c, ERR_TIMEOUT);
+    }
+}
+
 /* A line that is down is probed by its dialing, nodes_line_up tells. */
 static void breaker_probe(struct pikv *kv, struct peer *p, uint64_t now)
 {
     struct conn *c = kv->conns[p->probe_line];
 
     p->again_ns = now + p->pause_ns;
+    breaker_drop(kv, p, now);
     if (c->state != CONN_UP)
         return;
     p->breaker = BREAKER_PROBING;

@@ -43,6 +43,16 @@ void peers_free(struct pikv *kv);
 /* Lines of one array: n of them, the new ones zero. */
 bool lines_grow(void **array, uint32_t from, uint32_t to, size_t item);
 
+/* What the node behind a connection calls a namespace; NULL: it has not said so
+ * in this run of its. */
+static inline const struct ns_at *ns_at(const struct ns *s,
+                                        const struct conn *c)
+{
+    const struct ns_at *at = &s->at[c->peer->index];
+
+    return at->known && at->boot == c->boot && !at->refused ? at : NULL;
+}
+
 static inline struct conn *peer_conn(const struct pikv *kv,
                                      const struct peer *p, uint32_t lane)
 {

@@ -37,6 +37,16 @@
  * (README.md says what it does to a process). After fork() the child's calls on
  * the parent's handle answer PIKV_FORKED.
  *
+ * Nodes. Any node of a cluster may be opened: the handle gets the view from it,
+ * who has which key, and talks to all of them, each connected when it is first
+ * needed. A key goes to the node that serves its slot. What a node sends away,
+ * because the view was old, is sent once more, within the deadline, and then is
+ * RETRY. What a node that does not answer should have done is asked once of the
+ * next owner in order; where there is none, NO_SERVER or RETRY. A silent node
+ * costs the calls under way their deadline and later ones nothing until it
+ * answers a probe. Only reads of hot slots are spread over those that have
+ * copies.
+ *
  * Errors are 0 or negative; pikv_error_who() says who acts: nobody, retry
  * later, ask another node, give up. A miss is always a legal answer. */
 #ifndef PIKV_H
@@ -314,7 +324,11 @@ struct pikv_put {
     uint64_t affinity;
     uint64_t labels[4];
     uint8_t priority;
-    uint8_t replicas; /* copies in all, 1 to 3; 0: the server's default */
+    uint8_t replicas; /* copies in all, 1 to 3; 0: the server's default. Put to
+                       * the slot's owners at the same time; the item's answer
+                       * is the first one's, or OK if that one did not answer
+                       * and another has it. pikv_stats counts those that
+                       * could not be made */
     uint8_t place;    /* 0 owner, 1 local_first, 2 both */
     uint32_t block;   /* call.layout: which block of it; data and iov unused */
     bool durable;     /* answered when it is on the SSD and flushed: OK. Else
@@ -492,10 +506,14 @@ enum pikv_select {
 };
 /* A drop is final: a block that is on an SSD does not come back after a crash.
  * The call is answered when that is so; NOT_DURABLE: they are gone now, but
- * some could come back after a crash, because the SSD is failing; TIMEOUT: not
- * all was done by the deadline, or it was not known to be durable by then. With
+ * some could come back after a crash, because the SSD is failing, or a node of
+ * the cluster that may have some could not be reached; TIMEOUT: not all was
+ * done by the deadline, or it was not known to be durable by then. With
  * call->demote blocks leave memory and stay on the SSD, to which those that are
- * not there are written first; UNSUPPORTED without an SSD. */
+ * not there are written first; UNSUPPORTED without an SSD. In a cluster keys
+ * are dropped at all nodes that may have them, and everything else at all
+ * nodes; the completion's count is that of all, so a block with copies counts
+ * for each. */
 int pikv_evict(struct pikv *kv, uint32_t ns, enum pikv_select select,
                const struct pikv_key *keys, uint32_t n, uint64_t label,
                const struct pikv_call *call, struct pikv_result *results,

@@ -53,7 +53,7 @@ void cluster_fakes(uint32_t n, uint32_t lanes)
     cluster_tell_all();
 }
 
-void cluster_open(uint32_t n, uint32_t lanes, struct pikv_options o)
+void fakes_open(uint32_t n, uint32_t lanes, struct pikv_options o)
 {
     struct pikv_namespace d = {.name = "test", .create = true};
 
@@ -103,7 +103,7 @@ int put_copies(const char *key, const void *p, size_t n, uint8_t replicas)
     return e ? e : r.status;
 }
 
-int put(const char *key, const void *p, size_t n)
+int fakes_put(const char *key, const void *p, size_t n)
 {
     return put_copies(key, p, n, 0);
 }
@@ -118,7 +118,7 @@ int get_within(const char *key, void *p, size_t n, uint32_t us,
     return e ? e : r->status;
 }
 
-int get(const char *key, void *p, size_t n, struct pikv_result *r)
+int fakes_get(const char *key, void *p, size_t n, struct pikv_result *r)
 {
     return get_within(key, p, n, patient.deadline_us, r);
 }

@@ -18,7 +18,7 @@ extern uint32_t ns;
 extern const struct pikv_call patient;
 
 void cluster_fakes(uint32_t n, uint32_t lanes); /* nobody is connected yet */
-void cluster_open(uint32_t n, uint32_t lanes, struct pikv_options o);
+void fakes_open(uint32_t n, uint32_t lanes, struct pikv_options o);
 void cluster_end(void);
 /* The view as it stands now, to one or all. */
 void cluster_tell(uint32_t node);
@@ -29,9 +29,9 @@ uint32_t slot_of_key(const char *s);
 /* A key, "k<i>" with i from *at on, whose home is node. */
 const char *key_at(uint32_t node, char out[16], uint32_t *at);
 
-int put(const char *key, const void *p, size_t n);
+int fakes_put(const char *key, const void *p, size_t n);
 int put_copies(const char *key, const void *p, size_t n, uint8_t replicas);
-int get(const char *key, void *p, size_t n, struct pikv_result *r);
+int fakes_get(const char *key, void *p, size_t n, struct pikv_result *r);
 int get_within(const char *key, void *p, size_t n, uint32_t us,
                struct pikv_result *r);
 /* Until it is true, at most some seconds. */

@@ -63,7 +63,7 @@ START_TEST(a_batch_is_split_over_nodes_and_lanes_and_merged)
 {
     struct pikv_info info;
 
-    cluster_open(3, 1 + (uint32_t)_i, plain);
+    fakes_open(3, 1 + (uint32_t)_i, plain);
     ck_assert_int_eq(pikv_info(kv, &info), 0);
     ck_assert_uint_eq(info.nodes, 3);
     ck_assert_uint_eq(info.epoch, 1);
@@ -88,9 +88,9 @@ START_TEST(a_node_is_connected_and_the_namespace_opened_when_first_needed)
     char k[16];
     uint32_t at = 0;
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     ck_assert_uint_eq(fake_hellos(fakes[1]) + fake_hellos(fakes[2]), 0);
-    ck_assert_int_eq(put(key_at(1, k, &at), b, sizeof(b)), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key_at(1, k, &at), b, sizeof(b)), PIKV_OK);
     ck_assert_uint_gt(fake_hellos(fakes[1]), 0);
     ck_assert_uint_eq(fake_ns_opens(fakes[1]), 1);
     ck_assert_uint_eq(fake_hellos(fakes[2]), 0);
@@ -114,7 +114,7 @@ START_TEST(a_view_comes_in_pieces)
 
         ck_assert_int_eq(pikv_open(&o, &kv), 0);
         ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), 0);
-        ck_assert_int_eq(put(key_at(1, k, &at), b, sizeof(b)), PIKV_OK);
+        ck_assert_int_eq(fakes_put(key_at(1, k, &at), b, sizeof(b)), PIKV_OK);
         if (i == 0)
             pikv_close(kv);
     }
@@ -132,17 +132,17 @@ START_TEST(an_old_view_costs_one_redirect)
     char k[16];
     uint32_t at = 0;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, k, &at);
     view.rows[slot_of_key(k)].owner[0] = 2;
     view.rows[slot_of_key(k)].owner[1] = 0;
     view.rows[slot_of_key(k)].owner[2] = FAKE_NONE;
     view.epoch = 2;
     cluster_tell_all();
-    ck_assert_int_eq(put(k, b, sizeof(b)), PIKV_OK);
+    ck_assert_int_eq(fakes_put(k, b, sizeof(b)), PIKV_OK);
     ck_assert_uint_eq(fake_redirects(fakes[1]), 1);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
-    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_OK);
     ck_assert_mem_eq(b, c, sizeof(b));
     ck_assert_uint_eq(fake_redirects(fakes[1]), 1);
     pikv_info(kv, &info);
@@ -160,14 +160,14 @@ START_TEST(who_is_named_by_the_redirect_is_asked_when_the_view_says_nothing_new)
     char k[16];
     uint32_t at = 0, slot;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     slot = slot_of_key(key_at(1, k, &at));
     view.rows[slot].owner[0] = 2; /* told to node 1 and 2, epoch unchanged */
     view.rows[slot].owner[1] = 0;
     view.rows[slot].owner[2] = FAKE_NONE;
     cluster_tell(1);
     cluster_tell(2);
-    ck_assert_int_eq(put(k, b, sizeof(b)), PIKV_OK);
+    ck_assert_int_eq(fakes_put(k, b, sizeof(b)), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
     cluster_end();
 }
@@ -179,14 +179,14 @@ START_TEST(a_second_redirect_is_the_callers)
     char k[16];
     uint32_t at = 0, slot;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     slot = slot_of_key(key_at(1, k, &at));
     view.rows[slot].owner[1] = view.rows[slot].owner[2] = FAKE_NONE;
     view.rows[slot].owner[0] = 2;
     cluster_tell(1);
     view.rows[slot].owner[0] = 1;
     cluster_tell(2);
-    ck_assert_int_eq(put(k, b, sizeof(b)), PIKV_RETRY);
+    ck_assert_int_eq(fakes_put(k, b, sizeof(b)), PIKV_RETRY);
     ck_assert_uint_eq(fake_redirects(fakes[1]), 1);
     ck_assert_uint_eq(fake_redirects(fakes[2]), 1);
     cluster_end();
@@ -195,7 +195,7 @@ END_TEST
 
 START_TEST(a_batch_of_which_a_part_moved_is_whole)
 {
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     put_all();
     for (uint32_t slot = 0; slot < WIRE_SLOTS; slot += 5) {
         uint16_t first = view.rows[slot].owner[0];
@@ -220,13 +220,13 @@ START_TEST(reads_go_to_the_next_owner_when_the_home_dies)
     char k[16];
     uint32_t at = 0;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, k, &at);
     ck_assert_int_eq(put_copies(k, b, sizeof(b), 2), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[1]), 1);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
     fake_set_mode(fakes[1], FAKE_DIES); /* in the middle of the call */
-    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_OK);
     ck_assert_mem_eq(b, c, sizeof(b));
     pikv_stats(kv, &s);
     ck_assert_uint_eq(s.failovers, 1);
@@ -258,22 +258,22 @@ START_TEST(a_node_that_is_down_costs_nothing_and_comes_back)
     uint32_t at = 0;
     uint64_t t;
 
-    cluster_open(2, 1, plain);
+    fakes_open(2, 1, plain);
     for (uint32_t slot = 0; slot < WIRE_SLOTS; slot++)
         view.rows[slot].owner[1] = FAKE_NONE;
     view.epoch = 2;
     cluster_tell_all();
     key_at(1, k, &at);
-    ck_assert_int_eq(put(k, "1234567", 8), PIKV_OK);
+    ck_assert_int_eq(fakes_put(k, "1234567", 8), PIKV_OK);
     fake_set_down(fakes[1], true);
     ck_assert(comes(lanes_are_fewer));
     t = clock_ms();
     for (uint32_t i = 0; i < 20; i++)
-        ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_NO_SERVER);
+        ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_NO_SERVER);
     ck_assert_uint_lt(clock_ms() - t, 10000);
     fake_set_down(fakes[1], false);
     ck_assert(comes(lanes_are_all));
-    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_OK);
     cluster_end();
 }
 END_TEST
@@ -285,15 +285,15 @@ START_TEST(the_stand_in_of_a_node_that_is_down_by_the_view_is_asked)
     char k[16];
     uint32_t at = 0;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, k, &at);
     view.nodes[1].state = "down";
     view.epoch = 2;
     cluster_tell_all();
     fake_set_down(fakes[1], true);
-    ck_assert_int_eq(put(k, "1234567", 8), PIKV_OK);
+    ck_assert_int_eq(fakes_put(k, "1234567", 8), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
-    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_OK);
     cluster_end();
 }
 END_TEST
@@ -302,7 +302,7 @@ START_TEST(a_node_dies_in_a_batch_and_only_its_items_miss)
 {
     uint32_t hit = 0, down = 0;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     put_all();
     fake_set_mode(fakes[1], FAKE_DIES);
     (void)get_all();
@@ -329,21 +329,21 @@ START_TEST(what_the_stand_in_took_is_found_when_the_home_is_back)
     char k[16], none[16];
     uint32_t at = 0;
 
-    cluster_open(3, 1, plain);
-    ck_assert_int_eq(get(key_at(1, none, &at), c, 8, &r), PIKV_MISS);
+    fakes_open(3, 1, plain);
+    ck_assert_int_eq(fakes_get(key_at(1, none, &at), c, 8, &r), PIKV_MISS);
     view.nodes[1].state = "down";
     view.epoch = 2;
     cluster_tell_all();
     fake_set_down(fakes[1], true);
-    ck_assert_int_eq(put(key_at(1, k, &at), "1234567", 8), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key_at(1, k, &at), "1234567", 8), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
     view.nodes[1].state = "up";
     view.epoch = 3;
     cluster_tell_all();
     fake_set_down(fakes[1], false);
     ck_assert(comes(lanes_are_all));
-    ck_assert_int_eq(get(k, c, sizeof(c), &r), PIKV_OK);
-    ck_assert_int_eq(get(none, c, sizeof(c), &r), PIKV_MISS);
+    ck_assert_int_eq(fakes_get(k, c, sizeof(c), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(none, c, sizeof(c), &r), PIKV_MISS);
     cluster_end();
 }
 END_TEST
@@ -363,10 +363,10 @@ START_TEST(an_older_view_is_never_taken)
     char k[16];
     uint32_t at = 0;
 
-    cluster_open(2, 1, plain);
+    fakes_open(2, 1, plain);
     view.epoch = 3;
     cluster_tell_all();
-    (void)get(key_at(1, k, &at), c, 8, &r); /* brings it */
+    (void)fakes_get(key_at(1, k, &at), c, 8, &r); /* brings it */
     for (int i = 0; i < 1000; i++) {
         pikv_info(kv, &info);
         if (info.epoch == 3)

@@ -67,15 +67,15 @@ START_TEST(a_silent_node_costs_one_deadline_and_then_nothing)
 
     open_alone(3);
     key_at(1, key, &at);
-    ck_assert_int_eq(put(key, "value", 6), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key, "value", 6), PIKV_OK);
     fake_set_mode(fakes[1], FAKE_DEAF);
     ck_assert_int_eq(get_within(key, buf, 64, SHORT_US, &r), PIKV_TIMEOUT);
     ck_assert(breaker_is_open());
     t = clock_ms();
     for (uint32_t i = 0; i < 50; i++)
-        ck_assert_int_eq(get(key, buf, 64, &r), PIKV_NO_SERVER);
+        ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_NO_SERVER);
     ck_assert_uint_lt(clock_ms() - t, 10000); /* one would take 20 s */
-    ck_assert_int_eq(get(key_at(2, other, &at), buf, 64, &r), PIKV_MISS);
+    ck_assert_int_eq(fakes_get(key_at(2, other, &at), buf, 64, &r), PIKV_MISS);
     cluster_end();
 }
 END_TEST
@@ -84,14 +84,14 @@ START_TEST(a_probe_finds_a_node_that_answers_again)
 {
     open_alone(2);
     key_at(1, key, &at);
-    ck_assert_int_eq(put(key, "value", 6), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key, "value", 6), PIKV_OK);
     fake_set_mode(fakes[1], FAKE_DEAF);
     ck_assert_int_eq(get_within(key, buf, 64, SHORT_US, &r), PIKV_TIMEOUT);
     ck_assert(comes(breaker_is_open));
     fake_set_mode(fakes[1], FAKE_SERVES);
     ck_assert(comes(breaker_is_closed));
     ck_assert_uint_ge(fake_pings(fakes[1]), 1);
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_OK);
     cluster_end();
 }
 END_TEST
@@ -103,12 +103,12 @@ START_TEST(a_node_that_is_not_reached_for_its_first_connection_is_given_up)
     key_at(1, key, &at);
     ck_assert_int_eq(get_within(key, buf, 64, SHORT_US, &r), PIKV_TIMEOUT);
     ck_assert(breaker_is_open());
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_NO_SERVER);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_NO_SERVER);
     fake_set_mode(fakes[1], FAKE_SERVES);
     fake_set_down(fakes[1], true); /* its HELLO is lost */
     fake_set_down(fakes[1], false);
     ck_assert(comes(breaker_is_closed));
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_MISS);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_MISS);
     cluster_end();
 }
 END_TEST
@@ -120,7 +120,7 @@ START_TEST(a_slow_answer_of_a_node_that_talks_does_not_break_it)
 
     open_alone(2);
     key_at(1, key, &at);
-    ck_assert_int_eq(put(key, "value", 6), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key, "value", 6), PIKV_OK);
     fake_set_mode(fakes[1], FAKE_HOLDS); /* PING and OPEN are answered */
     item.key = key_of(key);
     for (uint32_t i = 0; i < 2; i++) {
@@ -138,20 +138,20 @@ START_TEST(a_slow_answer_of_a_node_that_talks_does_not_break_it)
     }
     fake_set_mode(fakes[1], FAKE_SERVES);
     ck_assert(comes(breaker_is_closed));
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_OK);
     cluster_end();
 }
 END_TEST
 
 START_TEST(writes_go_to_the_next_owner_while_the_breaker_is_open)
 {
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, key, &at);
-    ck_assert_int_eq(put(key, "value", 6), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key, "value", 6), PIKV_OK);
     fake_set_mode(fakes[1], FAKE_DEAF);
     ck_assert_int_eq(get_within(key, buf, 64, SHORT_US, &r), PIKV_TIMEOUT);
     key_at(1, key, &at);
-    ck_assert_int_eq(put(key, "value", 6), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key, "value", 6), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
     ck_assert_uint_ge(stats().failovers, 1);
     cluster_end();
@@ -171,7 +171,7 @@ START_TEST(no_call_lasts_beyond_its_deadline_whatever_the_nodes_do)
     char names[N][16];
     uint64_t t;
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     for (uint32_t i = 0; i < N; i++) {
         snprintf(names[i], sizeof(names[i]), "d%u", i);
         gets[i] = (struct pikv_get){.key = key_of(names[i]), .data = {buf, 1}};
@@ -198,9 +198,9 @@ END_TEST
 static void learn(uint32_t node)
 {
     key_at(node, other, &at);
-    ck_assert_int_eq(put(other, "x", 2), PIKV_OK);
+    ck_assert_int_eq(fakes_put(other, "x", 2), PIKV_OK);
     for (uint32_t i = 0; i < 160; i++)
-        ck_assert_int_eq(get(other, buf, 64, &r), PIKV_OK);
+        ck_assert_int_eq(fakes_get(other, buf, 64, &r), PIKV_OK);
 }
 
 static uint64_t hedged_before, won_before;
@@ -229,7 +229,7 @@ static bool staging_is_free(void)
  * been hedged before. */
 static void hedge_open(enum pikv_hedge hedge)
 {
-    cluster_open(3, 1, (struct pikv_options){.hedge = hedge});
+    fakes_open(3, 1, (struct pikv_options){.hedge = hedge});
     key_at(1, key, &at);
     ck_assert_int_eq(put_copies(key, "value", 6, 2), PIKV_OK);
     learn(0);
@@ -243,7 +243,7 @@ START_TEST(a_hedge_wins_when_the_first_is_silent)
     hedge_open(PIKV_HEDGE_ALWAYS);
     fake_set_mode(fakes[1], FAKE_HOLDS);
     memset(buf, 0, sizeof(buf));
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_OK);
     ck_assert_str_eq((char *)buf, "value");
     ck_assert_uint_eq(r.moved, 6);
     ck_assert_uint_eq(hedged(), 1);
@@ -251,7 +251,7 @@ START_TEST(a_hedge_wins_when_the_first_is_silent)
     /* The loser answers late, into nothing of the caller's. */
     memset(buf, 7, sizeof(buf));
     fake_set_mode(fakes[1], FAKE_SERVES);
-    ck_assert_int_eq(get(other, other, 1, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(other, other, 1, &r), PIKV_OK);
     usleep(50000);
     for (uint32_t i = 0; i < sizeof(buf); i++)
         ck_assert_uint_eq(buf[i], 7);
@@ -281,7 +281,7 @@ START_TEST(a_hedge_that_loses_leaves_nothing)
     usleep(50000);
     for (uint32_t i = 0; i < sizeof(buf); i++)
         ck_assert_uint_eq(buf[i], 7);
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_OK);
     ck_assert(comes(staging_is_free));
     cluster_end();
 }
@@ -342,7 +342,7 @@ START_TEST(a_hedge_that_dies_or_misses_changes_nothing)
 
     hedge_open(PIKV_HEDGE_ALWAYS);
     if (_i)
-        ck_assert_int_eq(put(key_at(1, key, &at), "value", 6), PIKV_OK);
+        ck_assert_int_eq(fakes_put(key_at(1, key, &at), "value", 6), PIKV_OK);
     item.key = key_of(key);
     fake_set_mode(fakes[1], FAKE_HOLDS);
     if (_i == 0)
@@ -394,7 +394,7 @@ START_TEST(a_handle_is_closed_with_everything_under_way)
     char names[N][16];
     uint64_t id;
 
-    cluster_open(4, 2, (struct pikv_options){.hedge = PIKV_HEDGE_ALWAYS});
+    fakes_open(4, 2, (struct pikv_options){.hedge = PIKV_HEDGE_ALWAYS});
     for (uint32_t i = 0; i < N; i++) {
         snprintf(names[i], sizeof(names[i]), "e%u", i);
         gets[i] =
@@ -419,12 +419,12 @@ START_TEST(a_forked_child_touches_nothing)
     int status = -1;
     pid_t child;
 
-    cluster_open(3, 1, plain);
-    ck_assert_int_eq(put(key_at(1, key, &at), "value", 6), PIKV_OK);
+    fakes_open(3, 1, plain);
+    ck_assert_int_eq(fakes_put(key_at(1, key, &at), "value", 6), PIKV_OK);
     child = fork();
     if (child == 0) {
         struct pikv_node n;
-        bool ok = get(key, buf, 64, &r) == PIKV_FORKED &&
+        bool ok = fakes_get(key, buf, 64, &r) == PIKV_FORKED &&
                   pikv_nodes(kv, &n, 1) == PIKV_FORKED;
 
         pikv_close(kv);
@@ -432,7 +432,7 @@ START_TEST(a_forked_child_touches_nothing)
     }
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_int_eq(status, 0);
-    ck_assert_int_eq(get(key, buf, 64, &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, 64, &r), PIKV_OK);
     cluster_end();
 }
 END_TEST
@@ -475,7 +475,7 @@ START_TEST(bytes_are_whole_while_nodes_come_and_go_and_slots_move)
     uint32_t hits = 0;
     pthread_t t;
 
-    cluster_open(3, 2, (struct pikv_options){.hedge = PIKV_HEDGE_ALWAYS});
+    fakes_open(3, 2, (struct pikv_options){.hedge = PIKV_HEDGE_ALWAYS});
     for (uint32_t i = 0; i < N; i++) {
         snprintf(names[i], sizeof(names[i]), "w%u", i);
         memset(in[i], (int)i + 1, LEN);

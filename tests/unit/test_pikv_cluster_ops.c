@@ -53,7 +53,7 @@ START_TEST(replicas_are_put_to_the_next_owners)
 {
     struct fake_seen seen;
 
-    cluster_open(4, 2, plain);
+    fakes_open(4, 2, plain);
     key_at(1, key, &at);
     ck_assert_int_eq(put_copies(key, buf, 64, (uint8_t)_i), PIKV_OK);
     for (uint32_t i = 0; i < 4; i++)
@@ -70,7 +70,7 @@ START_TEST(a_replica_that_cannot_be_made_is_counted_and_costs_nothing_else)
 {
     struct pikv_stats s;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, key, &at);
     fake_set_mode(fakes[2], FAKE_DIES);
     ck_assert_int_eq(put_copies(key, buf, 64, 2), PIKV_OK);
@@ -85,12 +85,12 @@ START_TEST(a_replica_makes_good_a_home_that_died)
 {
     struct pikv_result r;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, key, &at);
     fake_set_mode(fakes[1], FAKE_DIES);
     ck_assert_int_eq(put_copies(key, "value", 6, 2), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[2]), 1);
-    ck_assert_int_eq(get(key, buf, sizeof(buf), &r), PIKV_OK);
+    ck_assert_int_eq(fakes_get(key, buf, sizeof(buf), &r), PIKV_OK);
     ck_assert_str_eq((char *)buf, "value");
     cluster_end();
 }
@@ -102,7 +102,7 @@ START_TEST(a_drop_goes_to_all_who_may_hold_the_key)
 {
     uint32_t count;
 
-    cluster_open(5, 1, plain);
+    fakes_open(5, 1, plain);
     key_at(1, key, &at);
     ck_assert_int_eq(put_copies(key, buf, 64, 3), PIKV_OK);
     view.rows[slot_of_key(key)].to = 0; /* moves there: some may be there */
@@ -122,7 +122,7 @@ END_TEST
 
 START_TEST(a_holder_that_cannot_be_reached_makes_a_drop_not_durable)
 {
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, key, &at);
     ck_assert_int_eq(put_copies(key, buf, 64, 2), PIKV_OK);
     fake_set_mode(fakes[2], FAKE_DIES);
@@ -139,7 +139,7 @@ START_TEST(a_demotion_goes_to_who_serves_the_key)
 {
     struct fake_seen seen;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     key_at(1, key, &at);
     ck_assert_int_eq(put_copies(key, buf, 64, 2), PIKV_OK);
     ck_assert_int_eq(evict_keys(key, true, NULL), PIKV_OK);
@@ -155,14 +155,14 @@ START_TEST(a_selection_is_dropped_on_all_nodes)
 {
     uint32_t count;
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     ck_assert_int_eq(evict_label(&count), PIKV_OK);
     ck_assert_uint_eq(count, 6 * (1 + SELECT_LABEL)); /* what a fake says */
     view.nodes[2].state = "removed";
     view.epoch = 2;
     cluster_tell_all();
     key_at(1, key, &at);
-    (void)put(key, buf, 1); /* brings the view */
+    (void)fakes_put(key, buf, 1); /* brings the view */
     for (uint32_t i = 0; i < 100; i++) {
         struct pikv_info info;
 
@@ -181,7 +181,7 @@ START_TEST(a_selection_that_misses_a_node_is_not_durable)
 {
     uint32_t count;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     fake_set_mode(fakes[1], FAKE_DIES);
     ck_assert_int_eq(evict_label(&count), PIKV_NOT_DURABLE);
     ck_assert_uint_eq(count, 2 * (1 + SELECT_LABEL));
@@ -206,13 +206,13 @@ START_TEST(a_matrix_of_columns_is_merged_over_nodes)
     uint8_t stops[POS / 8];
     uint64_t id;
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     for (uint32_t i = 0; i < POS * COLS; i++) {
         snprintf(names[i], sizeof(names[i]), "c%u", i);
         keys[i] = key_of(names[i]);
         /* Column 1 has positions 28 and 29 only; column 0 up to 32. */
         if (i % COLS ? i / COLS == 28 || i / COLS == 29 : i / COLS < 33)
-            ck_assert_int_eq(put(names[i], buf, 8), PIKV_OK);
+            ck_assert_int_eq(fakes_put(names[i], buf, 8), PIKV_OK);
     }
     ck_assert_int_eq(
         pikv_lookup(kv, ns, keys, POS, rules, COLS, stops, &patient, r, &id),
@@ -249,7 +249,7 @@ START_TEST(an_open_block_stays_at_its_node_while_the_view_changes)
     uint64_t id;
     char other[16];
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     b.block.key = w.key = key_of(key_at(1, key, &at));
     ck_assert_int_eq(pikv_put_begin(kv, ns, &b, 1, &patient, &r, &id), 0);
     ck_assert_int_eq(pikv_wait(kv, id, NULL), 0);
@@ -260,7 +260,7 @@ START_TEST(an_open_block_stays_at_its_node_while_the_view_changes)
             view.rows[slot].owner[0] = 0, view.rows[slot].owner[2] = 1;
     view.epoch = 2;
     cluster_tell_all();
-    (void)put(key_at(2, other, &at), buf, 1);
+    (void)fakes_put(key_at(2, other, &at), buf, 1);
     for (uint32_t i = 0; i < 500 && (pikv_info(kv, &info), info.epoch < 2); i++)
         usleep(10000);
     ck_assert_uint_eq(info.epoch, 2);
@@ -306,7 +306,7 @@ START_TEST(reads_of_a_hot_slot_are_spread_over_those_that_have_it)
     for (uint32_t i = 0; i < 3; i++)
         before[i] = fake_requests(fakes[i], 0);
     for (uint32_t i = 0; i < 300; i++)
-        ck_assert_int_eq(get(key, buf, sizeof(buf), &r), PIKV_OK);
+        ck_assert_int_eq(fakes_get(key, buf, sizeof(buf), &r), PIKV_OK);
     for (uint32_t i = 0; i < 3; i++) {
         asked[i] = fake_requests(fakes[i], 0) - before[i];
         ck_assert_uint_gt(asked[i], 40);
@@ -324,15 +324,15 @@ START_TEST(what_a_replica_does_not_have_is_asked_of_the_home)
     cluster_fakes(3, 1);
     key_at(1, key, &at);
     cluster_end();
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     make_hot(key, 2);
-    (void)put(key, "home", 5);
+    (void)fakes_put(key, "home", 5);
     for (uint32_t i = 0; i < 60; i++)
-        ck_assert_int_eq(get(key, buf, sizeof(buf), &r), PIKV_OK);
+        ck_assert_int_eq(fakes_get(key, buf, sizeof(buf), &r), PIKV_OK);
     key_at(1, key, &at);
     make_hot(key, 2);
     for (uint32_t i = 0; i < 60; i++)
-        ck_assert_int_eq(get(key, buf, sizeof(buf), &r), PIKV_MISS);
+        ck_assert_int_eq(fakes_get(key, buf, sizeof(buf), &r), PIKV_MISS);
     pikv_stats(kv, &s);
     ck_assert_uint_eq(s.failovers, 0);
     cluster_end();
@@ -345,11 +345,11 @@ START_TEST(who_is_not_to_follow_a_view_does_not)
 {
     struct pikv_info info;
 
-    cluster_open(5, 1, (struct pikv_options){.no_view = true});
+    fakes_open(5, 1, (struct pikv_options){.no_view = true});
     pikv_info(kv, &info);
     ck_assert_uint_eq(info.nodes, 0);
     ck_assert_uint_eq(fake_views(fakes[0]), 0);
-    ck_assert_int_eq(put(key_at(1, key, &at), buf, 8), PIKV_WRONG_NODE);
+    ck_assert_int_eq(fakes_put(key_at(1, key, &at), buf, 8), PIKV_WRONG_NODE);
     cluster_end();
 }
 END_TEST
@@ -360,7 +360,7 @@ START_TEST(what_is_wanted_here_is_asked_of_the_node_that_was_opened)
     struct pikv_put item = {.data = {"here", 5}};
     struct pikv_result r;
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     call.here = true;
     item.key = key_of(key_at(1, key, &at));
     ck_assert_int_eq(pikv_put_sync(kv, ns, &item, 1, &call, &r), 0);
@@ -392,7 +392,7 @@ START_TEST(the_first_address_that_answers_is_taken)
         ck_assert_int_eq(pikv_open(&o, &none), PIKV_NO_SERVER);
         ck_assert_ptr_nonnull(strstr(pikv_last_error(), "b.sock"));
     }
-    ck_assert_int_eq(put(key_at(0, key, &at), buf, 8), PIKV_OK);
+    ck_assert_int_eq(fakes_put(key_at(0, key, &at), buf, 8), PIKV_OK);
     ck_assert_uint_eq(fake_stored(fakes[0]), 1);
     cluster_end();
 }
@@ -400,14 +400,14 @@ END_TEST
 
 START_TEST(a_flush_reaches_all_nodes)
 {
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     ck_assert_int_eq(pikv_namespace_bump(kv, ns, &patient), PIKV_OK);
     for (uint32_t i = 0; i < 3; i++)
         ck_assert_uint_eq(fake_bumps(fakes[i]), 1);
     view.nodes[2].state = "down";
     view.epoch = 2;
     cluster_tell_all();
-    (void)put(key_at(1, key, &at), buf, 8);
+    (void)fakes_put(key_at(1, key, &at), buf, 8);
     cluster_end();
 }
 END_TEST
@@ -416,7 +416,7 @@ START_TEST(the_nodes_of_the_view_are_told)
 {
     struct pikv_node n[3];
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     ck_assert_int_eq(pikv_nodes(kv, n, 1), 3);
     ck_assert_int_eq(pikv_nodes(kv, n, 3), 3);
     ck_assert_str_eq(n[0].name, "node0");
@@ -436,7 +436,7 @@ START_TEST(a_key_is_explained_by_who_serves_it)
     struct pikv_key k;
     struct fake_seen seen;
 
-    cluster_open(2, 1, plain);
+    fakes_open(2, 1, plain);
     k = key_of(key_at(1, key, &at));
     ck_assert_int_eq(pikv_explain(kv, ns, &k, &patient, &ex), 0);
     ck_assert_str_eq(ex.reason, "late");
@@ -459,7 +459,7 @@ START_TEST(part_completions_wait_for_what_was_sent_away)
     uint64_t id;
     int n = 0;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     for (uint32_t i = 0; i < 3; i++)
         fake_set_tells(fakes[i], TELLS_EACH);
     for (uint32_t i = 0; i < PARTS; i++) {
@@ -487,7 +487,7 @@ START_TEST(part_completions_wait_for_what_was_sent_away)
         ck_assert_int_eq(pikv_open(&o, &kv), 0);
         ck_assert_int_eq(pikv_namespace_open(kv, &d, &ns, NULL), 0);
         for (uint32_t i = 0; i < PARTS; i++)
-            ck_assert_int_eq(put(names[i], names[i], 3), PIKV_OK);
+            ck_assert_int_eq(fakes_put(names[i], names[i], 3), PIKV_OK);
         pikv_close(kv);
         kv = first;
     }
@@ -519,11 +519,11 @@ START_TEST(registered_memory_is_known_to_each_node)
     uint32_t segs;
     void *p;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     ck_assert_int_eq(pikv_mem_alloc(kv, 1 << 20, &p), 0);
     for (uint32_t i = 0; i < 3; i++) {
         memset(p, (int)i + 1, 4096);
-        ck_assert_int_eq(put(key_at(i, key, &at), p, 4096), PIKV_OK);
+        ck_assert_int_eq(fakes_put(key_at(i, key, &at), p, 4096), PIKV_OK);
         memset(p, 0, 4096);
         segs = fake_segs(fakes[i]);
         item = (struct pikv_get){.key = key_of(key), .data = {p, 4096}};
@@ -541,9 +541,9 @@ START_TEST(loans_are_lent_by_each_node)
     struct pikv_get item;
     struct pikv_result r[3];
 
-    cluster_open(3, 2, plain);
+    fakes_open(3, 2, plain);
     for (uint32_t i = 0; i < 3; i++) {
-        ck_assert_int_eq(put(key_at(i, key, &at), key, 16), PIKV_OK);
+        ck_assert_int_eq(fakes_put(key_at(i, key, &at), key, 16), PIKV_OK);
         item = (struct pikv_get){.key = key_of(key), .loan = true};
         ck_assert_int_eq(pikv_get_sync(kv, ns, &item, 1, &patient, &r[i]), 0);
         ck_assert_int_eq(r[i].status, PIKV_OK);
@@ -560,10 +560,10 @@ START_TEST(a_namespace_that_one_node_refuses_is_refused_there_only)
 {
     struct pikv_result r;
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     fake_set_refuses_open(fakes[1], PIKV_LIMIT);
-    ck_assert_int_eq(get(key_at(1, key, &at), buf, 8, &r), PIKV_LIMIT);
-    ck_assert_int_eq(get(key_at(2, key, &at), buf, 8, &r), PIKV_MISS);
+    ck_assert_int_eq(fakes_get(key_at(1, key, &at), buf, 8, &r), PIKV_LIMIT);
+    ck_assert_int_eq(fakes_get(key_at(2, key, &at), buf, 8, &r), PIKV_MISS);
     cluster_end();
 }
 END_TEST
@@ -575,7 +575,7 @@ START_TEST(events_of_all_nodes_come)
     uint64_t until = clock_ms() + 20000;
     bool seen[3] = {0};
 
-    cluster_open(3, 1, plain);
+    fakes_open(3, 1, plain);
     ck_assert_int_eq(pikv_events_open(kv, ns, NULL, &ev), 0);
     while (!(seen[0] && seen[1] && seen[2]) && clock_ms() < until) {
         int n = pikv_events_next(ev, e, 8, 100);
