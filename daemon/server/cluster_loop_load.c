@@ -135,7 +135,7 @@ static void count_status(const struct cluster_loop *cl)
         puller_stats(cl->puller, &ps);
     metric_set(&m->cluster_member, st.phase == CLUSTER_MEMBER);
     metric_set(&m->cluster_leads, st.leads);
-    metric_set(&m->cluster_cut_ms, st.cut_ms);
+    metric_set(&m->cluster_cut_seconds, st.cut_ms / 1000);
     metric_set(&m->cluster_suspects, st.suspects);
     metric_set(&m->cluster_moving_slots, st.moves);
     metric_set(&m->cluster_guarded, st.coord.guarded);

@@ -71,7 +71,7 @@ static enum err lookup_take_keys(struct op *op, struct lookup *lk)
         struct wire_result *r = &lk->r->results[lk->walk.idx];
 
         lk->keys[lk->walk.idx] = lk->walk.key;
-        r->status = owner_lane(op, r, e);
+        r->status = e ? owner_lane(op, r, e) : OK;
     }
     return lk->walk.bad ? ERR_BAD_REQUEST : OK;
 }

@@ -208,7 +208,8 @@ static bool put_reserve(struct op *op, struct put *put)
             return true;
         else {
             put->data_off += put->walk.ref.rec.len;
-            e = owner_lane(op, &put->r->results[put->walk.idx], e);
+            if (e)
+                e = owner_lane(op, &put->r->results[put->walk.idx], e);
         }
         put->again = false;
         ended = put_ended(op, put);
