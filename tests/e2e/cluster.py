@@ -114,7 +114,9 @@ class Cluster:
             epochs.add(s["epoch"])
             if s["phase"] != "member" or s["moving_slots"]:
                 return False
-            if any(nodes.get(m, {}).get("state") != "up" for m in names):
+            part = 65536 / len(nodes) * 0.8  # they weigh alike
+            if any(nodes.get(m, {}).get("state") != "up" or
+                   nodes[m]["slots"] < part for m in names):
                 return False
             if sum(n["slots"] for n in nodes.values()) != 65536:
                 return False

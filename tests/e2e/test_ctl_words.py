@@ -79,7 +79,9 @@ class Words(Case):
     def test_help_is_there_for_each_verb(self):
         self.expect(Run("--version"), OK)
         out = self.expect(Run("--help"), OK).out
-        verbs = re.findall(r"(?m)^  ((?:namespace |config |ssd )?[a-z]+) ", out)
+        verbs = re.findall(
+            r"(?m)^  ((?:namespace |config |ssd |cluster |node |placement |"
+            r"coord |experts )?[a-z]+) ", out)
         self.assertEqual(len(verbs), 48)
         for verb in verbs:
             text = self.expect(Run(*verb.split(), "--help"), OK).out

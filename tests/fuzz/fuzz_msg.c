@@ -34,6 +34,8 @@ static const ProtobufCMessageDescriptor *const types[] = {
     &pikv__gather__descriptor,
     &pikv__view_request__descriptor,
     &pikv__view_reply__descriptor,
+    &pikv__cluster_request__descriptor,
+    &pikv__cluster_reply__descriptor,
     &pikv__subscribe__descriptor,
     &pikv__event__descriptor,
     &pikv__stat_request__descriptor,

@@ -66,7 +66,8 @@ START_TEST(every_operation_is_in_the_reference)
     expect_in(text, "\n| " #id " | " #NAME " | ");
 #include "proto/ops.tbl"
     expect_in(text, "| 6 | PUT | records | now | 50ms + 10ms per MiB | yes |");
-    expect_in(text, "| 25 | VIEW | message | later | 100ms | yes |");
+    expect_in(text,
+              "| 24 | GATHER | message | later | 50ms + 10ms per MiB | yes |");
 }
 END_TEST
 
