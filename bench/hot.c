@@ -57,6 +57,7 @@ struct hot {
     struct hot_worker workers[HOT_DEPTH];
     double cumulated[HOT_EXPERTS_MAX]; /* Zipf, up to 1 */
     uint64_t wanted[HOT_EXPERTS_MAX];  /* since the last report */
+    bool stored[HOT_EXPERTS_MAX + HOT_PREFIX];
 };
 
 /* ---- what is asked for ---- */
@@ -190,6 +191,7 @@ static bool got(struct hot *h, struct hot_worker *w)
 
         live_item(&h->live, res->status);
         h->counts.refs++;
+        h->counts.could += h->stored[w->ids[i]];
         if (res->status != PIKV_OK) {
             all = false;
             continue;
@@ -212,8 +214,10 @@ static void completed(struct hot *h, const struct pikv_completion *c)
     w->busy = false;
     h->counts.requests++;
     if (w->putting) {
-        for (uint32_t i = 0; i < w->n; i++)
+        for (uint32_t i = 0; i < w->n; i++) {
             live_item(&h->live, w->results[i].status);
+            h->stored[w->ids[i]] |= w->results[i].status == PIKV_OK;
+        }
     } else if (!got(h, w)) {
         start_put(h, w);
     }

@@ -3,13 +3,14 @@
  * What a run tells while it goes on through losses: a line of JSON on stdout a
  * few times a second, for a program to read (bench/demo_cluster.py).
  *
- *     {"s": 1.25, "requests": 80, "refs": 2011, "hits": 812, "wrong": 0,
- *      "bytes": 32948224, "slowest_ms": 3.1, "redirects": 4, "failovers": 0,
- *      "open": 0, "errors": {"RETRY": 2}}
+ *     {"s": 1.25, "requests": 80, "refs": 2011, "could": 830, "hits": 812,
+ *      "wrong": 0, "bytes": 32948224, "slowest_ms": 3.1, "redirects": 4,
+ *      "failovers": 0, "open": 0, "errors": {"RETRY": 2}}
  *
  * Counts are since the beginning; slowest_ms is the longest call since the last
- * line. errors are items whose answer was neither theirs nor a miss: a run that
- * lives with losses takes them as misses. open: nodes that are not asked now.
+ * line. could: hits of a cache that loses nothing. errors are items whose
+ * answer was neither theirs nor a miss: a run that lives with losses takes them
+ * as misses. open: nodes that are not asked now.
  *
  * A run of this kind ends on SIGTERM or SIGINT, when what is under way is done.
  * One thread. */
@@ -27,7 +28,7 @@ struct live {
 };
 
 struct live_counts {
-    uint64_t requests, refs, hits, wrong, bytes;
+    uint64_t requests, refs, could, hits, wrong, bytes;
 };
 
 /* watched: SIGTERM and SIGINT are taken as said above. */

@@ -113,6 +113,24 @@ static struct replay_part *part_of(struct replay *r, const struct replay_worker 
     return &r->parts[i * r->opt.parts / (r->end - r->opt.from)];
 }
 
+/* How far a cache that loses nothing would have got. */
+static uint32_t could_hit(const struct replay *r, const struct replay_worker *w)
+{
+    uint32_t n = 0;
+
+    while (r->opt.live && n < w->req->n && r->seen[block_of(r, w, n)])
+        n++;
+    return n;
+}
+
+static void ended(struct replay *r, const struct replay_worker *w)
+{
+    r->ended_refs += w->req->n;
+    r->could += w->could;
+    for (uint32_t i = 0; r->opt.live && i < w->req->n; i++)
+        r->seen[block_of(r, w, i)] = true;
+}
+
 /* The next call of this worker: same phase, next phase or next request. */
 static void worker_go(struct replay *r, struct replay_worker *w)
 {
@@ -131,6 +149,7 @@ static void worker_go(struct replay *r, struct replay_worker *w)
     if (w->batch == 0) {
         r->requests++;
         r->hits += w->prefix;
+        ended(r, w);
         part_of(r, w)->hits += w->prefix;
         r->active--;
         w->req = NULL;
@@ -162,6 +181,7 @@ static bool worker_next(struct replay *r, struct replay_worker *w)
     w->req = &r->trace.requests[r->next++];
     w->phase = LOOKUP;
     w->done = w->prefix = 0;
+    w->could = could_hit(r, w);
     r->active++;
     r->refs += w->req->n;
     part_of(r, w)->refs += w->req->n;
@@ -480,7 +500,8 @@ int bench_replay(int argc, char **argv)
             longest = r->trace.requests[i].n;
     open_store(r);
     workers = calloc(r->opt.depth, sizeof *workers);
-    if (!workers)
+    r->seen = calloc(r->trace.blocks, sizeof *r->seen);
+    if (!workers || !r->seen)
         bench_die("out of memory");
     for (uint32_t i = 0; i < r->opt.depth; i++)
         open_worker(r, &workers[i], longest);

@@ -35,6 +35,7 @@ struct replay_worker {
     const struct bench_request *req;
     enum phase phase;
     uint32_t done, batch, prefix; /* blocks; of this phase, in flight, hit */
+    uint32_t could; /* live: blocks that were asked for before */
     uint64_t begun_ns;
     uint8_t *data; /* BATCH blocks of registered memory */
     char (*keys)[KEY_BYTES];
@@ -55,6 +56,8 @@ struct replay {
     struct replay_part parts[PARTS_MAX];
     uint64_t begun_ns, shown_ns, put_bytes;
     struct live live;
+    bool *seen; /* live: by block, asked for by a request that ended */
+    uint64_t could, ended_refs;
     uint64_t started; /* requests, over all rounds */
     double cpu_s;
 };
