@@ -55,7 +55,7 @@ static void open_defaults(struct cluster *c)
     g->fanout = or_else(g->fanout, 16);
     if (g->fanout > FANOUT_DEGREE_MAX)
         g->fanout = FANOUT_DEGREE_MAX;
-    g->move_slots = or_else(g->move_slots, 64);
+    g->move_slots = or_else(g->move_slots, 1024);
     g->propose_ms = or_else(g->propose_ms, 5000);
     for (uint32_t i = 0; i < g->voter_n; i++)
         g->voters[i].id =

@@ -48,7 +48,7 @@ struct cluster_cfg {
     uint32_t member_n;
     struct cluster_times times; /* 0: defaults */
     uint32_t fanout;            /* degree of the tree; 0: 16 */
-    uint32_t move_slots;        /* slots under way at a time; 0: 64 */
+    uint32_t move_slots;        /* slots under way at a time; 0: 1024 */
     uint32_t balance_pct;       /* moves of balancing: part of all slots in
                                  * thousandths a minute; 0: 20 (2 %) */
     bool no_balance;            /* no moves for load's sake, no hot copies */
