@@ -118,8 +118,10 @@ class Hosts(Cluster):
 
     def accepts(self, d, deadline="300ms"):
         """Does the cluster commit what it is told at d?"""
-        return d.ctl("--deadline", deadline, "namespace", "bump", "probe",
-                     "--yes").rc == 0
+        run = d.ctl("--deadline", deadline, "namespace", "bump", "probe",
+                    "--yes")
+        d.refusal = run.err
+        return run.rc == 0
 
 
 class Steady:
@@ -306,14 +308,16 @@ class Faults(unittest.TestCase):
             wait_s(1)
             self.figures("before", row)
             self.served(row, "before", range(4))
+            term = nodes[0].json("coord", "status")["term"]
             from_s = time.monotonic()
             do(*nodes)
             asked = [d for i, d in enumerate(nodes) if i not in hit]
-            f = Failover(self.c, asked, FAULT_S + SLACK_S)
+            f = Failover(self.c, asked, max(FAULT_S, goal_s + SLACK_S))
             f.join()
             row["command_s"] = f.took_s
             wait_s(max(0, FAULT_S - (time.monotonic() - from_s)))
             self.felt(asked, [nodes[i] for i in hit])
+            row["terms"] = asked[0].json("coord", "status")["term"] - term
             self.figures("during", row)
             undo(*nodes)
             try:
@@ -323,7 +327,8 @@ class Faults(unittest.TestCase):
             self.served(row, "during", [
                 i for i in range(4) if i not in hit])
             self.lost(row, lost)
-            self.assertIsNotNone(f.took_s, row)
+            self.assertIsNotNone(f.took_s, (
+                row, [d.refusal for d in asked], self.c.report()))
             self.assertLessEqual(f.took_s, goal_s + SLACK_S, row)
             self.end_clients()
             if run + 1 < RUNS:
@@ -520,6 +525,8 @@ def summary(rows):
         print("  a command is taken after, s:", spread(
             [r["command_s"] for r in runs if r["command_s"] is not None]),
             "never:", sum(r["command_s"] is None for r in runs))
+        print("  elections:                  ",
+              collections.Counter(r["terms"] for r in runs))
         print("  one view after the heal, s: ", spread(
             [r["one_view_s"] for r in runs if r.get("one_view_s")]))
         print("  the last failed call, s:    ", spread(
