@@ -231,9 +231,9 @@ demo: deps ## build, start pikvd, replay a conversation trace, print a table
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@DEMO=$(DEMO) ./bench/demo.sh
 
-demo-cluster: deps ## three daemons form a cluster, a fourth joins, one is killed
+demo-cluster: deps ## three daemons, one killed, one joins, one removed; the trace over them
 	@$(MAKE) -s -j$(JOBS) V=release all
-	@./bench/demo_cluster.sh
+	@DEMO=$(DEMO) ./bench/demo_cluster.py
 
 check: ## all tests; the last line is "N passed, N failed"
 	@.ci/deps.sh check

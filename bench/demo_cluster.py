@@ -65,7 +65,8 @@ class Size:
         self.dram, self.ssd = ("48MiB", "256MiB") if small \
             else ("192MiB", "768MiB")
         self.play_s = 2 if small else 8  # between two events
-        self.hot_s = 9 if small else 20
+        self.rest_s = 0 if small else 5  # after moves
+        self.hot_s = 8 if small else 20
         self.limit_s = 30 if small else 60  # for each change
         self.sets = ["cluster.beat=200ms", "cluster.suspect=600ms",
                      "cluster.down=1200ms", "cluster.election=400ms",
@@ -435,22 +436,23 @@ class Demo:
         return self.view.get(name, {}).get("state", "removed")
 
     def at_rest(self, *up):
-        """Since QUIET_S ago the same: all see one view, these are up, every
-        slot has its home and none moves."""
-        if not self.settled(*up) or self.epoch != self.quiet_epoch:
-            self.quiet_s, self.quiet_epoch = time.monotonic(), self.epoch
+        """Since QUIET_S ago: all are members, these are up, every slot has its
+        home, none moves. Who may stand in for whom is rearranged after that,
+        which moves nothing here."""
+        homes = {m: n["slots"] for m, n in self.view.items()}
+        if not self.settled(*up) or homes != self.quiet_homes:
+            self.quiet_s, self.quiet_homes = time.monotonic(), homes
         return time.monotonic() - self.quiet_s >= QUIET_S
 
     def settled(self, *up):
         return (len(self.seen) == len(self.members())
                 and all(s["phase"] == "member" and s["moving_slots"] == 0
                         for s in self.seen.values())
-                and len({s["epoch"] for s in self.seen.values()}) == 1
                 and all(self.state(m) == "up" for m in up)
                 and sum(n["slots"] for n in self.view.values()) == SLOTS)
 
     def rest(self, *up):
-        self.seen, self.quiet_epoch = {}, None
+        self.seen, self.quiet_homes = {}, None
         return self.until(f"{', '.join(up)} up and at rest",
                           lambda: self.at_rest(*up))
 
@@ -504,7 +506,7 @@ class Demo:
         self.calm()
 
     def form(self):
-        self.begin("three daemons start and form a cluster")
+        self.begin("three daemons form a cluster")
         for m in "abc":
             self.add(m).start()
         took = self.rest("a", "b", "c")
@@ -542,7 +544,7 @@ class Demo:
         took = self.rest("a", "b", "c", "d")
         self.note(f"d is the home of {self.view['d']['slots']} slots and has"
                   f" {d.keys()} blocks after {took:.1f} s")
-        self.play(self.size.play_s)
+        self.play(self.size.rest_s)
 
     def drain_and_remove(self):
         name = next(m for m in "bca" if m != self.leader)
@@ -557,10 +559,10 @@ class Demo:
         self.nodes[name].stop()
         self.rest(*others)
         self.note(f"{name} gave its slots away in {took:.1f} s, and is gone")
-        self.play(self.size.play_s)
+        self.play(self.size.rest_s)
 
     def turn_hot(self):
-        self.begin("one prefix and a few experts turn hot (synthetic)")
+        self.begin("a prefix and some experts turn hot (synthetic)")
         hot = Client(self, "hot", "--block", f"{BLOCK}KiB", "--rate",
                      str(self.size.hot_rate))
         self.clients.append(hot)
@@ -587,7 +589,7 @@ class Demo:
                 f" plan` has them, {GPUS} replicas")
 
     def calm(self):
-        self.begin("the clients stop, the cluster comes to rest")
+        self.begin("the clients stop, all comes to rest")
         for c in self.clients:
             c.stop()
         clients, self.clients = self.clients, []
@@ -601,12 +603,12 @@ class Demo:
         """seconds, epochs, slots that moved, hits of what was asked for and
         what a cache that loses nothing would have hit, blocks that were sent
         elsewhere, not answered; the longest call; load at the end; wrong."""
-        print("\nstep                              seconds epochs slots    hits"
+        print("\nstep                                 seconds epochs slots    hits"
               "   (of)  sent un-  longest  max/ wrong\n"
-              "                                                 moved        "
+              "                                                    moved        "
               "          on   ans. call ms  mean bytes")
         for r in self.rows:
-            print(f"{r['title'][:33]:33} {r['took']:7.1f} {r['epochs']:6}"
+            print(f"{r['title'][:36]:36} {r['took']:7.1f} {r['epochs']:6}"
                   f" {r['moved']:6} {share(r['hits'], r['refs']):>7}"
                   f" {share(r['could'], r['refs']):>7}"
                   f" {r['redirects']:4} {r['gone']:5} {r['slowest']:7.0f}"
