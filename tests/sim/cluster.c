@@ -179,7 +179,7 @@ static bool arg(const char *text, const char *name, uint64_t *to)
 
 int main(int argc, char **argv)
 {
-    struct play p = {.seed = 1, .seeds = 1000, .steps_ms = 7500};
+    struct play p = {.seed = 1, .seeds = 200, .steps_ms = 7500};
     uint64_t voters = 5, nodes = 20, verbose = 0, failed;
 
     for (int i = 1; i < argc; i++) {
