@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the end-to-end tests against the programs in $PIKV_BUILD.
 
-    tests/e2e/run.py [--only TEXT] [--list]
+    tests/e2e/run.py [--only TEXT] [--cluster] [--list]
+
+Those of many real daemons (CLUSTER) run with --cluster, `make check-cluster`:
+they need a machine that is not busy, for beats and elections go by the clock.
 
 Each test of test_*.py is a process of its own, with an empty directory as its
 TMPDIR and a time limit. A test fails, too, when it leaves something behind: a
@@ -26,6 +29,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "../..")
 SKIPPED = 77
 LIMIT_S = 300
+CLUSTER = ("test_cluster", "test_demo_cluster", "test_netns")
 
 
 def names_in(suite):
@@ -122,13 +126,16 @@ def run(name):
 def main():
     p = argparse.ArgumentParser(description="run the end-to-end tests")
     p.add_argument("--only", default="", help="tests whose name has this text")
+    p.add_argument("--cluster", action="store_true",
+                   help="the tests of many real daemons, and no others")
     p.add_argument("--list", action="store_true")
     p.add_argument("--one", help=argparse.SUPPRESS)
     a = p.parse_args()
     os.environ["PIKV_BUILD"] = os.environ.get("PIKV_BUILD", "out/debug")
     if a.one:
         return run_one(a.one)
-    names = [n for n in discover() if a.only in n]
+    names = [n for n in discover() if a.only in n
+             and a.cluster == n.startswith(CLUSTER)]
     if a.list:
         print("\n".join(names))
         return 0
