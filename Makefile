@@ -15,7 +15,7 @@
 #   VERBOSE=1   whole commands
 #   JOBS=N      parallelism of the targets that build several variants
 #   SEED= STEPS= SEEDS=     what `make sim` plays
-#   DEMO=small  the demo for a laptop
+#   DEMO=small  the demos for a laptop
 #   FUZZ_S=60   seconds per target of `make fuzz`; SOAK_MIN=60 minutes of soak
 #   PREFIX= DESTDIR= SYSCONFDIR=   where `make install` puts things
 #
@@ -110,7 +110,7 @@ PROGRAMS := $(if $(MAIN_OBJ),$(O)/pikvd) $(if $(CTL_OBJS),$(O)/pikvctl) \
   $(if $(FSCK_OBJS),$(O)/pikv-fsck) \
   $(if $(BENCH_OBJS),$(O)/pikv-bench) $(O)/example_put_get
 
-.PHONY: all help deps tests demo demo-cluster check bench bench-ssd engines bench-engines fuzz sim soak docs wheel \
+.PHONY: all help deps tests demo demo-cluster check check-cluster bench bench-ssd engines bench-engines fuzz sim soak docs wheel \
   format install
 .DEFAULT_GOAL := all
 .SECONDEXPANSION .DELETE_ON_ERROR .SECONDARY:
@@ -119,7 +119,7 @@ all: $(PROGRAMS) $(LIBPIKV) $(PYTHON) ## programs and libpikv of variant V
 tests: $(TESTS) ## test programs of variant V
 
 help: ## this list, and the options
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 	@sed -n '/^#   V=/,/^# *$$/s/^# \?//p' Makefile
 
 # ---- Compile ---------------------------------------------------------------
@@ -231,7 +231,7 @@ demo: deps ## build, start pikvd, replay a conversation trace, print a table
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@DEMO=$(DEMO) ./bench/demo.sh
 
-demo-cluster: deps ## three daemons, one killed, one joins, one removed; the trace over them
+demo-cluster: deps ## the trace across daemons that are killed, join, are removed
 	@$(MAKE) -s -j$(JOBS) V=release all
 	@DEMO=$(DEMO) ./bench/demo_cluster.py
 
@@ -241,6 +241,12 @@ check: ## all tests; the last line is "N passed, N failed"
 	  $(MAKE) -s -j$(JOBS) V=$$v all tests || exit 1; done
 	@$(MAKE) -s -j$(JOBS) V=tsan tests
 	@.ci/test.py
+
+check-cluster: ## clusters of real daemons, network faults; a quiet machine
+	@.ci/deps.sh check
+	@for v in debug release; do \
+	  $(MAKE) -s -j$(JOBS) V=$$v all tests || exit 1; done
+	@PIKV_BUILD=out/debug tests/e2e/run.py --cluster
 
 bench: ## compare with Redis, memcached, sockets and memcpy; then bench-ssd
 	@.ci/deps.sh bench

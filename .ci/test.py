@@ -155,7 +155,7 @@ def sim_jobs():
 
 def e2e_jobs():
     path = "tests/e2e/run.py"
-    return [Job("e2e", [path], 900)] if os.path.exists(path) else []
+    return [Job("e2e", [path], 2400)] if os.path.exists(path) else []
 
 
 def python_jobs():

@@ -23,203 +23,47 @@ to an engine), anything else is an error.
     DEMO_DIR=DIR  where state and SSD files go (out; must not be on tmpfs)
 """
 
-import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True  # nothing is written beside the sources
+
+from demo_nodes import (COUNTS, ROOT, Client, Failed,  # noqa: E402
+                        Node, free_ports)
+
 TRACE = "bench/traces/conversation_trace.jsonl.gz"
 SLOTS = 65536
 BLOCK = 8  # KiB that stand for a block of 512 tokens
 TICK_S = 0.5
 LINE_S = 2.0  # between lines where there is no terminal
-CTL_S = 20
 QUIET_S = 1.2  # without a change: at rest
 GPUS = 8  # that the experts' plan is for
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 GONE = ("TIMEOUT", "RETRY", "NO_SERVER")
-GONE_BUDGET = 0.002  # of the blocks asked for, where nobody was killed
-COUNTS = ("refs", "could", "hits", "redirects", "failovers", "wrong")
-
-
-class Failed(Exception):
-    """The demo cannot go on, and why."""
+GONE_BUDGET = 0.01  # of the blocks asked for, where nobody was killed
 
 
 class Size:
     """What differs between the demo and the small one."""
 
     def __init__(self, small):
-        self.requests = 2000 if small else 12031
-        self.pace = 60 if small else 110
+        self.pace = 60  # requests a second: the trace is for 200 s
         self.hot_rate = 400 if small else 800
         self.dram, self.ssd = ("48MiB", "256MiB") if small \
-            else ("192MiB", "768MiB")
+            else ("96MiB", "768MiB")
         self.play_s = 2 if small else 8  # between two events
         self.rest_s = 0 if small else 5  # after moves
-        self.hot_s = 8 if small else 20
-        self.limit_s = 30 if small else 60  # for each change
+        self.hot_s = 7 if small else 20
+        self.limit_s = 60  # for each change
         self.sets = ["cluster.beat=200ms", "cluster.suspect=600ms",
                      "cluster.down=1200ms", "cluster.election=400ms",
                      "cluster.heartbeat=50ms"] if small else []
         self.sets += ["cluster.move_slots=4096", "cluster.move_grace=3s"]
-
-
-# ---- The daemons ------------------------------------------------------------
-
-
-def clean_env():
-    """The environment of whoever runs this is not part of the demo."""
-    return {k: v for k, v in os.environ.items()
-            if not k.startswith(("PIKVD_", "PIKV_ADDRESS", "NOTIFY_SOCKET"))}
-
-
-def free_ports(n):
-    """n ports in a row that nobody uses, below those that the kernel gives to
-    connecting sockets."""
-    for _ in range(1000):
-        first = random.randrange(10000, 32000 - n)
-        try:
-            for port in range(first, first + n):
-                with socket.socket() as s:
-                    s.bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
-    raise Failed("no free ports on 127.0.0.1")
-
-
-class Node:
-    """One daemon. Its state and its SSD outlive it."""
-
-    def __init__(self, demo, name, peer):
-        self.demo, self.name = demo, name
-        self.socket = os.path.join(demo.run_dir, name + ".sock")
-        self.address = "shm:" + self.socket
-        self.log = os.path.join(demo.run_dir, name + ".log")
-        self.process = None
-        self.expelled = False
-        state = os.path.join(demo.disk_dir, name)
-        os.makedirs(state)
-        self.sets = [
-            f"node.name={name}", f"node.state_dir={state}", "node.lanes=1",
-            f"listen.shm.path={self.socket}", "listen.admin.enabled=false",
-            f"dram.capacity={demo.size.dram}", f"ssd.paths={state}/ssd",
-            f"ssd.capacity={demo.size.ssd}", "ssd.segment=4MiB",
-            "cluster.enabled=true", "cluster.id=demo",
-            f"cluster.voters={demo.voters}", "cluster.security=psk",
-            f"cluster.tls.psk_file={demo.psk}",
-            f"cluster.port={peer.rsplit(':', 1)[1]}",
-            f"cluster.advertise.peer={peer}", *demo.size.sets]
-
-    def start(self):
-        """Returns when clients can connect; how long that took."""
-        begin = time.monotonic()
-        argv = [self.demo.program("pikvd")]
-        for s in self.sets:
-            argv += ["--set", s]
-        with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=clean_env(), process_group=0)
-        while " started " not in self.text():
-            if self.process.poll() is not None:
-                raise Failed(f"pikvd {self.name} did not start:\n"
-                             + self.text())
-            self.demo.tick()
-        return time.monotonic() - begin
-
-    def text(self):
-        with open(self.log, encoding="utf-8", errors="replace") as f:
-            return f.read()
-
-    def kill(self):
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(CTL_S)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"pikvd {self.name} did not stop") from None
-        self.process = None
-
-    def dead(self):
-        """It ended though nobody told it to."""
-        return self.process is not None and self.process.poll() is not None
-
-    def ctl(self, *args):
-        """pikvctl's answer, or None if there is none now."""
-        argv = [self.demo.program("pikvctl"), "--address", self.address,
-                "--deadline", "2s", "-o", "json", *args]
-        try:
-            p = subprocess.run(argv, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, timeout=CTL_S,
-                               env=clean_env(), process_group=0)
-        except subprocess.TimeoutExpired:
-            return None
-        if p.returncode:
-            self.said = p.stderr.decode(errors="replace").strip()
-            return None
-        return json.loads(p.stdout)
-
-    def keys(self):
-        """Blocks that it has, in memory or only on its SSD."""
-        s = self.ctl("stat") or {}
-        return s.get("blocks", 0) + s.get("cold_blocks", 0)
-
-
-class Client:
-    """A pikv-bench that is watched: its last line, and what it felt most."""
-
-    def __init__(self, demo, *args):
-        self.demo, self.slowest_ms = demo, 0.0
-        self.last = {"requests": 0, "errors": {}, **dict.fromkeys(COUNTS, 0)}
-        self.log = os.path.join(demo.run_dir, args[0] + ".log")
-        address = ",".join(n.address for n in demo.nodes.values()
-                           if n.process)
-        with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [demo.program("pikv-bench"), *args, "--address", address],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                env=clean_env(), process_group=0, cwd=ROOT)
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.last = json.loads(line)
-            self.slowest_ms = max(self.slowest_ms, self.last["slowest_ms"])
-
-    def check(self):
-        if self.process.poll() is not None:
-            with open(self.log, encoding="utf-8", errors="replace") as f:
-                raise Failed("a client ended: " + f.read().strip())
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(CTL_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise Failed("a client's calls did not end") from None
-        self.thread.join()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
 
 
 # ---- What is shown ----------------------------------------------------------
@@ -456,6 +300,13 @@ class Demo:
         return self.until(f"{', '.join(up)} up and at rest",
                           lambda: self.at_rest(*up))
 
+    def asked(self, node, *args):
+        """A node's answer; it is asked until there is one."""
+        answer = []
+        self.until(f"{node.name} answers {' '.join(args)}",
+                   lambda: answer.append(node.ctl(*args)) or answer[-1])
+        return answer[-1]
+
     def change(self, *args):
         """An operator's command, to any member; said again while there is no
         leader."""
@@ -514,8 +365,7 @@ class Demo:
                   f" {self.leader} leads")
         self.clients.append(Client(
             self, "replay", "--live", "--trace", TRACE, "--block",
-            f"{BLOCK}KiB", "--pace", str(self.size.pace), "--limit",
-            str(self.size.requests)))
+            f"{BLOCK}KiB", "--pace", str(self.size.pace)))
         self.begin("the trace is replayed across them")
         self.play(2 * self.size.play_s)
 
@@ -569,17 +419,21 @@ class Demo:
         self.play(self.size.hot_s)
         worst, now = self.peak_mean, max_mean(self.view)
         self.note(f"max/mean of load {worst:.2f} at its worst, {now:.2f} now")
-        self.note(self.experts())
+        plan = []
+        self.until("loads of experts are with the leader",
+                   lambda: plan.append(self.experts()) or plan[-1])
+        self.note(plan[-1])
 
     def experts(self):
-        """The plan for their replicas, by the loads that were reported."""
-        at = self.nodes[self.leader or self.members()[0].name]
-        loads = at.ctl("experts", "load") or []
-        plan = at.ctl("experts", "plan", "--model", loads[0]["model"],
-                      "--gpus", str(GPUS), "--redundant",
-                      str(GPUS)) if loads else None
+        """The plan for their replicas, by the loads that were reported; None:
+        the leader has none yet."""
+        lead = self.nodes.get(self.leader)
+        loads = lead and lead.ctl("experts", "load")
+        plan = loads and lead.ctl("experts", "plan", "--model",
+                                  loads[0]["model"], "--gpus", str(GPUS),
+                                  "--redundant", str(GPUS))
         if not plan:
-            raise Failed("no load of experts came to the leader")
+            return None
         sums, each = [0] * GPUS, len(loads) // GPUS
         for r in loads:
             sums[min(r["expert"] // each, GPUS - 1)] += r["load"]
@@ -592,9 +446,7 @@ class Demo:
         self.begin("the clients stop, all comes to rest")
         for c in self.clients:
             c.stop()
-        clients, self.clients = self.clients, []
         self.rest()
-        self.clients = clients
         self.end()
 
     # ---- the end

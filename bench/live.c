@@ -75,15 +75,16 @@ void live_tell(struct live *l, struct pikv *kv, const struct live_counts *c,
     l->told_ns = now;
     (void)pikv_stats(kv, &s);
     printf("{\"s\": %.2f, \"requests\": %llu, \"refs\": %llu, "
-           "\"could\": %llu, \"hits\": %llu, \"wrong\": %llu, \"bytes\": %llu, \"slowest_ms\": %.2f, "
+           "\"could\": %llu, \"hits\": %llu, \"wrong\": %llu, \"bytes\": %llu, "
+           "\"slowest_ms\": %.2f, "
            "\"redirects\": %llu, \"failovers\": %llu, \"open\": %u, "
            "\"errors\": {",
            (double)(now - l->begun_ns) / 1e9, (unsigned long long)c->requests,
            (unsigned long long)c->refs, (unsigned long long)c->could,
            (unsigned long long)c->hits, (unsigned long long)c->wrong,
-           (unsigned long long)c->bytes,
-           (double)l->slowest_ns / 1e6, (unsigned long long)s.redirects,
-           (unsigned long long)s.failovers, s.breaker_open);
+           (unsigned long long)c->bytes, (double)l->slowest_ns / 1e6,
+           (unsigned long long)s.redirects, (unsigned long long)s.failovers,
+           s.breaker_open);
     tell_errors(l);
     printf("}}\n");
     (void)fflush(stdout);

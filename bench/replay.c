@@ -106,7 +106,8 @@ static void start_put(struct replay *r, struct replay_worker *w)
         pikv_put(r->kv, r->ns, w->puts, w->batch, &call, w->results, &id));
 }
 
-static struct replay_part *part_of(struct replay *r, const struct replay_worker *w)
+static struct replay_part *part_of(struct replay *r,
+                                   const struct replay_worker *w)
 {
     uint64_t i = (uint64_t)(w->req - r->trace.requests) - r->opt.from;
 
@@ -397,24 +398,32 @@ static void parse_one(struct replay_options *o, int c)
 
 static void parse(struct replay_options *o, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"address", 1, 0, 'a'},      {"trace", 1, 0, 't'},
-        {"block", 1, 0, 'b'},        {"from", 1, 0, 'f'},
-        {"limit", 1, 0, 'l'},        {"depth", 1, 0, 'd'},
-        {"policy", 1, 0, 'p'},       {"put-rate", 1, 0, 'u'},
-        {"prefill-rate", 1, 0, 'r'}, {"pid", 1, 0, 'P'},
-        {"json", 1, 0, 'j'},         {"parts", 1, 0, 'n'},
-        {"rows", 1, 0, 'R'},         {"plan", 0, 0, 'L'},
-        {"quiet", 0, 0, 'q'},        {"help", 0, 0, 'h'},
-        {"pace", 1, 0, 'c'},         {"live", 0, 0, 'V'},
-        {0, 0, 0, 0}};
+    static const struct option longs[] = {{"address", 1, 0, 'a'},
+                                          {"trace", 1, 0, 't'},
+                                          {"block", 1, 0, 'b'},
+                                          {"from", 1, 0, 'f'},
+                                          {"limit", 1, 0, 'l'},
+                                          {"depth", 1, 0, 'd'},
+                                          {"policy", 1, 0, 'p'},
+                                          {"put-rate", 1, 0, 'u'},
+                                          {"prefill-rate", 1, 0, 'r'},
+                                          {"pid", 1, 0, 'P'},
+                                          {"json", 1, 0, 'j'},
+                                          {"parts", 1, 0, 'n'},
+                                          {"rows", 1, 0, 'R'},
+                                          {"plan", 0, 0, 'L'},
+                                          {"quiet", 0, 0, 'q'},
+                                          {"help", 0, 0, 'h'},
+                                          {"pace", 1, 0, 'c'},
+                                          {"live", 0, 0, 'V'},
+                                          {0, 0, 0, 0}};
     int c;
 
     *o = (struct replay_options){.block_bytes = 65536,
-                          .depth = 4,
-                          .parts = 10,
-                          .prefill_rate = 10000,
-                          .limit = UINT64_MAX};
+                                 .depth = 4,
+                                 .parts = 10,
+                                 .prefill_rate = 10000,
+                                 .limit = UINT64_MAX};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
         if (!parse_number(o, c))
             parse_one(o, c);
@@ -449,7 +458,8 @@ static void open_store(struct replay *r)
                   pikv_error_text(e), pikv_last_error());
 }
 
-static void open_worker(struct replay *r, struct replay_worker *w, uint32_t blocks)
+static void open_worker(struct replay *r, struct replay_worker *w,
+                        uint32_t blocks)
 {
     void *data;
 

@@ -22,7 +22,7 @@ struct replay_options {
     uint32_t depth, parts;
     int pid;
     double prefill_rate; /* tokens per second */
-    uint32_t pace; /* requests a second at most; 0: as fast as it goes */
+    uint32_t pace;       /* requests a second at most; 0: as fast as it goes */
     bool quiet, plan, live;
 };
 
@@ -35,7 +35,7 @@ struct replay_worker {
     const struct bench_request *req;
     enum phase phase;
     uint32_t done, batch, prefix; /* blocks; of this phase, in flight, hit */
-    uint32_t could; /* live: blocks that were asked for before */
+    uint32_t could;               /* live: blocks that were asked for before */
     uint64_t begun_ns;
     uint8_t *data; /* BATCH blocks of registered memory */
     char (*keys)[KEY_BYTES];

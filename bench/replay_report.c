@@ -103,8 +103,9 @@ void replay_print_plan(const struct replay *r)
 
 void replay_tell(struct replay *r, bool at_once)
 {
-    struct live_counts c = {r->requests, r->ended_refs, r->could, r->hits, r->verify_errors,
-                            r->bytes[GET] + r->bytes[PUT]};
+    struct live_counts c = {r->requests,      r->ended_refs,
+                            r->could,         r->hits,
+                            r->verify_errors, r->bytes[GET] + r->bytes[PUT]};
 
     live_tell(&r->live, r->kv, &c, at_once);
 }
