@@ -412,13 +412,13 @@ class Demo:
         self.play(self.size.rest_s)
 
     def turn_hot(self):
-        self.begin("a prefix and some experts turn hot (synthetic)")
+        self.begin("a prefix and some experts turn hot")
         hot = Client(self, "hot", "--block", f"{BLOCK}KiB", "--rate",
                      str(self.size.hot_rate))
         self.clients.append(hot)
         self.play(self.size.hot_s)
         worst, now = self.peak_mean, max_mean(self.view)
-        self.note(f"max/mean of load {worst:.2f} at its worst, {now:.2f} now")
+        self.note(f"synthetic load; max/mean {worst:.2f} at its worst, {now:.2f} now")
         plan = []
         self.until("loads of experts are with the leader",
                    lambda: plan.append(self.experts()) or plan[-1])
