@@ -83,7 +83,7 @@ class BadInput(unittest.TestCase):
             ("kind event", {"kind": 4}, {"BAD_REQUEST", CLOSED}),
             ("kind 9", {"kind": 9}, {"BAD_REQUEST", CLOSED}),
             ("op 0", {"op": 0}, {"BAD_REQUEST", "UNSUPPORTED", CLOSED}),
-            ("op 36", {"op": 36}, {"UNSUPPORTED", CLOSED}),
+            ("op 38", {"op": 38}, {"UNSUPPORTED", CLOSED}),
             ("op 65535", {"op": 65535}, {"UNSUPPORTED", CLOSED}),
             ("request 0", {"req": 0}, {"BAD_REQUEST", CLOSED}),
             ("deadline 0", {"deadline_us": 0}, {"BAD_REQUEST", CLOSED}),
@@ -349,7 +349,7 @@ class BadInput(unittest.TestCase):
             for _ in range(r.randrange(1, 4)):
                 good[r.randrange(len(good))] = r.randrange(256)
             return bytes(good)
-        op = r.randrange(1, 36)
+        op = r.randrange(1, 38)
         if kind == 2:
             return c.build(op, [r.randbytes(64)] * r.randrange(3),
                            r.randbytes(r.randrange(50)),
