@@ -41,7 +41,7 @@ bool build_item_has_attr(const struct pikv_put *p)
 {
     return p->page || p->token_end || p->token_n || p->ttl_ms ||
            p->pin_ttl_ms || p->affinity || p->priority || p->durable ||
-           p->client_keeps_copy || p->replicas || p->place || p->labels[0] ||
+           p->client_keeps_copy || p->replicas || p->labels[0] ||
            p->labels[1] || p->labels[2] || p->labels[3];
 }
 

@@ -88,7 +88,6 @@ static void write_attr(const struct pikv_put *put, struct slice_out *o)
         .pin_ttl_ms = put->pin_ttl_ms,
         .priority = put->priority,
         .replicas = put->replicas,
-        .place = put->place,
         .flags = (uint8_t)((put->durable ? ATTR_DURABLE : 0) |
                            (put->client_keeps_copy ? ATTR_CLIENT_COPY : 0)),
         .label0 = put->labels[0],

@@ -329,7 +329,6 @@ struct pikv_put {
                        * is the first one's, or OK if that one did not answer
                        * and another has it. pikv_stats counts those that
                        * could not be made */
-    uint8_t place;    /* 0 owner, 1 local_first, 2 both */
     uint32_t block;   /* call.layout: which block of it; data and iov unused */
     bool durable;     /* answered when it is on the SSD and flushed: OK. Else
                        * NOT_DURABLE: stored in memory only, the SSD is failing,
@@ -567,10 +566,7 @@ int pikv_loan_release(struct pikv *kv, uint32_t ns,
  * of tokens each neighbour would be on another shard (512 tokens: 511 changes;
  * in pages of 64: at most 8 shards). n_tok and n_exp should be powers of two:
  * then shards are even. prefix with depth 1 sends all sequences that begin with
- * one system prompt to one node; the depth must reach beyond what all share.
- *
- * Where a PUT's copies go (pikv_put.place: the slot's owner, the nearest node
- * first, both) is no router: the route of the key stays as it is. */
+ * one system prompt to one node; the depth must reach beyond what all share. */
 enum {
     PIKV_ROUTE_MAX = 32,
     PIKV_ROUTE_SHARDS = 1 << 30, /* most of n_tok, n_exp */

@@ -369,7 +369,6 @@ static struct pikv_put row_put(const struct haul *b, uint32_t i)
         .affinity = r->affinity,
         .priority = (uint8_t)r->priority,
         .replicas = (uint8_t)r->replicas,
-        .place = (uint8_t)r->place,
         .durable = (r->flags & ATTR_DURABLE) && !b->p->no_durable,
         .client_keeps_copy = r->flags & ATTR_CLIENT_COPY,
     };

@@ -664,6 +664,12 @@ static void drop_blocks(struct fake *f)
     f->stored = 0;
 }
 
+static void end_loans(const struct lane *l, struct fake_conn *c)
+{
+    if (c->sock >= 0 && l->f->loans_end)
+        __atomic_store_n(&c->sh->loan_epoch, c->loans, __ATOMIC_RELEASE);
+}
+
 static void lane_turn(struct lane *l)
 {
     struct feed_poll p;
@@ -679,10 +685,10 @@ static void lane_turn(struct lane *l)
     for (uint32_t i = 0; i < CONNS; i++) {
         struct fake_conn *c = &l->conns[i];
 
+        end_loans(l, c); /* before an answer says that the lane has seen it */
         if (c->sock >= 0)
             serve(l, c);
-        if (c->sock >= 0 && l->f->loans_end)
-            __atomic_store_n(&c->sh->loan_epoch, c->loans, __ATOMIC_RELEASE);
+        end_loans(l, c);
     }
     run_held(l);
     while ((len = feed_answer(&l->feed, l->f->boot, &p)))
